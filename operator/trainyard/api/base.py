@@ -1,0 +1,95 @@
+"""What every API model shares: camelCase on the wire, no unknown fields, and rules that exist once.
+
+A rule that spans fields ("exactly one of", "not both") has to hold in two places: in the API server, where it is a CEL
+expression in the CRD, and in `trainyard validate` and the operator, where it is Python. Both halves stand side by side
+in one `Rule`, so that they are read, changed and tested together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One condition over an object's fields.
+
+    `cel` is what the API server evaluates; `holds` the same in Python. A rule about a change of an object (it reads
+    `oldSelf`) has no Python half, because only the API server sees both versions.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool] | None = None
+
+
+def exactly_one(*fields: str, message: str) -> Rule:
+    """A union in the Kubernetes manner: exactly one of these keys is present."""
+    cel = "[" + ", ".join(f"has(self.{to_camel(f)})" for f in fields) + "].exists_one(present, present)"
+    return Rule(cel, message, lambda o: sum(getattr(o, f) is not None for f in fields) == 1)
+
+
+def at_most_one(*fields: str, message: str) -> Rule:
+    """Fields that exclude each other but may all be absent."""
+    cel = "[" + ", ".join(f"has(self.{to_camel(f)})" for f in fields) + "].filter(present, present).size() <= 1"
+    return Rule(cel, message, lambda o: sum(getattr(o, f) is not None for f in fields) <= 1)
+
+
+class ApiModel(BaseModel):
+    """Base of every object of the API."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        for rule in self.rules:
+            if rule.holds is not None and not rule.holds(self):
+                raise PydanticCustomError("rule", "{message}", {"message": rule.message})
+        return self
+
+
+def opaque(schema: dict[str, Any]) -> None:
+    """Turn a field's schema into an object that the API server stores as it is (Kubernetes' own types, free maps)."""
+    description = schema.get("description")
+    schema.clear()
+    schema["type"] = "object"
+    schema["x-kubernetes-preserve-unknown-fields"] = True
+    if description:
+        schema["description"] = description
+
+
+def opaque_items(schema: dict[str, Any]) -> None:
+    """The same for the items of a list."""
+    schema["items"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+DnsLabel = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+DnsSubdomain = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+QUANTITY_PATTERN = r"^\d+(\.\d+)?([eE][+-]?\d+|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+
+
+def _quantity_schema(schema: dict[str, Any]) -> None:
+    schema.pop("anyOf", None)
+    schema.pop("type", None)
+    schema["x-kubernetes-int-or-string"] = True
+    schema["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    schema["pattern"] = QUANTITY_PATTERN
+
+
+Quantity = Annotated[
+    Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=QUANTITY_PATTERN, max_length=32)],
+    Field(json_schema_extra=_quantity_schema),
+]
+"""A Kubernetes quantity: `4`, `500m`, `16Gi`."""
+
+
+class SecretRef(ApiModel):
+    """A Secret in the run's own namespace."""
+
+    name: DnsSubdomain = Field(description="Name of a Secret in the run's namespace.")

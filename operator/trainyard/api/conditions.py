@@ -1,0 +1,106 @@
+"""Condition types and reasons, as they stand in `status.conditions` and in Events.
+
+`Ready`, `Reconciling` and `Stalled` follow kstatus, so that Flux, Argo CD and `kubectl wait` read a run without being
+taught: `Reconciling` and `Stalled` are present only while True, `Ready` is False from the first write on and True only
+once the run has succeeded. `Complete`, `Failed` and `Suspended` mean what they mean on a batch/v1 Job.
+"""
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The types; all of polarity positive except Reconciling and Stalled (abnormal-true)."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    SUSPENDED = "Suspended"
+
+
+class State(StrEnum):
+    """`status.state`: one word for people. No code decides by it."""
+
+    PENDING = "Pending"
+    PREPARING = "Preparing"
+    VALIDATING = "Validating"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions, attempts and Events. Stable: scripts and alerts may match on them."""
+
+    # Where a live run stands.
+    PENDING = "Pending"
+    """Children are being made, or a retry waits for its time."""
+    PREPARING = "Preparing"
+    VALIDATING = "Validating"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    SUSPENDING = "Suspending"
+    """`spec.suspend` is true and the pod is still writing its checkpoint."""
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    SUCCEEDED = "Succeeded"
+
+    # Why a pod waits.
+    QUEUED = "Queued"
+    """The Job waits for its queue (Kueue) to admit it."""
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL = "ImagePull"
+    VOLUME = "Volume"
+    CONTAINER_CONFIG = "ContainerConfig"
+    """A Secret or ConfigMap that the pod names is missing, or the container cannot be created."""
+    QUOTA = "QuotaExceeded"
+    FORBIDDEN = "PodForbidden"
+    """Admission refuses the pod: Pod Security, a missing service account or priority class, a webhook."""
+    NODE_LOST = "NodeLost"
+    """The pod's node has stopped reporting; its volumes are there, so the run waits for it."""
+    MISSING_CLAIM = "MissingClaim"
+    MISSING_SECRET = "MissingSecret"
+
+    # Why an attempt ended, and whether it counts against backoffLimit.
+    DISRUPTED = "Disrupted"
+    """Evicted, preempted, drained, deleted, or killed by its node. Not counted."""
+    INTERRUPTED = "Interrupted"
+    """The step itself asked to be run again after SIGTERM (exit code 75). Not counted."""
+    HOST_OUT_OF_MEMORY = "HostOutOfMemory"
+    """Counted: the container was killed at its memory limit."""
+    DEVICE_OUT_OF_MEMORY = "DeviceOutOfMemory"
+    """Final: the same batch would not fit the second time either."""
+    INVALID_CONFIG = "InvalidConfig"
+    """Final."""
+    INVALID_DATA = "InvalidData"
+    """Final."""
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    """Counted."""
+    STORAGE = "StorageError"
+    """Counted."""
+    KILLED = "Killed"
+    """SIGKILL from outside (exit code 137 and no out-of-memory): counted unless the attempt left a newer checkpoint."""
+    ERROR = "Error"
+    """Counted."""
+
+    # Why a run failed or cannot go on.
+    INVALID_SPEC = "InvalidSpec"
+    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    NAME_CONFLICT = "NameConflict"
+    """An object of the name that this run needs exists and belongs to somebody else."""
+
+    # Events without a condition of their own.
+    STEP_STARTED = "StepStarted"
+    STEP_SUCCEEDED = "StepSucceeded"
+    RETRYING = "Retrying"
+    CLEANED_UP = "CleanedUp"
+
+
+FINAL_REASONS = frozenset({Reason.INVALID_CONFIG, Reason.INVALID_DATA, Reason.DEVICE_OUT_OF_MEMORY})
+"""An attempt that ends so fails the run at once."""
+UNCOUNTED_REASONS = frozenset({Reason.DISRUPTED, Reason.INTERRUPTED, Reason.SUSPENDED})
+"""An attempt that ends so is repeated without counting against backoffLimit."""

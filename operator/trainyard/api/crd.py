@@ -1,0 +1,190 @@
+"""The CustomResourceDefinition, generated from the pydantic models.
+
+Kubernetes wants a structural schema: no `$ref`, no `anyOf` with null, no `additionalProperties: false`, types
+everywhere. Pydantic's JSON Schema has all of these, so it is rewritten here, and the models' rules become
+`x-kubernetes-validations`. `python -m trainyard.api.crd` writes `crds/`; a test compares the two.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+
+from trainyard.api import GROUP, VERSION
+from trainyard.api.base import ApiModel, Rule
+from trainyard.api.status import TrainingRunStatus
+from trainyard.api.trainingrun import ROOT_RULES, TrainingRunSpec
+
+Schema = dict[str, Any]
+
+_KEPT = (
+    "type", "description", "format", "pattern", "enum", "default", "minimum", "maximum", "minLength", "maxLength",
+    "minItems", "maxItems", "minProperties", "maxProperties", "required", "properties", "items", "additionalProperties",
+    "anyOf", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys", "x-kubernetes-validations",
+)  # fmt: skip
+
+PRINTER_COLUMNS = (
+    ("State", "string", ".status.state", 0, "What it is doing"),
+    ("Method", "string", ".status.summary.method", 0, "Training method"),
+    ("Model", "string", ".status.summary.model", 0, "Model that is trained"),
+    ("Progress", "string", ".status.summary.progress", 0, "How much is done"),
+    ("Step", "string", ".status.summary.step", 0, "Optimizer steps done and in all"),
+    ("Loss", "string", ".status.summary.loss", 0, "Newest loss"),
+    ("ETA", "string", ".status.summary.eta", 0, "Time left at the present speed"),
+    ("Restarts", "integer", ".status.restarts", 0, "Attempts beyond the first of each step"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since it was created"),
+    ("Node", "string", ".status.summary.node", 1, "Node of the newest pod"),
+    ("Phase", "string", ".status.summary.stepName", 1, "Step that is under way"),
+    ("Checkpoint", "integer", ".status.checkpoint.step", 1, "Step of the newest checkpoint"),
+    ("Message", "string", ".status.message", 1, "What happens, or why it waits"),
+)
+
+
+def training_run_crd() -> Schema:
+    """The whole CustomResourceDefinition of TrainingRun."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"trainingruns.{GROUP}",
+            # A deleted CRD takes every run and its history along; helm uninstall must not do that by the way.
+            "annotations": {"helm.sh/resource-policy": "keep"},
+        },
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": "TrainingRun",
+                "listKind": "TrainingRunList",
+                "plural": "trainingruns",
+                "singular": "trainingrun",
+                "shortNames": ["trun", "tr"],
+                "categories": ["trainyard"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": description}
+                        for name, kind, path, priority, description in PRINTER_COLUMNS
+                    ],
+                    "schema": {"openAPIV3Schema": _root_schema()},
+                }
+            ],
+        },
+    }
+
+
+def _root_schema() -> Schema:
+    return {
+        "type": "object",
+        "description": "One training, from data to an evaluated model.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "trainyard.dev/v1alpha1."},
+            "kind": {"type": "string", "description": "TrainingRun."},
+            "metadata": {"type": "object"},
+            "spec": structural(TrainingRunSpec),
+            "status": structural(TrainingRunStatus),
+        },
+        "x-kubernetes-validations": [_validation(rule) for rule in ROOT_RULES],
+    }
+
+
+def structural(model: type[ApiModel]) -> Schema:
+    """The structural schema of a model."""
+    schema = model.model_json_schema(by_alias=True)
+    definitions = schema.pop("$defs", {})
+    return _rewrite(schema, definitions, _models_by_name(model))
+
+
+def _models_by_name(model: type[BaseModel]) -> dict[str, type[ApiModel]]:
+    found: dict[str, type[ApiModel]] = {}
+    queue: list[Any] = [model]
+    while queue:
+        annotation = queue.pop()
+        if isinstance(annotation, type) and issubclass(annotation, ApiModel) and annotation.__name__ not in found:
+            found[annotation.__name__] = annotation
+            queue.extend(f.annotation for f in annotation.model_fields.values())
+        queue.extend(get_args(annotation))
+    return found
+
+
+def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiModel]]) -> Schema:
+    description = schema.get("description")
+    if (name := schema.get("$ref", "").rpartition("/")[2]) or schema.get("title") in models:
+        model = models[name or schema["title"]]
+        target = dict(definitions[name]) if name else dict(schema)
+        target.pop("$ref", None)
+        target.pop("title", None)
+        node = _rewrite(target, definitions, models)
+        node["description"] = description or model.__doc__ or ""
+        if "default" in schema and any("default" in p for p in node.get("properties", {}).values()):
+            # {} lets the API server fill in the fields' own defaults, so that what runs can be read in the object.
+            node["default"] = {}
+        if model.rules:
+            node["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules]
+        return node
+    if "anyOf" in schema and "x-kubernetes-int-or-string" not in schema:
+        variants = [v for v in schema["anyOf"] if v.get("type") != "null"]
+        if len(variants) != 1:
+            raise ValueError(f"a union of types has no structural schema: {schema}")
+        rest = {k: v for k, v in schema.items() if k not in ("anyOf", "default")}
+        return _rewrite({**variants[0], **rest}, definitions, models)
+
+    node = {key: value for key, value in schema.items() if key in _KEPT}
+    if "const" in schema:
+        node["enum"] = [schema["const"]]
+    if "exclusiveMinimum" in schema:
+        node["minimum"], node["exclusiveMinimum"] = schema["exclusiveMinimum"], True
+    if "exclusiveMaximum" in schema:
+        node["maximum"], node["exclusiveMaximum"] = schema["exclusiveMaximum"], True
+    if node.get("default") in (None, [], {}, ""):
+        node.pop("default", None)
+    if node.get("additionalProperties") is False:
+        del node["additionalProperties"]
+    if "properties" in node:
+        node["properties"] = {k: _rewrite(v, definitions, models) for k, v in node["properties"].items()}
+        node.setdefault("type", "object")
+    if isinstance(node.get("items"), dict):
+        node["items"] = _rewrite(node["items"], definitions, models)
+    if isinstance(node.get("additionalProperties"), dict):
+        node["additionalProperties"] = _rewrite(node["additionalProperties"], definitions, models)
+        if node["additionalProperties"].get("type") == "string":
+            node["additionalProperties"].setdefault("maxLength", 1024)
+    return node
+
+
+def _validation(rule: Rule) -> Schema:
+    return {"rule": rule.cel, "message": rule.message}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Without anchors: `kubectl explain` and diffs read better."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def render(crd: Schema) -> str:
+    """The file's text."""
+    body = yaml.dump(crd, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return f"# Generated from the models in operator/trainyard/api by `make generate`. Do not edit.\n{body}"
+
+
+def files() -> dict[str, str]:
+    """File name to content of everything in `crds/`."""
+    return {f"{GROUP}_trainingruns.yaml": render(training_run_crd())}
+
+
+if __name__ == "__main__":
+    for folder in map(Path, sys.argv[1:]):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files().items():
+            (folder / name).write_text(text)

@@ -1,0 +1,96 @@
+"""`spec.datasets`: what it is trained on."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one, opaque_items
+
+DATASET_URI = (
+    r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s]+/\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
+    r"|file:///\S+)$"
+)
+
+
+class Inline(ApiModel):
+    """Data that stands in the manifest itself. Meant for examples and tests."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("records", "text", message="inline data needs exactly one of records and text"),
+    )
+
+    records: list[dict[str, Any]] | None = Field(
+        None, min_length=1, max_length=1000, description="Records of the dataset's format.", json_schema_extra=opaque_items
+    )
+    text: str | None = Field(
+        None,
+        min_length=1,
+        max_length=262144,
+        description="Plain text; paragraphs (separated by an empty line) become the records.",
+    )
+
+
+class Split(ApiModel):
+    """Shares of the records that are held out. Which record goes where depends on its content and the seed alone."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.eval + self.test < 1.0",
+            "split.eval and split.test together must stay below 1, or nothing is left to train on",
+            lambda s: s.eval + s.test < 1.0,
+        ),
+    )
+
+    eval: float = Field(0.0, ge=0, lt=1, description="Share held out for evaluation during and after training.")
+    test: float = Field(0.0, ge=0, lt=1, description="Share held out for a final test.")
+    seed: int = Field(42, ge=0, le=2147483647, description="Seed of the split.")
+
+
+class Dataset(ApiModel):
+    """One source of records."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one(
+            "storage_uri",
+            "inline",
+            message="a dataset needs exactly one source: storageUri or inline; write a second entry for a second source",
+        ),
+        Rule(
+            "self.role == 'Train' || !has(self.split)",
+            "split holds out a share of training data; a dataset with role Eval or Test is held out as a whole, so remove "
+            "split",
+            lambda d: d.role == "Train" or d.split is None,
+        ),
+    )
+
+    name: DnsLabel = Field(description="Name of the dataset, unique in the run.")
+    role: Literal["Train", "Eval", "Test"] = Field("Train", description="What the records are used for.")
+    weight: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="How often its records are seen relative to the other datasets: 2 doubles them, 0.5 takes half of them.",
+    )
+    storage_uri: str | None = Field(
+        None,
+        max_length=1024,
+        pattern=DATASET_URI,
+        description="Where the data lies: s3://bucket/key, https://host/path, http://host/path, pvc://claim/path, or "
+        "file:///path in the image or in a mounted volume. pvc and file may name a file, a folder or a pattern (*.py).",
+    )
+    secret_ref: SecretRef | None = Field(
+        None,
+        description="Secret with the source's credentials. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
+        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. https: username and password, or token, optionally ca.crt.",
+    )
+    inline: Inline | None = Field(None, description="The data itself.")
+    file_format: Literal["Auto", "JSONL", "JSON", "CSV", "Parquet", "Text"] = Field(
+        "Auto", description="How the file is read. Auto goes by the file name."
+    )
+    format: Literal["Text", "PromptCompletion", "Messages"] = Field(
+        "Text",
+        description="What a record holds. Text: text. PromptCompletion: prompt and completion. Messages: messages, a list of "
+        "role and content.",
+    )
+    split: Split | None = Field(None, description="Shares that are held out of this dataset.")
+    limit: int | None = Field(None, ge=1, description="At most this many records, chosen by content and seed, not by order.")

@@ -1,0 +1,222 @@
+"""Reading a TrainingRun from YAML or JSON, with faults that name the field, the value and the way out.
+
+kubectl reads YAML 1.2-style numbers, so `learningRate: 1e-4` is a number to the API server; PyYAML's own resolver takes
+it for a string. The loader here follows kubectl, keeps the line of every key, and turns pydantic's errors into messages
+of the form `spec.training.maxSteps (line 12): -5 is not allowed: must be at least 1`.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
+
+from trainyard.api import API_VERSION
+from trainyard.api.trainingrun import TrainingRun
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a manifest."""
+
+    field: str
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.field} (line {self.line})" if self.line else self.field
+        return f"{where}: {self.message}"
+
+
+class InvalidManifest(ValueError):
+    """A manifest that cannot be a TrainingRun; `faults` lists everything that is wrong with it."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = tuple(faults)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the numbers of YAML 1.2's core schema."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML document: its value, and the line on which each path begins."""
+
+    value: Any
+    lines: Mapping[Path, int]
+
+    def line(self, path: Path) -> int | None:
+        """The line of the path, or of the nearest parent that is written down."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.lines:
+                return self.lines[path[:end]]
+        return None
+
+
+def read_documents(text: str) -> list[Document]:
+    """All non-empty documents of a YAML text. Raises InvalidManifest with the line where the YAML breaks."""
+    loader = _Loader(text)
+    documents: list[Document] = []
+    try:
+        while loader.check_node():  # type: ignore[no-untyped-call]
+            node = loader.get_node()  # type: ignore[no-untyped-call]
+            value = loader.construct_document(node)  # type: ignore[no-untyped-call]
+            if value is not None:
+                documents.append(Document(value, dict(_lines(node, ()))))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InvalidManifest([Fault("YAML", str(error.problem), mark.line + 1 if mark else None)]) from error
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+    return documents
+
+
+def _lines(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
+    if path:
+        yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*path, key.value), key.start_mark.line + 1
+            yield from ((p, line) for p, line in _lines(value, (*path, key.value)) if p != (*path, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _lines(value, (*path, index))
+
+
+def parse_run(value: Any, *, document: Document | None = None) -> TrainingRun:
+    """The manifest as a model.
+
+    Raises:
+        InvalidManifest: with one fault for everything that is wrong.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidManifest([Fault("manifest", f"expected a mapping, found {type(value).__name__}")])
+    if value.get("kind") != "TrainingRun" or value.get("apiVersion") != API_VERSION:
+        raise InvalidManifest(
+            [Fault("kind", f"expected apiVersion {API_VERSION} and kind TrainingRun, found {value.get('apiVersion')} "
+                           f"{value.get('kind')}")]
+        )
+    try:
+        return TrainingRun.model_validate(value)
+    except ValidationError as error:
+        raise InvalidManifest(list(_faults(error, value, document))) from error
+
+
+def read_run(text: str) -> TrainingRun:
+    """The only TrainingRun of a YAML text; other kinds beside it (a Namespace, a Secret) are passed over."""
+    runs = [d for d in read_documents(text) if isinstance(d.value, Mapping) and d.value.get("kind") == "TrainingRun"]
+    if len(runs) != 1:
+        raise InvalidManifest([Fault("manifest", f"expected one TrainingRun in the file, found {len(runs)}")])
+    return parse_run(runs[0].value, document=runs[0])
+
+
+def _faults(error: ValidationError, value: Any, document: Document | None) -> Iterator[Fault]:
+    seen: set[tuple[str, str]] = set()
+    for detail in error.errors(include_url=False):
+        path = _real_path(detail["loc"], value)
+        message = _message(detail, path)
+        field = render_path(path) or "manifest"
+        if (field, message) not in seen:
+            seen.add((field, message))
+            yield Fault(field, message, document.line(path) if document else None)
+
+
+def _real_path(loc: tuple[str | int, ...], value: Any) -> Path:
+    """Pydantic's location without the branch names of unions, which do not stand in the manifest."""
+    path: list[str | int] = []
+    for part in loc:
+        if isinstance(value, Mapping):
+            path.append(part)
+            value = value.get(part)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
+            path.append(part)
+            value = value[part] if part < len(value) else None
+    return tuple(path)
+
+
+def render_path(path: Path) -> str:
+    """`('spec', 'datasets', 0, 'name')` as `spec.datasets[0].name`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _message(detail: Any, path: Path) -> str:
+    given, context = detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            name = str(path[-1]) if path else ""
+            known = _known_fields(path[:-1])
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            return f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(known)}"
+        case "missing":
+            return "is required"
+        case "greater_than_equal":
+            return f"{given} is not allowed: must be at least {context['ge']}"
+        case "greater_than":
+            return f"{given} is not allowed: must be greater than {context['gt']}"
+        case "less_than_equal":
+            return f"{given} is not allowed: must be at most {context['le']}"
+        case "less_than":
+            return f"{given} is not allowed: must be less than {context['lt']}"
+        case "literal_error":
+            options = str(context.get("expected", "")).replace("'", "")
+            close = difflib.get_close_matches(str(given), re.split(r", | or ", options), n=1, cutoff=0.5)
+            return f"{given!r} is not one of {options}" + (f"; did you mean {close[0]}?" if close else "")
+        case "string_pattern_mismatch":
+            return f"{given!r} does not have the form it needs ({_describe(path) or context['pattern']})"
+        case "rule":
+            return str(detail["msg"])
+        case _:
+            shown = "" if isinstance(given, Mapping | list) else f"{given!r}: "
+            return f"{shown}{detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _model_at(path: Path) -> type[BaseModel] | None:
+    """The pydantic model behind a path, following optional and list types."""
+    model: type[BaseModel] | None = TrainingRun
+    for part in path:
+        if model is None or isinstance(part, int):
+            continue
+        field = next((f for n, f in model.model_fields.items() if part in (n, f.alias, to_camel(n))), None)
+        model = _inner_model(field.annotation) if field else None
+    return model
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for a in get_args(annotation) if (m := _inner_model(a))), None)
+
+
+def _known_fields(path: Path) -> list[str]:
+    model = _model_at(path)
+    return sorted(f.alias or to_camel(n) for n, f in model.model_fields.items()) if model else []
+
+
+def _describe(path: Path) -> str:
+    model = _model_at(path[:-1])
+    if model is None or not path:
+        return ""
+    field = next((f for n, f in model.model_fields.items() if path[-1] in (n, f.alias, to_camel(n))), None)
+    return field.description or "" if field else ""

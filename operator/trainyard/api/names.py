@@ -1,0 +1,86 @@
+"""Names that more than one part of Trainyard spells: labels, annotations, environment variables, paths.
+
+Kept in one place because a label that the operator writes and a selector that reads it differently lose a Job without
+any error message.
+"""
+
+from trainyard.api import GROUP
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "trainyard"
+RUN_LABEL = f"{GROUP}/run"
+"""Name of the TrainingRun; on every child. Names longer than 63 characters are refused by the CRD."""
+RUN_UID_LABEL = f"{GROUP}/run-uid"
+STEP_LABEL = f"{GROUP}/step"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+RETAIN_ANNOTATION = f"{GROUP}/retain"
+"""On a PersistentVolumeClaim: some run asked for `retain: true`, so no run may own (and thereby delete) it."""
+SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
+
+FIELD_MANAGER = "trainyard"
+TRAINER_CONTAINER = "trainer"
+
+CONFIG_DIR = "/etc/trainyard"
+RUN_FILE = f"{CONFIG_DIR}/run.json"
+TOKEN_FILE = f"{CONFIG_DIR}/token"
+CA_FILE = f"{CONFIG_DIR}/ca.crt"
+CHECKPOINTS_MOUNT = "/trainyard/checkpoints"
+CACHE_MOUNT = "/trainyard/cache"
+VOLUMES_MOUNT = "/trainyard/volumes"
+SECRETS_MOUNT = "/trainyard/secrets"
+TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_LOG_LIMIT = 4096
+"""Bytes that the kubelet keeps of a termination message."""
+
+ENV_RUN_NAME = "TRAINYARD_RUN_NAME"
+ENV_NAMESPACE = "TRAINYARD_NAMESPACE"
+ENV_RUN_UID = "TRAINYARD_RUN_UID"
+ENV_STEP = "TRAINYARD_STEP"
+ENV_ATTEMPT = "TRAINYARD_ATTEMPT"
+ENV_RUN_FILE = "TRAINYARD_RUN_FILE"
+ENV_TOKEN_FILE = "TRAINYARD_TOKEN_FILE"
+ENV_WORK_DIR = "TRAINYARD_WORK_DIR"
+ENV_DATA_DIR = "TRAINYARD_DATA_DIR"
+ENV_CHECKPOINT_DIR = "TRAINYARD_CHECKPOINT_DIR"
+ENV_OUTPUT_DIR = "TRAINYARD_OUTPUT_DIR"
+ENV_CACHE_DIR = "TRAINYARD_CACHE_DIR"
+ENV_VOLUMES_DIR = "TRAINYARD_VOLUMES_DIR"
+ENV_SECRETS_DIR = "TRAINYARD_SECRETS_DIR"
+ENV_PROGRESS_URL = "TRAINYARD_PROGRESS_URL"
+ENV_TERMINATION_LOG = "TRAINYARD_TERMINATION_LOG"
+ENV_KUBEFLOW_URL = "KUBEFLOW_TRAINER_SERVER_URL"
+ENV_KUBEFLOW_CA = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+ENV_KUBEFLOW_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"
+RESERVED_ENV_PREFIXES = ("TRAINYARD_", "KUBEFLOW_TRAINER_SERVER_")
+
+STEP_PREPARE = "prepare"
+STEP_VALIDATE = "validate"
+STEP_TRAIN = "train"
+STEP_EVALUATE = "evaluate"
+
+
+def work_dir(run_name: str, run_uid: str, *, mount: str = CHECKPOINTS_MOUNT) -> str:
+    """The run's own folder on its checkpoint volume. The uid keeps a re-created run of the same name apart."""
+    return f"{mount}/{run_name}-{run_uid[:8]}"
+
+
+def job_name(run_name: str, step: str, attempt: int) -> str:
+    """Deterministic, so that two operators (or one that died half-way) can only ever make the same Job."""
+    return f"{run_name}-{step}-{attempt}"
+
+
+def config_secret_name(run_name: str) -> str:
+    """The Secret with the run's file and its token."""
+    return f"{run_name}-trainyard"
+
+
+def checkpoints_claim_name(run_name: str) -> str:
+    """The claim that is made when `spec.storage.checkpoints.claimName` is empty."""
+    return f"{run_name}-checkpoints"
+
+
+def cache_claim_name(run_name: str) -> str:
+    """The claim that is made when `spec.storage.cache` is given without a name."""
+    return f"{run_name}-cache"

@@ -1,0 +1,148 @@
+"""How and where the pods run: resources, placement, storage and what is added to the pod template.
+
+Types that Kubernetes defines itself (affinity, volumes, env) are passed through as they are: the API server checks them
+when the Job is made, and its answer comes back in the run's status.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from trainyard.api.base import ApiModel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
+from trainyard.api.names import RESERVED_ENV_PREFIXES
+
+LabelMap = dict[str, str]
+
+
+class Resources(ApiModel):
+    """A container's resources, as in a pod."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict, max_length=16, description="Least that must be free.")
+    limits: dict[str, Quantity] = Field(
+        default_factory=dict, max_length=16, description="Most that may be used; GPUs stand here (nvidia.com/gpu: 1)."
+    )
+
+
+class StepResources(ApiModel):
+    """Resources of the steps around the training. They get no GPU unless it is asked for here."""
+
+    prepare: Resources | None = Field(None, description="Resources of the prepare step.")
+    evaluate: Resources | None = Field(
+        None, description="Resources of the evaluation; default: those of the training step."
+    )
+
+
+class Toleration(ApiModel):
+    """A pod's toleration of a taint."""
+
+    key: str = Field("", max_length=316, description="Key of the taint; empty with operator Exists means any.")
+    operator: Literal["Exists", "Equal"] = Field("Equal", description="Exists ignores the value.")
+    value: str = Field("", max_length=63, description="Value of the taint.")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="Empty means any effect.")
+    toleration_seconds: int | None = Field(None, ge=0, description="How long NoExecute is tolerated.")
+
+
+class Placement(ApiModel):
+    """On which node the steps run. It holds for every step, because they share volumes that may exist on one node only."""
+
+    node_names: list[DnsSubdomain] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Short form: only nodes with these hostname labels, and the taint dedicated=<name>:NoSchedule tolerated.",
+    )
+    node_selector: dict[str, str] = Field(default_factory=dict, max_length=32, description="Labels the node must have.")
+    tolerations: list[Toleration] = Field(default_factory=list, max_length=32, description="Taints that are tolerated.")
+    affinity: dict[str, Any] | None = Field(None, description="A pod's affinity.", json_schema_extra=opaque)
+    priority_class_name: str = Field("", max_length=253, description="PriorityClass of the pods.")
+    runtime_class_name: str = Field("", max_length=253, description="RuntimeClass of the pods, for example nvidia.")
+    scheduler_name: str = Field("", max_length=253, description="Scheduler; empty means the cluster's default.")
+
+
+class PodTemplate(ApiModel):
+    """What is added to every pod of the run."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.env) || self.env.all(e, !has(e.name) || "
+            + "".join(f"!e.name.startsWith('{p}') && " for p in RESERVED_ENV_PREFIXES).removesuffix(" && ")
+            + ")",
+            "podTemplate.env must not set variables that begin with TRAINYARD_ or KUBEFLOW_TRAINER_SERVER_: the operator "
+            "sets those; choose another name",
+            lambda t: not any(str(e.get("name", "")).startswith(RESERVED_ENV_PREFIXES) for e in t.env),
+        ),
+    )
+
+    labels: LabelMap = Field(default_factory=dict, max_length=32, description="Labels of the pods.")
+    annotations: LabelMap = Field(default_factory=dict, max_length=32, description="Annotations of the pods.")
+    env: list[dict[str, Any]] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Environment variables of the container, as in a pod.",
+        json_schema_extra={
+            "items": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": True,
+                "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 256}},
+                "required": ["name"],
+            }
+        },
+    )
+    env_from: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=16, description="As in a pod.", json_schema_extra=opaque_items
+    )
+    volumes: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=32, description="Further volumes, as in a pod.", json_schema_extra=opaque_items
+    )
+    volume_mounts: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=32, description="Where they are mounted, as in a pod.", json_schema_extra=opaque_items
+    )
+    image_pull_secrets: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=16, description="As in a pod.", json_schema_extra=opaque_items
+    )
+    image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field("", description="As in a pod.")
+    service_account_name: str = Field("", max_length=253, description="Service account; its token is never mounted.")
+    security_context: dict[str, Any] | None = Field(
+        None,
+        description="The pod's security context; given fields replace the default (non-root 1000:1000, RuntimeDefault).",
+        json_schema_extra=opaque,
+    )
+    container_security_context: dict[str, Any] | None = Field(
+        None,
+        description="The container's security context; given fields replace the default (read-only root, no capabilities).",
+        json_schema_extra=opaque,
+    )
+    termination_grace_period_seconds: int = Field(
+        120, ge=1, le=86400, description="Seconds between SIGTERM and SIGKILL: the time a checkpoint may take."
+    )
+    shared_memory: Quantity = Field("1Gi", description="Size limit of /dev/shm, which data loaders use.")
+
+
+class Claim(ApiModel):
+    """A PersistentVolumeClaim that is made, or shared by its name."""
+
+    claim_name: DnsSubdomain | None = Field(
+        None,
+        description="Name of the claim. Runs that name the same claim share it. With size it is made when it does not exist; "
+        "without size it must exist. Empty: a claim of this run's own.",
+    )
+    size: Quantity | None = Field(None, description="Size of a claim that is made. Default without a claimName: 10Gi.")
+    storage_class_name: str | None = Field(None, max_length=253, description="StorageClass; absent means the default one.")
+    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] = Field(
+        default_factory=lambda: ["ReadWriteOnce"], min_length=1, max_length=3, description="Access modes of a claim that is made."
+    )
+    retain: bool = Field(
+        False,
+        description="true: the claim outlives the run. false: it is deleted with the last run that uses it. A claim that "
+        "Trainyard did not make is never deleted.",
+    )
+
+
+class Storage(ApiModel):
+    """The run's volumes."""
+
+    checkpoints: Claim = Field(
+        default_factory=Claim, description="Prepared data, checkpoints and the final model live here."
+    )
+    cache: Claim | None = Field(
+        None, description="Downloads of models and data (HF_HOME), best shared between runs. Absent: gone with the pod."
+    )

@@ -1,0 +1,166 @@
+"""`status` of a TrainingRun: what the operator has seen, for people, for GitOps tools and for its own next look.
+
+Floats are strings or integers where they could come in a form that JSON and etcd disagree on (a loss may be NaN).
+`summary` holds the printed columns: computed once here instead of by JSONPath, which cannot choose between conditions.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from trainyard.api.base import ApiModel
+
+ATTEMPTS_KEPT = 10
+"""How many attempts of a step stay in the status; older ones are only counted."""
+
+
+class Condition(ApiModel):
+    """A metav1.Condition."""
+
+    type: str = Field(max_length=316, description="What the condition is about.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(max_length=1024, description="Why, as one word that programs may match on.")
+    message: str = Field("", max_length=32768, description="Why, for people.")
+    last_transition_time: str = Field(description="When status last changed.", json_schema_extra={"format": "date-time"})
+    observed_generation: int = Field(0, description="Generation of the spec that this speaks of.")
+
+
+class Metric(ApiModel):
+    """One value. A string, because it may be nan."""
+
+    name: str = Field(max_length=253, description="Name of the metric.")
+    value: str = Field(max_length=64, description="Its newest value.")
+
+
+class TrainerStatus(ApiModel):
+    """Live progress; field names as in Kubeflow's TrainJob."""
+
+    progress_percentage: int | None = Field(None, ge=0, le=100, description="How much of the training is done.")
+    estimated_remaining_seconds: int | None = Field(None, ge=0, description="Seconds left at the present speed.")
+    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
+    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
+    epoch: str | None = Field(None, max_length=32, description="Passes over the training data.")
+    phase: str | None = Field(None, max_length=32, description="What the pod is doing now.")
+    metrics: list[Metric] | None = Field(
+        None,
+        max_length=64,
+        description="Newest metrics.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    last_updated_time: str | None = Field(
+        None, description="When the pod last reported.", json_schema_extra={"format": "date-time"}
+    )
+
+
+class CheckpointStatus(ApiModel):
+    """The newest committed checkpoint."""
+
+    step: int = Field(ge=0, description="Optimizer step it was taken at.")
+    path: str = Field("", max_length=1024, description="Path on the checkpoint volume.")
+    time: str | None = Field(None, description="When it was committed.", json_schema_extra={"format": "date-time"})
+
+
+class Attempt(ApiModel):
+    """One Job of a step."""
+
+    number: int = Field(ge=1, description="Counts from 1.")
+    state: Literal["Running", "Succeeded", "Failed", "Stopped"] = Field(description="How it stands.")
+    reason: str | None = Field(None, max_length=128, description="How it ended.")
+    counted: bool | None = Field(None, description="Whether it counts against backoffLimit.")
+    exit_code: int | None = Field(None, description="Exit code of the container.")
+    message: str | None = Field(None, max_length=4096, description="What went wrong and what to do.")
+    start_time: str | None = Field(None, description="When its Job was made.", json_schema_extra={"format": "date-time"})
+    completion_time: str | None = Field(None, description="When it ended.", json_schema_extra={"format": "date-time"})
+    node: str | None = Field(None, max_length=253, description="Node it ran on.")
+    first_step: int | None = Field(None, description="Optimizer step it went on from.")
+    last_step: int | None = Field(None, description="Last optimizer step it reported.")
+    last_log_lines: list[str] | None = Field(None, max_length=20, description="The end of its log, if it failed.")
+
+
+class StepStatus(ApiModel):
+    """One step of the run."""
+
+    name: str = Field(max_length=63, description="prepare, train, evaluate or validate.")
+    state: Literal["Waiting", "Running", "Succeeded", "Failed"] = Field(description="How it stands.")
+    job: str | None = Field(None, max_length=63, description="Name of its newest Job.")
+    attempts: list[Attempt] | None = Field(None, max_length=ATTEMPTS_KEPT, description="The newest attempts.")
+
+
+class DatasetStatus(ApiModel):
+    """What the prepare step made."""
+
+    digest: str | None = Field(None, max_length=128, description="sha256 over all records.")
+    records: int | None = Field(None, description="Number of records.")
+    tokens: int | None = Field(None, description="Number of training tokens.")
+    splits: dict[str, int] | None = Field(None, description="Records of each split.")
+
+
+class EvaluationStatus(ApiModel):
+    """Result of the evaluation."""
+
+    metrics: list[Metric] | None = Field(None, max_length=64, description="loss, perplexity and so on.")
+
+
+class Failure(ApiModel):
+    """Why the run failed."""
+
+    reason: str = Field(max_length=128, description="As in the condition Failed.")
+    step: str | None = Field(None, max_length=63, description="The step that failed.")
+    message: str = Field(max_length=8192, description="What went wrong.")
+    hint: str | None = Field(None, max_length=4096, description="What to do about it.")
+
+
+class Summary(ApiModel):
+    """The printed columns."""
+
+    method: str | None = Field(None, max_length=63, description="Training method, or Script.")
+    model: str | None = Field(None, max_length=253, description="Short name of the model.")
+    progress: str | None = Field(None, max_length=16, description="For example 42%.")
+    step: str | None = Field(None, max_length=64, description="For example 420/1000.")
+    loss: str | None = Field(None, max_length=32, description="Newest loss.")
+    eta: str | None = Field(None, max_length=32, description="For example 3m20s.")
+    node: str | None = Field(None, max_length=253, description="Node of the newest pod.")
+    step_name: str | None = Field(None, max_length=63, description="The step that is under way.")
+
+
+class TrainingRunStatus(ApiModel):
+    """Everything the operator writes."""
+
+    observed_generation: int | None = Field(None, description="Generation of the spec that this status speaks of.")
+    state: str | None = Field(None, max_length=63, description="One word for people; programs read the conditions.")
+    message: str | None = Field(None, max_length=32768, description="One line: what happens, or why it waits.")
+    conditions: list[Condition] | None = Field(
+        None,
+        max_length=16,
+        description="Ready, Reconciling, Stalled, Complete, Failed, Suspended.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    start_time: str | None = Field(
+        None, description="When the first Job was made.", json_schema_extra={"format": "date-time"}
+    )
+    completion_time: str | None = Field(None, description="When the run ended.", json_schema_extra={"format": "date-time"})
+    active_seconds: int | None = Field(
+        None, ge=0, description="Seconds the run has been active up to the last suspension, for activeDeadlineSeconds."
+    )
+    active_since: str | None = Field(
+        None, description="Since when it is active again.", json_schema_extra={"format": "date-time"}
+    )
+    current_step: str | None = Field(None, max_length=63, description="The step that is under way.")
+    trainer_status: TrainerStatus | None = Field(None, description="Live progress.")
+    steps: list[StepStatus] | None = Field(
+        None,
+        max_length=16,
+        description="The steps and their attempts.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    restarts: int | None = Field(None, ge=0, description="Attempts beyond the first of each step.")
+    restarts_count_towards_max: int | None = Field(None, ge=0, description="Those that count against backoffLimit.")
+    checkpoint: CheckpointStatus | None = Field(None, description="The newest committed checkpoint.")
+    dataset: DatasetStatus | None = Field(None, description="What it is trained on.")
+    evaluation: EvaluationStatus | None = Field(None, description="Result of the evaluation.")
+    effective: dict[str, str] | None = Field(None, description="What really ran: device, precision, batch, threads.")
+    provenance: dict[str, str] | None = Field(None, description="Versions and revisions that made the result.")
+    failure: Failure | None = Field(None, description="Why the run failed.")
+    outputs: dict[str, str] | None = Field(None, description="Where the results are on the checkpoint volume.")
+    summary: Summary | None = Field(None, description="The printed columns.")
+    cleaned_up: bool | None = Field(None, description="Whether ttlSecondsAfterFinished has been carried out.")

@@ -1,0 +1,96 @@
+"""`spec.training` and `spec.checkpoints`: how it is trained. Hyperparameters have their Hugging Face / TRL names."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from trainyard.api.base import ApiModel, Rule, at_most_one, opaque
+
+Method = Literal["Pretrain", "CPT", "SFT"]
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "warmup_stable_decay",
+)
+
+
+class Training(ApiModel):
+    """The training method and its hyperparameters."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        at_most_one(
+            "max_steps",
+            "num_train_epochs",
+            message="maxSteps and numTrainEpochs exclude each other: remove one of them",
+        ),
+    )
+
+    method: Method = Field(
+        "SFT",
+        description="Pretrain: next-token prediction from random weights. CPT: the same, going on from existing weights. "
+        "SFT: learn to answer; loss on the completion or on the assistant's turns alone.",
+    )
+    max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Optimizer steps in total.")
+    num_train_epochs: float | None = Field(
+        None, gt=0, le=100_000, description="Passes over the training data. Without it and without maxSteps: 1."
+    )
+    per_device_train_batch_size: int = Field(8, ge=1, le=65536, description="Sequences per device and forward pass.")
+    per_device_eval_batch_size: int = Field(8, ge=1, le=65536, description="The same during evaluation.")
+    gradient_accumulation_steps: int = Field(1, ge=1, le=65536, description="Forward passes per optimizer step.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Peak learning rate. Default: 5e-4 for Pretrain, 2e-5 for CPT and SFT, 2e-4 with LoRA.",
+    )
+    lr_scheduler_type: Literal[SCHEDULERS] = Field("linear", description="Course of the learning rate.")  # type: ignore[valid-type]
+    warmup_steps: float = Field(0, ge=0, description="Warm-up: a number of steps, or below 1 a share of all steps.")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="Decoupled weight decay.")
+    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Gradients are clipped to this norm; 0 turns it off.")
+    max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens per sequence; longer examples are cut.")
+    packing: bool = Field(
+        True, description="Put several short examples into one sequence. Attention never crosses from one into the next."
+    )
+    optim: str = Field(
+        "adamw_torch", max_length=63, pattern=r"^[a-z0-9_]+$", description="Optimizer, by its transformers name."
+    )
+    precision: Literal["Auto", "FP32", "BF16", "FP16"] = Field(
+        "Auto", description="Auto: BF16 where the hardware computes in it, else FP16 on a GPU, else FP32."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about a third more time.")
+    logging_steps: int = Field(10, ge=1, le=1_000_000, description="A log line every so many steps.")
+    eval_steps: int | None = Field(
+        None, ge=1, le=100_000_000, description="Evaluate on the Eval split every so many steps during training."
+    )
+    seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
+    extra_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Any further argument of TRL's SFTConfig, by its own name; names and types are checked against it.",
+        json_schema_extra=opaque,
+    )
+
+
+class Checkpoints(ApiModel):
+    """When a checkpoint is written and how many are kept. Resuming after a restart needs no setting: it always happens."""
+
+    every_steps: int = Field(500, ge=1, le=100_000_000, description="A checkpoint every so many optimizer steps.")
+    every_minutes: float = Field(10, gt=0, le=10_080, description="And at the latest after so many minutes.")
+    keep_last: int = Field(3, ge=1, le=1000, description="How many are kept; older ones are deleted.")
+    resume_from: str = Field(
+        "",
+        max_length=512,
+        description="Start from another run's newest checkpoint: that run's name, or a path on the same volume.",
+    )
+
+
+class Evaluation(ApiModel):
+    """What happens after training with the held-out records."""
+
+    enabled: bool = Field(True, description="Measure loss and perplexity at the end, where held-out data exists.")
+    split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")

@@ -1,0 +1,235 @@
+"""The TrainingRun: one training from data to evaluated model, as a user writes it.
+
+What identifies a training (model, datasets, method) is fixed from the moment it has started; what only steers it
+(suspend, limits, retention) can change at any time, and what decides how it fits the hardware (batch, resources,
+placement) can change while it is suspended. The API server enforces that, with a message that names the way out.
+"""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainyard.api.base import ApiModel, Rule
+from trainyard.api.dataset import Dataset
+from trainyard.api.model import ModelSource
+from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE
+from trainyard.api.pod import Placement, PodTemplate, Resources, StepResources, Storage
+from trainyard.api.training import Checkpoints, Evaluation, Training
+
+RUN_NAME_LIMIT = 50
+"""Characters: the longest Job name, `<run>-evaluate-<attempt>`, has to fit into a label of 63."""
+
+_SCRIPT = "(has(self.command) && size(self.command) > 0)"
+
+
+class TrainingRunSpec(ApiModel):
+    """What is to be trained, on what, how and where."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"{_SCRIPT} || (has(self.model) && has(self.datasets) && has(self.training))",
+            "the built-in trainer needs spec.model, spec.datasets and spec.training; to run a script of your own instead, set "
+            "spec.command",
+            lambda s: bool(s.command) or (s.model is not None and bool(s.datasets) and s.training is not None),
+        ),
+        Rule(
+            f"{_SCRIPT} || !has(self.args) || size(self.args) == 0",
+            "spec.args are the arguments of spec.command: set spec.command too, or remove spec.args",
+            lambda s: bool(s.command) or not s.args,
+        ),
+        Rule(
+            f"!{_SCRIPT} || self.mode == 'Train'",
+            "modes DryRun and Debug belong to the built-in trainer: with spec.command set, mode must be Train",
+            lambda s: not s.command or s.mode == "Train",
+        ),
+        Rule(
+            f"!{_SCRIPT} || (has(self.image) && self.image != '')",
+            "spec.command runs in an image of your own: set spec.image",
+            lambda s: not s.command or s.image != "",
+        ),
+        Rule(
+            "!has(self.datasets) || self.datasets.exists(d, d.role == 'Train')",
+            "spec.datasets has nothing to train on: at least one dataset needs role Train",
+            lambda s: s.datasets is None or any(d.role == "Train" for d in s.datasets),
+        ),
+        Rule(
+            "!has(self.training) || self.training.method != 'Pretrain' || !has(self.model) || has(self.model.scratch)",
+            "method Pretrain starts from random weights: give spec.model.scratch, or use method CPT to go on from existing "
+            "weights",
+            lambda s: s.training is None or s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None,
+        ),
+        Rule(
+            "!has(self.training) || self.training.method != 'CPT' || !has(self.model) || has(self.model.storageUri)",
+            "method CPT goes on from existing weights: give spec.model.storageUri, or use method Pretrain to start from "
+            "spec.model.scratch",
+            lambda s: s.training is None or s.training.method != "CPT" or s.model is None or s.model.storage_uri is not None,
+        ),
+        Rule(
+            "!has(self.model) || !has(self.model.adapter) || has(self.model.storageUri)",
+            "an adapter needs existing weights under it: give spec.model.storageUri, or remove spec.model.adapter",
+            lambda s: s.model is None or s.model.adapter is None or s.model.storage_uri is not None,
+        ),
+        Rule(
+            "!has(self.training) || self.training.method == 'SFT' || !has(self.datasets) || "
+            "self.datasets.all(d, d.format == 'Text')",
+            "methods Pretrain and CPT learn from plain text: every dataset needs format Text; use method SFT for prompts and "
+            "messages",
+            lambda s: s.training is None
+            or s.training.method == "SFT"
+            or s.datasets is None
+            or all(d.format == "Text" for d in s.datasets),
+        ),
+    )
+
+    suspend: bool = Field(
+        False,
+        description="true: the pod writes a checkpoint and goes, the GPU is free. false again: the run goes on from there.",
+    )
+    mode: Literal["Train", "DryRun", "Debug"] = Field(
+        "Train",
+        description="Train: all steps. DryRun: check the spec and every record, estimate, and stop. Debug: train only "
+        "debugSteps steps and log each of them.",
+    )
+    debug_steps: int = Field(100, ge=1, le=1_000_000, description="Optimizer steps in mode Debug.")
+    image: str = Field("", max_length=512, description="Trainer image; empty means the operator's default.")
+    command: list[str] = Field(
+        default_factory=list,
+        max_length=64,
+        description="A script of your own instead of the built-in trainer. It gets the same volumes, environment, retries "
+        "and progress; exit code 75 means: run me again.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 4096}},
+    )
+    args: list[str] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Arguments of the command.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 4096}},
+    )
+    model: ModelSource | None = Field(None, description="What is trained.")
+    datasets: list[Dataset] | None = Field(
+        None,
+        min_length=1,
+        max_length=32,
+        description="What it is trained on.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    training: Training | None = Field(None, description="Method and hyperparameters.")
+    checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="When checkpoints are written.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="What is measured at the end.")
+    storage: Storage = Field(default_factory=Storage, description="The run's volumes.")
+    resources: Resources = Field(default_factory=Resources, description="Resources of the training step.")
+    step_resources: StepResources = Field(
+        default_factory=StepResources, description="Resources of the other steps."
+    )
+    placement: Placement = Field(default_factory=Placement, description="On which node the run's pods go.")
+    pod_template: PodTemplate = Field(default_factory=PodTemplate, description="What is added to the pods.")
+    backoff_limit: int = Field(
+        3,
+        ge=0,
+        le=1000,
+        description="How many failed attempts of a step are repeated. Disruptions (eviction, drain, node loss) do not count.",
+    )
+    active_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        description="The run fails when its pods have been wanted for so long in total. Time spent suspended does not count.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        None,
+        ge=0,
+        description="So long after the end, Jobs, pods and the run's Secret are deleted. The run and its volumes stay.",
+    )
+
+    def steps(self) -> tuple[str, ...]:
+        """The steps in order. Each one is a Job; with a command of one's own, training is that command."""
+        if self.mode == "DryRun":
+            return (STEP_VALIDATE,)
+        if self.command:
+            return (STEP_PREPARE, STEP_TRAIN) if self.datasets else (STEP_TRAIN,)
+        evaluate = self.evaluation.enabled and self._has_held_out(self.evaluation.split)
+        return (STEP_PREPARE, STEP_TRAIN, STEP_EVALUATE) if evaluate else (STEP_PREPARE, STEP_TRAIN)
+
+    def _has_held_out(self, split: str) -> bool:
+        share = split.lower()
+        return any(
+            d.role == split or (d.split is not None and getattr(d.split, share) > 0) for d in self.datasets or ()
+        )
+
+    def total_steps_hint(self) -> int | None:
+        """The number of optimizer steps where the spec alone tells it."""
+        if self.training is None or self.training.max_steps is None:
+            return None
+        return min(self.training.max_steps, self.debug_steps) if self.mode == "Debug" else self.training.max_steps
+
+
+class Metadata(BaseModel):
+    """The part of an object's metadata that is read here; the rest is Kubernetes' own and passes unread."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    name: str = Field(min_length=1, max_length=RUN_NAME_LIMIT, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    namespace: str = "default"
+    uid: str = ""
+    generation: int = 0
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class TrainingRun(BaseModel):
+    """A whole object, as read from a file or from the API server. The status stays a plain mapping here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    api_version: Literal["trainyard.dev/v1alpha1"] = Field(alias="apiVersion")
+    kind: Literal["TrainingRun"]
+    metadata: Metadata
+    spec: TrainingRunSpec
+    status: dict[str, Any] = Field(default_factory=dict)
+
+
+_STARTED = "has(oldSelf.status) && has(oldSelf.status.startTime)"
+_PAUSED = "(has(oldSelf.spec.suspend) && oldSelf.spec.suspend)"
+
+
+def _same(path: str) -> str:
+    """CEL: an optional object has not changed, whether it is there or not."""
+    return f"(has(self.{path}) ? has(oldSelf.{path}) && self.{path} == oldSelf.{path} : !has(oldSelf.{path}))"
+
+
+def _frozen(path: str) -> Rule:
+    return Rule(
+        f"!({_STARTED}) || {_same(path)}",
+        f"{path} is fixed once the run has started: create a new run, or delete this one and apply it again",
+    )
+
+
+def _frozen_unless_suspended(path: str) -> Rule:
+    return Rule(
+        f"!({_STARTED}) || {_PAUSED} || {_same(path)}",
+        f"{path} can change only while the run is suspended: set spec.suspend to true first, then change it",
+    )
+
+
+TRAINING_IDENTITY = ("method", "maxLength", "packing", "seed", "precision", "optim", "lrSchedulerType")
+"""Fields of spec.training that no suspension makes changeable: a checkpoint would not continue under other ones."""
+
+ROOT_RULES: tuple[Rule, ...] = (
+    Rule(
+        f"self.metadata.name.size() <= {RUN_NAME_LIMIT} && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+        f"metadata.name must be at most {RUN_NAME_LIMIT} characters of a-z, 0-9 and -, because Jobs and labels are named "
+        "after it",
+    ),
+    *(_frozen(p) for p in ("spec.model", "spec.datasets", "spec.command", "spec.args", "spec.mode", "spec.storage.checkpoints.claimName")),
+    _frozen_unless_suspended("spec.training"),
+    *(
+        Rule(
+            f"!({_STARTED}) || !has(self.spec.training) || !has(oldSelf.spec.training) || "
+            f"self.spec.training.{f} == oldSelf.spec.training.{f}",
+            f"spec.training.{f} is fixed once the run has started: a checkpoint would not continue under another value; "
+            "create a new run",
+        )
+        for f in TRAINING_IDENTITY
+    ),
+    *(_frozen_unless_suspended(p) for p in ("spec.image", "spec.resources", "spec.stepResources", "spec.placement", "spec.podTemplate")),
+)
+"""Rules over the whole object. They read metadata and status too, so they stand at the root of the schema."""
