@@ -100,8 +100,8 @@ def _root_schema() -> Schema:
 def structural(model: type[ApiModel]) -> Schema:
     """The structural schema of a model."""
     schema = model.model_json_schema(by_alias=True)
-    definitions = schema.pop("$defs", {})
-    return _rewrite(schema, definitions, _models_by_name(model))
+    definitions = schema.pop("$defs", {}) | {model.__name__: schema}
+    return _rewrite({"$ref": f"#/$defs/{model.__name__}"}, definitions, _models_by_name(model))
 
 
 def _models_by_name(model: type[BaseModel]) -> dict[str, type[ApiModel]]:
@@ -117,14 +117,10 @@ def _models_by_name(model: type[BaseModel]) -> dict[str, type[ApiModel]]:
 
 
 def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiModel]]) -> Schema:
-    description = schema.get("description")
-    if (name := schema.get("$ref", "").rpartition("/")[2]) or schema.get("title") in models:
-        model = models[name or schema["title"]]
-        target = dict(definitions[name]) if name else dict(schema)
-        target.pop("$ref", None)
-        target.pop("title", None)
-        node = _rewrite(target, definitions, models)
-        node["description"] = description or model.__doc__ or ""
+    if name := schema.get("$ref", "").rpartition("/")[2]:
+        model = models[name]
+        node = _rewrite(definitions[name], definitions, models)
+        node["description"] = schema.get("description") or (model.__doc__ or "").strip().split("\n\n")[0]
         if "default" in schema and any("default" in p for p in node.get("properties", {}).values()):
             # {} lets the API server fill in the fields' own defaults, so that what runs can be read in the object.
             node["default"] = {}
