@@ -1,0 +1,106 @@
+# What people and CI share. `make` alone lists the targets.
+#
+# State lives in two folders that git ignores: .venv (Python) and .cluster (the local Kubernetes, its tools and images).
+# CLUSTER=local     the two-node cluster that tests/cluster builds on this machine (default)
+# CLUSTER=kind      a kind cluster, where Docker is there
+# CLUSTER=existing  the cluster of the current kubeconfig; asks for its name before it touches it
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CLUSTER ?= local
+export CLUSTER
+PYTHON3 ?= python3
+UV := $(or $(shell command -v uv),$(CURDIR)/.cluster/uv/bin/uv)
+PATH := $(dir $(UV)):$(CURDIR)/.cluster/bin:$(PATH)
+export PATH
+ifneq ($(CLUSTER),existing)
+export KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
+endif
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+DRIVER := $(PYTHON3) tests/cluster/cluster.py
+CHART := charts/trainyard
+LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
+
+##@ Start here
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: venv ## From nothing to a trained model: cluster, images, operator, a first run, its result
+	@$(PYTHON) tools/demo.py
+
+.PHONY: test
+test: venv cluster images install ## All tests: unit, then API server, then end to end
+	$(PYTEST) tests -m "not load"
+
+.PHONY: test-fast
+test-fast: venv ## What needs neither cluster nor long training: the daily selection
+	$(PYTEST) tests -m "not slow and not api and not e2e and not load"
+
+##@ Parts
+
+.PHONY: venv
+venv: .venv/.stamp ## The Python environment in .venv, from the lock files
+.venv/.stamp: $(LOCKS) pyproject.toml trainer-image/cpu/install.py trainer-image/cpu/stubs.py
+	@command -v uv > /dev/null || { echo "installing uv"; $(PYTHON3) -m venv .cluster/uv; .cluster/uv/bin/pip install --quiet uv; }
+	@test -x $(PYTHON) || uv venv --quiet --python "$$(command -v $(PYTHON3))" .venv
+	$(PYTHON3) trainer-image/cpu/install.py .venv --quiet
+	uv pip install --quiet --python $(PYTHON) --no-deps --require-hashes --requirement requirements-dev.lock
+	uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: cluster
+cluster: ## The local two-node Kubernetes (built once, then started in seconds)
+	$(DRIVER) up
+
+.PHONY: images
+images: cluster ## Build the operator's and the trainer's image and push them to the cluster's registry
+	$(DRIVER) images
+
+.PHONY: install
+install: venv images ## Install or upgrade the operator with Helm in the current cluster
+	$(PYTHON) tools/install.py
+
+.PHONY: cluster-down
+cluster-down: ## Stop the local cluster and remove what it put on the machine
+	$(DRIVER) down
+
+##@ Work on Trainyard
+
+.PHONY: bench
+bench: venv cluster images install ## Measure: burst of runs, time to first step, memory
+	$(PYTEST) tests -m load --durations=0
+
+.PHONY: generate
+generate: venv ## CRDs and reference pages from the models
+	$(PYTHON) tools/generate.py
+
+.PHONY: lint
+lint: venv ## Style, types, layers, drift of generated files
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	$(PYTHON) tools/generate.py --check
+
+.PHONY: format
+format: venv ## Rewrite the code to the common style
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+.PHONY: lock
+lock: ## Resolve the dependencies anew; the locks carry hashes
+	$(COMPILE) --extra operator pyproject.toml -o operator/requirements.lock
+	cd trainer-image && $(COMPILE) requirements.in -o requirements.lock
+	cd trainer-image && $(COMPILE) --excludes cpu/excludes.txt requirements.in -o requirements-cpu.lock
+	$(COMPILE) -c trainer-image/requirements-cpu.lock --overrides requirements-dev.overrides \
+	  --extra operator --extra cli --group dev pyproject.toml -o requirements-dev.lock
