@@ -1,0 +1,94 @@
+"""Asking the API server what it thinks of a manifest, by way of kubectl.
+
+kubectl already knows every way to log in to a cluster (exec plugins, client certificates, proxies), so it is called
+instead of imported. Nothing is created: `--dry-run=server` runs schema, CEL rules, admission and quota, and stops.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+
+from trainyard.api.manifest import Fault
+from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.cli.validate import FileReport, RunReport
+
+TIMEOUT_SECONDS = 30
+_PVC_URI = re.compile(r"^pvc://([^/]+)/")
+
+
+class NoKubectl(RuntimeError):
+    """kubectl is not installed, or cannot reach a cluster."""
+
+
+def ask_server(report: FileReport) -> FileReport:
+    """The report with the API server's faults added to each run that has none of its own.
+
+    Raises:
+        NoKubectl: kubectl is missing, or no API server answers.
+    """
+    return replace(report, runs=tuple(_ask(run) if run.valid else run for run in report.runs))
+
+
+def _ask(report: RunReport) -> RunReport:
+    assert report.run is not None
+    faults = [*_dry_run(report), *_missing(report)]
+    return replace(report, faults=tuple(faults), run=None if faults else report.run)
+
+
+def _dry_run(report: RunReport) -> Iterator[Fault]:
+    arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"]
+    result = _kubectl(arguments, report, stdin=json.dumps(report.document.value))
+    if result.returncode != 0:
+        yield Fault("API server", _tidy(result.stderr))
+
+
+def _missing(report: RunReport) -> Iterator[Fault]:
+    assert report.run is not None
+    for kind, field, name in named_objects(report.run.spec):
+        result = _kubectl(["get", kind, name, "-o", "name"], report)
+        if result.returncode != 0 and "NotFound" in result.stderr:
+            yield Fault(field, f"there is no {kind} {name!r} in the namespace: create it first, or correct the name")
+
+
+def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
+    """Kind, field and name of everything that must exist before the run can start."""
+    if spec.model is not None:
+        if spec.model.secret_ref is not None:
+            yield "secret", "spec.model.secretRef.name", spec.model.secret_ref.name
+        if claim := _PVC_URI.match(spec.model.storage_uri or ""):
+            yield "persistentvolumeclaim", "spec.model.storageUri", claim[1]
+    for index, dataset in enumerate(spec.datasets or ()):
+        if dataset.secret_ref is not None:
+            yield "secret", f"spec.datasets[{index}].secretRef.name", dataset.secret_ref.name
+        if claim := _PVC_URI.match(dataset.storage_uri or ""):
+            yield "persistentvolumeclaim", f"spec.datasets[{index}].storageUri", claim[1]
+    for field, storage in (("checkpoints", spec.storage.checkpoints), ("cache", spec.storage.cache)):
+        if storage is not None and storage.claim_name and storage.size is None:
+            yield "persistentvolumeclaim", f"spec.storage.{field}.claimName", storage.claim_name
+
+
+def _kubectl(arguments: list[str], report: RunReport, *, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    program = shutil.which("kubectl")
+    if program is None:
+        raise NoKubectl("--server needs kubectl on the PATH; without it, use --offline")
+    namespace = ["--namespace", report.namespace] if report.namespace else []
+    try:
+        result = subprocess.run(
+            [program, f"--request-timeout={TIMEOUT_SECONDS}s", *namespace, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=2 * TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NoKubectl(f"no answer from the API server within {2 * TIMEOUT_SECONDS} s; use --offline") from error
+    if result.returncode != 0 and re.search(r"refused|no such host|timeout|timed out|current-context|dial tcp", result.stderr):
+        raise NoKubectl(f"kubectl cannot reach an API server: {_tidy(result.stderr)}; use --offline")
+    return result
+
+
+def _tidy(text: str) -> str:
+    return " ".join(text.split()).removeprefix("error: ").removeprefix("Error from server ")
