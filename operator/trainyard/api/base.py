@@ -42,15 +42,16 @@ def at_most_one(*fields: str, message: str) -> Rule:
 class ApiModel(BaseModel):
     """Base of every object of the API."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+    # strict: "5" is no number and 1 is no boolean here, because the API server says so too.
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True)
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        for rule in self.rules:
-            if rule.holds is not None and not rule.holds(self):
-                raise PydanticCustomError("rule", "{message}", {"message": rule.message})
+        broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+        if broken:
+            raise PydanticCustomError("rule", "{message}", {"message": "; ".join(broken), "messages": broken})
         return self
 
 

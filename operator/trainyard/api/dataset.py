@@ -3,7 +3,6 @@
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-
 from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one, opaque_items
 
 DATASET_URI = (
@@ -20,7 +19,11 @@ class Inline(ApiModel):
     )
 
     records: list[dict[str, Any]] | None = Field(
-        None, min_length=1, max_length=1000, description="Records of the dataset's format.", json_schema_extra=opaque_items
+        None,
+        min_length=1,
+        max_length=1000,
+        description="Records of the dataset's format.",
+        json_schema_extra=opaque_items,
     )
     text: str | None = Field(
         None,
@@ -93,4 +96,6 @@ class Dataset(ApiModel):
         "role and content.",
     )
     split: Split | None = Field(None, description="Shares that are held out of this dataset.")
-    limit: int | None = Field(None, ge=1, description="At most this many records, chosen by content and seed, not by order.")
+    limit: int | None = Field(
+        None, ge=1, description="At most this many records, chosen by content and seed, not by order."
+    )

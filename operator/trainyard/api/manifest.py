@@ -9,12 +9,11 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
-
 from trainyard.api import API_VERSION
 from trainyard.api.trainingrun import TrainingRun
 
@@ -43,13 +42,39 @@ class InvalidManifest(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the numbers of YAML 1.2's core schema."""
+    """SafeLoader with the numbers of YAML 1.2's core schema, and without its silence about keys that stand twice."""
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float | int:
+        """On its way to the API server a manifest becomes JSON, where 1e3 and 1000 are the same number."""
+        value = float(super().construct_yaml_float(node))  # type: ignore[no-untyped-call]
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        """Raises MarkedYAMLError at the second of two equal keys; the first would be lost without a word."""
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if key.value in seen:
+                        problem = f"the key {key.value!r} stands twice in the same place; keep one of them"
+                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                    seen.add(key.value)
+        return cast(dict[Any, Any], super().construct_mapping(node, deep))  # type: ignore[no-untyped-call]
 
 
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
+_NOT_AS_IN_KUBECTL = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("float", "int", "timestamp"))
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NOT_AS_IN_KUBECTL]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+# Integers without YAML 1.1's base 60: the ratio 1:30 is a text, not 90.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
+    list("-+0123456789"),
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
@@ -74,14 +99,20 @@ class Document:
 
 def read_documents(text: str) -> list[Document]:
     """All non-empty documents of a YAML text. Raises InvalidManifest with the line where the YAML breaks."""
-    loader = _Loader(text)
     documents: list[Document] = []
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InvalidManifest(
+            [Fault("YAML", f"the character U+{int(error.character):04X} is not allowed in YAML", line)]
+        ) from error
     try:
         while loader.check_node():  # type: ignore[no-untyped-call]
             node = loader.get_node()  # type: ignore[no-untyped-call]
             value = loader.construct_document(node)  # type: ignore[no-untyped-call]
             if value is not None:
-                documents.append(Document(value, dict(_lines(node, ()))))
+                documents.append(Document(value, dict(_lines(node, (), set()))))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InvalidManifest([Fault("YAML", str(error.problem), mark.line + 1 if mark else None)]) from error
@@ -90,16 +121,19 @@ def read_documents(text: str) -> list[Document]:
     return documents
 
 
-def _lines(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
-    if path:
-        yield path, node.start_mark.line + 1
+def _lines(node: yaml.Node, path: Path, seen: set[int]) -> Iterator[tuple[Path, int]]:
+    """The line of every path. What an alias repeats is listed once: it may stand for itself, and without end."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield (*path, key.value), key.start_mark.line + 1
-            yield from ((p, line) for p, line in _lines(value, (*path, key.value)) if p != (*path, key.value))
+            yield from _lines(value, (*path, key.value), seen)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _lines(value, (*path, index))
+            yield (*path, index), value.start_mark.line + 1
+            yield from _lines(value, (*path, index), seen)
 
 
 def parse_run(value: Any, *, document: Document | None = None) -> TrainingRun:
@@ -112,8 +146,13 @@ def parse_run(value: Any, *, document: Document | None = None) -> TrainingRun:
         raise InvalidManifest([Fault("manifest", f"expected a mapping, found {type(value).__name__}")])
     if value.get("kind") != "TrainingRun" or value.get("apiVersion") != API_VERSION:
         raise InvalidManifest(
-            [Fault("kind", f"expected apiVersion {API_VERSION} and kind TrainingRun, found {value.get('apiVersion')} "
-                           f"{value.get('kind')}")]
+            [
+                Fault(
+                    "kind",
+                    f"expected apiVersion {API_VERSION} and kind TrainingRun, found {value.get('apiVersion')} "
+                    f"{value.get('kind')}",
+                )
+            ]
         )
     try:
         return TrainingRun.model_validate(value)
@@ -133,11 +172,12 @@ def _faults(error: ValidationError, value: Any, document: Document | None) -> It
     seen: set[tuple[str, str]] = set()
     for detail in error.errors(include_url=False):
         path = _real_path(detail["loc"], value)
-        message = _message(detail, path)
         field = render_path(path) or "manifest"
-        if (field, message) not in seen:
-            seen.add((field, message))
-            yield Fault(field, message, document.line(path) if document else None)
+        for message in _messages(detail, path):
+            # The branches of a union (a quantity is a number or a text) fail one by one; people read it once.
+            if (field, message) not in seen:
+                seen.add((field, message))
+                yield Fault(field, message, document.line(path) if document else None)
 
 
 def _real_path(loc: tuple[str | int, ...], value: Any) -> Path:
@@ -161,6 +201,18 @@ def render_path(path: Path) -> str:
     return text
 
 
+def _messages(detail: Any, path: Path) -> list[str]:
+    if detail["type"] == "rule":
+        return list(detail["ctx"]["messages"])
+    if str(detail["loc"][-1]).startswith(_QUANTITY_BRANCHES):
+        return [f"{detail['input']!r} is not a quantity: write 4, 500m, 1.5Gi or the like"]
+    return [_message(detail, path)]
+
+
+_QUANTITY_BRANCHES = ("constrained-int", "constrained-str")
+"""How pydantic calls the two halves of `Quantity`, the only union of plain types."""
+
+
 def _message(detail: Any, path: Path) -> str:
     given, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:
@@ -168,7 +220,9 @@ def _message(detail: Any, path: Path) -> str:
             name = str(path[-1]) if path else ""
             known = _known_fields(path[:-1])
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            return f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(known)}"
+            return (
+                f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(known)}"
+            )
         case "missing":
             return "is required"
         case "greater_than_equal":
@@ -185,11 +239,33 @@ def _message(detail: Any, path: Path) -> str:
             return f"{given!r} is not one of {options}" + (f"; did you mean {close[0]}?" if close else "")
         case "string_pattern_mismatch":
             return f"{given!r} does not have the form it needs ({_describe(path) or context['pattern']})"
-        case "rule":
-            return str(detail["msg"])
+        case "int_type" | "float_type" | "bool_type" | "string_type" | "list_type" | "dict_type" | "model_type" as kind:
+            return _wrong_type(kind.removesuffix("_type"), given)
         case _:
             shown = "" if isinstance(given, Mapping | list) else f"{given!r}: "
             return f"{shown}{detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "dict": "a mapping of keys to values",
+    "model": "a mapping of keys to values",
+}
+
+
+def _wrong_type(expected: str, given: Any) -> str:
+    if given is None:
+        return f"is empty: give {_KINDS[expected]}, or remove the key"
+    message = f"{given!r} is not allowed: must be {_KINDS[expected]}"
+    if expected in ("int", "float", "bool") and isinstance(given, str):
+        return f"{message}, without quotes"
+    if expected == "string" and isinstance(given, int | float):
+        return f"{message}; write it in quotes"
+    return message
 
 
 def _model_at(path: Path) -> type[BaseModel] | None:

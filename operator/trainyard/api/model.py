@@ -3,7 +3,6 @@
 from typing import Any, ClassVar
 
 from pydantic import Field
-
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one, opaque
 
 MODEL_URI = r"^(hf://[^/\s]+/[^/\s@]+(@\S+)?|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
@@ -23,7 +22,10 @@ class Tokenizer(ApiModel):
     )
 
     train_vocab_size: int | None = Field(
-        None, ge=300, le=262144, description="Train a byte-level BPE tokenizer with this many entries on the training data."
+        None,
+        ge=300,
+        le=262144,
+        description="Train a byte-level BPE tokenizer with this many entries on the training data.",
     )
     storage_uri: str | None = Field(
         None,

@@ -7,7 +7,6 @@ when the Job is made, and its answer comes back in the run's status.
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-
 from trainyard.api.base import ApiModel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
 from trainyard.api.names import RESERVED_ENV_PREFIXES
 
@@ -28,7 +27,7 @@ class StepResources(ApiModel):
 
     prepare: Resources | None = Field(None, description="Resources of the prepare step.")
     evaluate: Resources | None = Field(
-        None, description="Resources of the evaluation; default: those of the training step."
+        None, description="Resources of the evaluation. Default: those of the training step without its GPUs."
     )
 
 
@@ -38,7 +37,9 @@ class Toleration(ApiModel):
     key: str = Field("", max_length=316, description="Key of the taint; empty with operator Exists means any.")
     operator: Literal["Exists", "Equal"] = Field("Equal", description="Exists ignores the value.")
     value: str = Field("", max_length=63, description="Value of the taint.")
-    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field("", description="Empty means any effect.")
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        "", description="Empty means any effect."
+    )
     toleration_seconds: int | None = Field(None, ge=0, description="How long NoExecute is tolerated.")
 
 
@@ -94,7 +95,10 @@ class PodTemplate(ApiModel):
         default_factory=list, max_length=32, description="Further volumes, as in a pod.", json_schema_extra=opaque_items
     )
     volume_mounts: list[dict[str, Any]] = Field(
-        default_factory=list, max_length=32, description="Where they are mounted, as in a pod.", json_schema_extra=opaque_items
+        default_factory=list,
+        max_length=32,
+        description="Where they are mounted, as in a pod.",
+        json_schema_extra=opaque_items,
     )
     image_pull_secrets: list[dict[str, Any]] = Field(
         default_factory=list, max_length=16, description="As in a pod.", json_schema_extra=opaque_items
@@ -126,9 +130,14 @@ class Claim(ApiModel):
         "without size it must exist. Empty: a claim of this run's own.",
     )
     size: Quantity | None = Field(None, description="Size of a claim that is made. Default without a claimName: 10Gi.")
-    storage_class_name: str | None = Field(None, max_length=253, description="StorageClass; absent means the default one.")
+    storage_class_name: str | None = Field(
+        None, max_length=253, description="StorageClass; absent means the default one."
+    )
     access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] = Field(
-        default_factory=lambda: ["ReadWriteOnce"], min_length=1, max_length=3, description="Access modes of a claim that is made."
+        default_factory=lambda: ["ReadWriteOnce"],
+        min_length=1,
+        max_length=3,
+        description="Access modes of a claim that is made.",
     )
     retain: bool = Field(
         False,

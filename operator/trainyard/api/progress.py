@@ -97,6 +97,13 @@ class FinalRecord(Record):
             if len(text.encode()) <= limit:
                 return text
         bare = record.model_copy(
-            update={"metrics": {}, "effective": None, "provenance": None, "timings": None, "evaluation": None, **shorter}
+            update={
+                "metrics": {},
+                "effective": None,
+                "provenance": None,
+                "timings": None,
+                "evaluation": None,
+                **shorter,
+            }
         )
         return bare.to_json()

@@ -6,33 +6,40 @@ Floats are strings or integers where they could come in a form that JSON and etc
 
 from typing import Literal
 
-from pydantic import Field
-
+from pydantic import ConfigDict, Field
 from trainyard.api.base import ApiModel
 
 ATTEMPTS_KEPT = 10
 """How many attempts of a step stay in the status; older ones are only counted."""
 
 
-class Condition(ApiModel):
+class StatusModel(ApiModel):
+    """Base of what the operator wrote itself: a field of a newer version is passed over, not refused."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Condition(StatusModel):
     """A metav1.Condition."""
 
     type: str = Field(max_length=316, description="What the condition is about.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: str = Field(max_length=1024, description="Why, as one word that programs may match on.")
     message: str = Field("", max_length=32768, description="Why, for people.")
-    last_transition_time: str = Field(description="When status last changed.", json_schema_extra={"format": "date-time"})
+    last_transition_time: str = Field(
+        description="When status last changed.", json_schema_extra={"format": "date-time"}
+    )
     observed_generation: int = Field(0, description="Generation of the spec that this speaks of.")
 
 
-class Metric(ApiModel):
+class Metric(StatusModel):
     """One value. A string, because it may be nan."""
 
     name: str = Field(max_length=253, description="Name of the metric.")
     value: str = Field(max_length=64, description="Its newest value.")
 
 
-class TrainerStatus(ApiModel):
+class TrainerStatus(StatusModel):
     """Live progress; field names as in Kubeflow's TrainJob."""
 
     progress_percentage: int | None = Field(None, ge=0, le=100, description="How much of the training is done.")
@@ -52,7 +59,7 @@ class TrainerStatus(ApiModel):
     )
 
 
-class CheckpointStatus(ApiModel):
+class CheckpointStatus(StatusModel):
     """The newest committed checkpoint."""
 
     step: int = Field(ge=0, description="Optimizer step it was taken at.")
@@ -60,7 +67,7 @@ class CheckpointStatus(ApiModel):
     time: str | None = Field(None, description="When it was committed.", json_schema_extra={"format": "date-time"})
 
 
-class Attempt(ApiModel):
+class Attempt(StatusModel):
     """One Job of a step."""
 
     number: int = Field(ge=1, description="Counts from 1.")
@@ -69,7 +76,9 @@ class Attempt(ApiModel):
     counted: bool | None = Field(None, description="Whether it counts against backoffLimit.")
     exit_code: int | None = Field(None, description="Exit code of the container.")
     message: str | None = Field(None, max_length=4096, description="What went wrong and what to do.")
-    start_time: str | None = Field(None, description="When its Job was made.", json_schema_extra={"format": "date-time"})
+    start_time: str | None = Field(
+        None, description="When its Job was made.", json_schema_extra={"format": "date-time"}
+    )
     completion_time: str | None = Field(None, description="When it ended.", json_schema_extra={"format": "date-time"})
     node: str | None = Field(None, max_length=253, description="Node it ran on.")
     first_step: int | None = Field(None, description="Optimizer step it went on from.")
@@ -77,7 +86,7 @@ class Attempt(ApiModel):
     last_log_lines: list[str] | None = Field(None, max_length=20, description="The end of its log, if it failed.")
 
 
-class StepStatus(ApiModel):
+class StepStatus(StatusModel):
     """One step of the run."""
 
     name: str = Field(max_length=63, description="prepare, train, evaluate or validate.")
@@ -86,7 +95,7 @@ class StepStatus(ApiModel):
     attempts: list[Attempt] | None = Field(None, max_length=ATTEMPTS_KEPT, description="The newest attempts.")
 
 
-class DatasetStatus(ApiModel):
+class DatasetStatus(StatusModel):
     """What the prepare step made."""
 
     digest: str | None = Field(None, max_length=128, description="sha256 over all records.")
@@ -95,13 +104,13 @@ class DatasetStatus(ApiModel):
     splits: dict[str, int] | None = Field(None, description="Records of each split.")
 
 
-class EvaluationStatus(ApiModel):
+class EvaluationStatus(StatusModel):
     """Result of the evaluation."""
 
     metrics: list[Metric] | None = Field(None, max_length=64, description="loss, perplexity and so on.")
 
 
-class Failure(ApiModel):
+class Failure(StatusModel):
     """Why the run failed."""
 
     reason: str = Field(max_length=128, description="As in the condition Failed.")
@@ -110,7 +119,7 @@ class Failure(ApiModel):
     hint: str | None = Field(None, max_length=4096, description="What to do about it.")
 
 
-class Summary(ApiModel):
+class Summary(StatusModel):
     """The printed columns."""
 
     method: str | None = Field(None, max_length=63, description="Training method, or Script.")
@@ -123,7 +132,7 @@ class Summary(ApiModel):
     step_name: str | None = Field(None, max_length=63, description="The step that is under way.")
 
 
-class TrainingRunStatus(ApiModel):
+class TrainingRunStatus(StatusModel):
     """Everything the operator writes."""
 
     observed_generation: int | None = Field(None, description="Generation of the spec that this status speaks of.")
@@ -138,7 +147,9 @@ class TrainingRunStatus(ApiModel):
     start_time: str | None = Field(
         None, description="When the first Job was made.", json_schema_extra={"format": "date-time"}
     )
-    completion_time: str | None = Field(None, description="When the run ended.", json_schema_extra={"format": "date-time"})
+    completion_time: str | None = Field(
+        None, description="When the run ended.", json_schema_extra={"format": "date-time"}
+    )
     active_seconds: int | None = Field(
         None, ge=0, description="Seconds the run has been active up to the last suspension, for activeDeadlineSeconds."
     )

@@ -3,7 +3,6 @@
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-
 from trainyard.api.base import ApiModel, Rule, at_most_one, opaque
 
 Method = Literal["Pretrain", "CPT", "SFT"]
@@ -55,7 +54,8 @@ class Training(ApiModel):
     max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Gradients are clipped to this norm; 0 turns it off.")
     max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens per sequence; longer examples are cut.")
     packing: bool = Field(
-        True, description="Put several short examples into one sequence. Attention never crosses from one into the next."
+        True,
+        description="Put several short examples into one sequence. Attention never crosses from one into the next.",
     )
     optim: str = Field(
         "adamw_torch", max_length=63, pattern=r"^[a-z0-9_]+$", description="Optimizer, by its transformers name."
@@ -63,7 +63,9 @@ class Training(ApiModel):
     precision: Literal["Auto", "FP32", "BF16", "FP16"] = Field(
         "Auto", description="Auto: BF16 where the hardware computes in it, else FP16 on a GPU, else FP32."
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, about a third more time.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, about a third more time."
+    )
     logging_steps: int = Field(10, ge=1, le=1_000_000, description="A log line every so many steps.")
     eval_steps: int | None = Field(
         None, ge=1, le=100_000_000, description="Evaluate on the Eval split every so many steps during training."

@@ -8,7 +8,6 @@ placement) can change while it is suspended. The API server enforces that, with 
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
 from trainyard.api.base import ApiModel, Rule
 from trainyard.api.dataset import Dataset
 from trainyard.api.model import ModelSource
@@ -56,13 +55,17 @@ class TrainingRunSpec(ApiModel):
             "!has(self.training) || self.training.method != 'Pretrain' || !has(self.model) || has(self.model.scratch)",
             "method Pretrain starts from random weights: give spec.model.scratch, or use method CPT to go on from existing "
             "weights",
-            lambda s: s.training is None or s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None,
+            lambda s: (
+                s.training is None or s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None
+            ),
         ),
         Rule(
             "!has(self.training) || self.training.method != 'CPT' || !has(self.model) || has(self.model.storageUri)",
             "method CPT goes on from existing weights: give spec.model.storageUri, or use method Pretrain to start from "
             "spec.model.scratch",
-            lambda s: s.training is None or s.training.method != "CPT" or s.model is None or s.model.storage_uri is not None,
+            lambda s: (
+                s.training is None or s.training.method != "CPT" or s.model is None or s.model.storage_uri is not None
+            ),
         ),
         Rule(
             "!has(self.model) || !has(self.model.adapter) || has(self.model.storageUri)",
@@ -74,10 +77,12 @@ class TrainingRunSpec(ApiModel):
             "self.datasets.all(d, d.format == 'Text')",
             "methods Pretrain and CPT learn from plain text: every dataset needs format Text; use method SFT for prompts and "
             "messages",
-            lambda s: s.training is None
-            or s.training.method == "SFT"
-            or s.datasets is None
-            or all(d.format == "Text" for d in s.datasets),
+            lambda s: (
+                s.training is None
+                or s.training.method == "SFT"
+                or s.datasets is None
+                or all(d.format == "Text" for d in s.datasets)
+            ),
         ),
     )
 
@@ -118,16 +123,15 @@ class TrainingRunSpec(ApiModel):
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What is measured at the end.")
     storage: Storage = Field(default_factory=Storage, description="The run's volumes.")
     resources: Resources = Field(default_factory=Resources, description="Resources of the training step.")
-    step_resources: StepResources = Field(
-        default_factory=StepResources, description="Resources of the other steps."
-    )
+    step_resources: StepResources = Field(default_factory=StepResources, description="Resources of the other steps.")
     placement: Placement = Field(default_factory=Placement, description="On which node the run's pods go.")
     pod_template: PodTemplate = Field(default_factory=PodTemplate, description="What is added to the pods.")
     backoff_limit: int = Field(
         3,
         ge=0,
         le=1000,
-        description="How many failed attempts of a step are repeated. Disruptions (eviction, drain, node loss) do not count.",
+        description="How many failed attempts the run may have; one more and it fails. Disruptions (eviction, drain, node loss) do "
+        "not count.",
     )
     active_deadline_seconds: int | None = Field(
         None,
@@ -219,7 +223,17 @@ ROOT_RULES: tuple[Rule, ...] = (
         f"metadata.name must be at most {RUN_NAME_LIMIT} characters of a-z, 0-9 and -, because Jobs and labels are named "
         "after it",
     ),
-    *(_frozen(p) for p in ("spec.model", "spec.datasets", "spec.command", "spec.args", "spec.mode", "spec.storage.checkpoints.claimName")),
+    *(
+        _frozen(p)
+        for p in (
+            "spec.model",
+            "spec.datasets",
+            "spec.command",
+            "spec.args",
+            "spec.mode",
+            "spec.storage.checkpoints.claimName",
+        )
+    ),
     _frozen_unless_suspended("spec.training"),
     *(
         Rule(
@@ -230,6 +244,9 @@ ROOT_RULES: tuple[Rule, ...] = (
         )
         for f in TRAINING_IDENTITY
     ),
-    *(_frozen_unless_suspended(p) for p in ("spec.image", "spec.resources", "spec.stepResources", "spec.placement", "spec.podTemplate")),
+    *(
+        _frozen_unless_suspended(p)
+        for p in ("spec.image", "spec.resources", "spec.stepResources", "spec.placement", "spec.podTemplate")
+    ),
 )
 """Rules over the whole object. They read metadata and status too, so they stand at the root of the schema."""

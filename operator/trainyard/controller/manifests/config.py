@@ -1,0 +1,44 @@
+"""The run's Secret: the manifest that the trainer reads, and the token with which it reports."""
+
+import hashlib
+import json
+
+from trainyard.api import API_VERSION
+from trainyard.api.names import SPEC_HASH_ANNOTATION, config_secret_name
+from trainyard.controller.manifests.metadata import Defaults, Object, RunRef, child_labels, owner_reference
+
+
+def run_file(run: RunRef) -> str:
+    """The TrainingRun as the trainer reads it; the same form works without Kubernetes."""
+    manifest = {
+        "apiVersion": API_VERSION,
+        "kind": "TrainingRun",
+        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid},
+        "spec": run.raw_spec,
+    }
+    return json.dumps(manifest, separators=(",", ":"), sort_keys=True)
+
+
+def spec_hash(run: RunRef) -> str:
+    """Tells whether the Secret still says what the spec says."""
+    return hashlib.sha256(run_file(run).encode()).hexdigest()[:16]
+
+
+def config_secret(run: RunRef, *, token: str, defaults: Defaults) -> Object:
+    """A Secret because of the token; nothing in it but the token is secret."""
+    data = {"run.json": run_file(run), "token": token}
+    if defaults.receiver_ca:
+        data["ca.crt"] = defaults.receiver_ca
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": config_secret_name(run.name),
+            "namespace": run.namespace,
+            "labels": child_labels(run),
+            "annotations": {SPEC_HASH_ANNOTATION: spec_hash(run)},
+            "ownerReferences": [owner_reference(run)],
+        },
+        "type": "Opaque",
+        "stringData": data,
+    }

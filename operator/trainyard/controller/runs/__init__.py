@@ -1,0 +1,1 @@
+"""Reconciling a TrainingRun: observe, plan (pure), apply, write the status."""

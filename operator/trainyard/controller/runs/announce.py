@@ -1,0 +1,84 @@
+"""Events, derived from what changed between two statuses.
+
+Because they are a function of the written status, a restart of the operator repeats none of them, and an Event never
+speaks of something that the status does not show. Progress makes no Events.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from trainyard.api.conditions import Reason, State
+from trainyard.api.status import Attempt, TrainingRunStatus
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One Event on the TrainingRun."""
+
+    type: str
+    reason: Reason
+    message: str
+
+
+def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
+    """What is worth an Event."""
+    yield from _attempts(old, new)
+    if (old.state, _ready_reason(old)) == (new.state, _ready_reason(new)):
+        return
+    message = new.message or ""
+    reason = _ready_reason(new)
+    match new.state:
+        case State.SUCCEEDED:
+            yield Notice("Normal", Reason.SUCCEEDED, message)
+        case State.FAILED:
+            yield Notice("Warning", reason or Reason.ERROR, message)
+        case State.SUSPENDED:
+            yield Notice("Normal", Reason.SUSPENDED, message)
+        case State.PENDING if reason is not None and reason in _WORTH_A_WARNING:
+            yield Notice("Warning", reason, message)
+        case State.PENDING if reason is Reason.RETRYING:
+            yield Notice("Normal", Reason.RETRYING, message)
+        case _ if old.state == State.SUSPENDED:
+            yield Notice("Normal", Reason.RESUMED, "the run goes on")
+
+
+_WORTH_A_WARNING = frozenset(
+    {
+        Reason.UNSCHEDULABLE,
+        Reason.IMAGE_PULL,
+        Reason.VOLUME,
+        Reason.CONTAINER_CONFIG,
+        Reason.QUOTA,
+        Reason.FORBIDDEN,
+        Reason.NODE_LOST,
+        Reason.MISSING_CLAIM,
+        Reason.MISSING_SECRET,
+        Reason.NAME_CONFLICT,
+        Reason.INVALID_SPEC,
+    }
+)
+
+
+def _ready_reason(status: TrainingRunStatus) -> Reason | None:
+    found = next((c.reason for c in status.conditions or () if c.type == "Ready"), None)
+    return Reason(found) if found in set(Reason) else None
+
+
+def _attempts(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
+    known = {(s.name, a.number): a for s in old.steps or () for a in s.attempts or ()}
+    for step in new.steps or ():
+        for attempt in step.attempts or ():
+            before = known.get((step.name, attempt.number))
+            again = f" (attempt {attempt.number})" if attempt.number > 1 else ""
+            if attempt.node and not (before and before.node):
+                yield Notice("Normal", Reason.STEP_STARTED, f"{step.name}{again} runs on {attempt.node}")
+            if attempt.state == "Succeeded" and not (before and before.state == "Succeeded"):
+                yield Notice("Normal", Reason.STEP_SUCCEEDED, f"{step.name}{again} succeeded")
+            if attempt.state in ("Failed", "Stopped") and (before is None or before.state == "Running"):
+                yield _ended(step.name, again, attempt)
+
+
+def _ended(step: str, again: str, attempt: Attempt) -> Notice:
+    reason = Reason(attempt.reason) if attempt.reason else Reason.ERROR
+    kind = "Warning" if attempt.counted else "Normal"
+    return Notice(kind, reason, f"{step}{again} ended: {attempt.message or reason.value}")

@@ -1,0 +1,127 @@
+"""Looking things up: live reads, and only those that the planner has asked for.
+
+Nothing here comes from kopf's watch: a watch can miss a deletion, and a decision made on a stale picture makes a Job
+twice. Of Secrets only the metadata is read, so that no credential of a user ever passes through the operator.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from trainyard.api import names
+from trainyard.api.names import SPEC_HASH_ANNOTATION
+from trainyard.controller.cluster import Cluster
+from trainyard.controller.errors import Forbidden
+from trainyard.controller.manifests.job import referenced_secrets, step_resources
+from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.manifests.storage import claims
+from trainyard.controller.quantity import parse_quantity
+from trainyard.controller.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS
+from trainyard.controller.runs.observed import Observed, Prerequisites
+from trainyard.controller.runs.plan import Question
+from trainyard.controller.runs.views import JobView, PodView, owner_uid
+from trainyard.controller.runs.waiting import Warning_
+
+
+async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observed:
+    """The picture, enlarged by what the planner wanted to know."""
+    match question:
+        case Question.CHILDREN:
+            return await _children(cluster, seen)
+        case Question.PREREQUISITES:
+            return await _prerequisites(cluster, seen)
+        case Question.EVENTS:
+            return replace(seen, warning=await _newest_warning(cluster, seen))
+        case Question.NODES:
+            return replace(seen, impossible=await _impossible(cluster, seen))
+
+
+async def _children(cluster: Cluster, seen: Observed) -> Observed:
+    selector = f"{names.RUN_LABEL}={seen.run.name},{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+    raw_jobs = await cluster.list(JOBS, seen.run.namespace, label_selector=selector)
+    mine = [raw for raw in raw_jobs if owner_uid(raw) == seen.run.uid]
+    conflict = next(
+        (
+            f"Job {raw['metadata']['name']} belongs to an earlier run of this name; waiting for it to be gone"
+            for raw in raw_jobs
+            if owner_uid(raw) != seen.run.uid
+        ),
+        None,
+    )
+    jobs = tuple(view for raw in mine if (view := JobView.of(raw)))
+    pods: tuple[PodView, ...] = ()
+    if jobs:
+        selector = f"{names.RUN_UID_LABEL}={seen.run.uid}"
+        raw_pods = await cluster.list(PODS, seen.run.namespace, label_selector=selector)
+        pods = tuple(PodView.of(raw) for raw in raw_pods)
+    return replace(seen, jobs=jobs, pods=pods, conflict=conflict)
+
+
+async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
+    namespace = seen.run.namespace
+    config_name = names.config_secret_name(seen.run.name)
+    config = await cluster.get(SECRETS, namespace, config_name, metadata_only=True)
+    conflict = seen.conflict
+    config_hash = None
+    if config is not None:
+        config_hash = config["metadata"].get("annotations", {}).get(SPEC_HASH_ANNOTATION, "")
+        if owner_uid(config) != seen.run.uid:
+            conflict = f"Secret {config_name} exists and does not belong to this run; delete or rename it"
+    there: dict[str, Mapping[str, Any]] = {}
+    for use in claims(seen.run):
+        if use.name not in there and (claim := await cluster.get(PVCS, namespace, use.name)) is not None:
+            there[use.name] = claim
+    missing = {
+        name: field
+        for name, field in referenced_secrets(seen.run).items()
+        if await cluster.get(SECRETS, namespace, name, metadata_only=True) is None
+    }
+    answered = Prerequisites(config_hash=config_hash, claims=there, missing_secrets=missing)
+    return replace(seen, prerequisites=answered, conflict=conflict)
+
+
+async def _newest_warning(cluster: Cluster, seen: Observed) -> Warning_ | None:
+    """About the pod where there is one, else about the Job, whose controller says why it cannot make a pod."""
+    job = max((j for j in seen.jobs if not j.finished), key=lambda j: j.created, default=None)
+    if job is None:
+        return None
+    pod = seen.pod_of(job)
+    selector = f"involvedObject.uid={pod.uid if pod else job.uid},type=Warning"
+    found = await cluster.list(EVENTS, seen.run.namespace, field_selector=selector, limit=50)
+    newest = max(found, key=_event_time, default=None)
+    return None if newest is None else Warning_(newest.get("reason", ""), newest.get("message", ""))
+
+
+def _event_time(event: Mapping[str, Any]) -> str:
+    series = event.get("series") or {}
+    return str(
+        series.get("lastObservedTime")
+        or event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"]["creationTimestamp"]
+    )
+
+
+async def _impossible(cluster: Cluster, seen: Observed) -> tuple[str, ...]:
+    """Resources of which even an empty node has not enough. Empty where nodes may not be read (namespaced mode)."""
+    job = max((j for j in seen.jobs if not j.finished), key=lambda j: j.created, default=None)
+    if job is None:
+        return ()
+    try:
+        nodes = await cluster.list(NODES)
+    except Forbidden:
+        return ()
+    return too_large(seen.run, job.step, [n.get("status", {}).get("allocatable", {}) for n in nodes])
+
+
+def too_large(run: RunRef, step: str, nodes: list[Mapping[str, str]]) -> tuple[str, ...]:
+    """Which requests exceed the largest node, each as a sentence."""
+    resources = step_resources(run, step)
+    wanted = {**{k: str(v) for k, v in resources.limits.items()}, **{k: str(v) for k, v in resources.requests.items()}}
+    field = "spec.resources" if step in (names.STEP_TRAIN, names.STEP_EVALUATE) else f"spec.stepResources.{step}"
+    result = []
+    for name, value in wanted.items():
+        largest = max((n.get(name, "0") for n in nodes), key=parse_quantity, default="0")
+        if parse_quantity(value) > parse_quantity(largest):
+            result.append(f"{field} asks for {name}: {value}, the largest node has {largest}")
+    return tuple(result)

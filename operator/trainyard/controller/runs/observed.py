@@ -1,0 +1,67 @@
+"""Everything the planner may look at: one frozen value per reconcile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from trainyard.api.progress import ProgressRecord
+from trainyard.api.status import TrainingRunStatus
+from trainyard.controller.manifests.metadata import Defaults, RunRef
+from trainyard.controller.runs.views import JobView, PodView
+from trainyard.controller.runs.waiting import Warning_
+
+
+@dataclass(frozen=True)
+class Prerequisites:
+    """Objects that have to be there before a Job is made. Looked up only when one is about to be made."""
+
+    config_hash: str | None = None
+    """spec-hash of the run's own Secret; None where it does not exist."""
+    claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Claims that exist, by name."""
+    missing_secrets: Mapping[str, str] = field(default_factory=dict)
+    """Secrets that sources name and that do not exist, with the naming field."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The run and its children at one moment."""
+
+    run: RunRef
+    generation: int
+    status: TrainingRunStatus
+    now: datetime
+    fresh: bool = False
+    """The run has no status yet: nothing was looked up, because nothing can exist (and creating would tell if it did)."""
+    jobs: tuple[JobView, ...] = ()
+    pods: tuple[PodView, ...] = ()
+    prerequisites: Prerequisites | None = None
+    warning: Warning_ | None = None
+    """Newest warning Event about what the current Job waits for."""
+    impossible: tuple[str, ...] = ()
+    """Resources that no node has enough of, where a pod is unschedulable."""
+    conflict: str | None = None
+    """An object of a name the run needs that belongs to somebody else."""
+    progress: ProgressRecord | None = None
+
+    def pod_of(self, job: JobView) -> PodView | None:
+        """The Job's newest pod."""
+        pods = [p for p in self.pods if p.job == job.name]
+        return max(pods, key=lambda p: p.created, default=None)
+
+    def job_of(self, step: str, attempt: int) -> JobView | None:
+        """The Job of an attempt, if it exists."""
+        return next((j for j in self.jobs if j.step == step and j.attempt == attempt), None)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Settings that steer decisions."""
+
+    defaults: Defaults
+    retry_base_seconds: float = 10.0
+    """Delay before the first counted retry; doubles with each further one."""
+    retry_cap_seconds: float = 360.0
+    progress_interval_seconds: float = 8.0
+    """At most one status write per run and interval, where nothing but numbers moved."""

@@ -1,0 +1,145 @@
+"""Why an attempt ended, and whether that counts.
+
+Evidence, best first: the trainer's own final record, the pod's state, and where the pod is already gone the condition of
+its Job. The table is the whole retry policy of the operator.
+
+    reason                 evidence                                         again?
+    Disrupted              evicted, preempted, drained, deleted             at once, not counted
+    Interrupted            exit code 75: SIGTERM was honoured               at once, not counted
+    HostOutOfMemory        OOMKilled                                        counted
+    Killed                 exit code 137 otherwise                          counted, unless a newer checkpoint exists
+    SourceUnavailable      exit code 69                                     counted
+    StorageError           exit code 74                                     counted
+    Error                  anything else                                    counted
+    InvalidConfig/Data     exit codes 64, 65                                never
+    DeviceOutOfMemory      exit code 79                                     never
+"""
+
+import re
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from trainyard.api.conditions import UNCOUNTED_REASONS, Reason
+from trainyard.api.exitcodes import ExitCode
+from trainyard.api.progress import FinalRecord
+from trainyard.controller.runs.views import JobView, PodView
+
+SIGKILL_EXIT = 137
+SIGTERM_EXIT = 143
+LOG_LINES_KEPT = 10
+
+_BY_EXIT_CODE = {
+    ExitCode.INVALID_CONFIG: Reason.INVALID_CONFIG,
+    ExitCode.INVALID_DATA: Reason.INVALID_DATA,
+    ExitCode.SOURCE_UNAVAILABLE: Reason.SOURCE_UNAVAILABLE,
+    ExitCode.STORAGE: Reason.STORAGE,
+    ExitCode.RESUME: Reason.INTERRUPTED,
+    ExitCode.DEVICE_OUT_OF_MEMORY: Reason.DEVICE_OUT_OF_MEMORY,
+}
+
+_HINTS = {
+    Reason.HOST_OUT_OF_MEMORY: "raise spec.resources.limits.memory, or lower perDeviceTrainBatchSize or maxLength",
+    Reason.DEVICE_OUT_OF_MEMORY: "suspend the run, halve perDeviceTrainBatchSize and double gradientAccumulationSteps, or "
+    "set gradientCheckpointing, in a new run",
+    Reason.STORAGE: "free space on the checkpoint volume, or give it a larger size",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a failed attempt is booked."""
+
+    reason: Reason
+    message: str
+    counted: bool
+    hint: str | None = None
+    exit_code: int | None = None
+    log_lines: tuple[str, ...] = ()
+
+
+def final_record(pod: PodView | None) -> FinalRecord | None:
+    """The record that the trainer left, or None where it left something else or nothing."""
+    if pod is None or not pod.termination_message.lstrip().startswith("{"):
+        return None
+    try:
+        return FinalRecord.model_validate_json(pod.termination_message)
+    except ValidationError:
+        return None
+
+
+def failed_outcome(job: JobView, pod: PodView | None, *, progressed: bool) -> Outcome:
+    """Classify a failed Job. `progressed`: a checkpoint was committed since the attempt began."""
+    record = final_record(pod)
+    exit_code = pod.exit_code if pod and pod.exit_code is not None else _exit_code_in(job.failure_message)
+    reason = _reason(job, pod, exit_code)
+    if reason is Reason.ERROR and record and record.outcome == "Resume":
+        reason = Reason.INTERRUPTED
+    lines = _log_lines(pod, record)
+    return Outcome(
+        reason=reason,
+        message=_message(reason, job, pod, record, exit_code, lines),
+        counted=reason not in UNCOUNTED_REASONS and not (reason is Reason.KILLED and progressed),
+        hint=(record.hint if record else None) or _HINTS.get(reason),
+        exit_code=exit_code,
+        log_lines=lines,
+    )
+
+
+def _reason(job: JobView, pod: PodView | None, exit_code: int | None) -> Reason:
+    disrupted = "DisruptionTarget" in job.failure_message or (
+        pod is not None and (bool(pod.disruption) or pod.reason in ("Evicted", "NodeLost", "Preempting", "Shutdown"))
+    )
+    if pod is not None and pod.termination_reason == "OOMKilled":
+        return Reason.HOST_OUT_OF_MEMORY
+    if exit_code in _BY_EXIT_CODE:
+        return _BY_EXIT_CODE[ExitCode(exit_code)]
+    if disrupted or exit_code == SIGTERM_EXIT:
+        return Reason.DISRUPTED
+    if exit_code == SIGKILL_EXIT:
+        return Reason.KILLED
+    if exit_code is None and (pod is None or pod.terminating):
+        return Reason.DISRUPTED
+    return Reason.ERROR
+
+
+def _exit_code_in(message: str) -> int | None:
+    found = re.search(r"failed with exit code (\d+)", message)
+    return int(found.group(1)) if found else None
+
+
+def _log_lines(pod: PodView | None, record: FinalRecord | None) -> tuple[str, ...]:
+    if record is not None:
+        return tuple(record.last_log_lines[-LOG_LINES_KEPT:])
+    if pod is None:
+        return ()
+    lines = [line.rstrip() for line in pod.termination_message.splitlines() if line.strip()]
+    return tuple(line[:300] for line in lines[-LOG_LINES_KEPT:])
+
+
+def _message(
+    reason: Reason,
+    job: JobView,
+    pod: PodView | None,
+    record: FinalRecord | None,
+    exit_code: int | None,
+    lines: tuple[str, ...],
+) -> str:
+    if record is not None and record.message:
+        return record.message
+    match reason:
+        case Reason.DISRUPTED if pod is not None and pod.disruption:
+            return f"the pod was disrupted: {pod.disruption}"
+        case Reason.DISRUPTED if pod is not None and pod.reason:
+            return f"the pod was disrupted: {pod.reason} {pod.message}".strip()
+        case Reason.DISRUPTED:
+            return "the pod was stopped or deleted before it had finished"
+        case Reason.INTERRUPTED:
+            return "the pod was asked to stop and saved its state"
+        case Reason.HOST_OUT_OF_MEMORY:
+            return "the container was killed at its memory limit"
+        case Reason.KILLED:
+            return "the container was killed with SIGKILL from outside"
+        case _:
+            last = lines[-1] if lines else (pod.message if pod and pod.message else job.failure_message)
+            code = f"exit code {exit_code}" if exit_code is not None else "it failed"
+            return f"{code}: {last}" if last else code

@@ -1,0 +1,404 @@
+"""The decision: from what is there to what is to be done. Pure.
+
+The planner never looks anything up. Where a decision needs something that costs a request and is not needed most of the
+time (do the claims exist? what do the Events say?), the plan comes back with a question; the shell answers it and plans
+again. Applying a plan and planning again gives an empty plan, whatever moment the operator died at in between.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+from trainyard.api import names
+from trainyard.api.conditions import Reason, State
+from trainyard.api.status import Attempt, Failure, StepStatus, TrainingRunStatus
+from trainyard.controller.clock import rfc3339
+from trainyard.controller.manifests.config import config_secret, spec_hash
+from trainyard.controller.manifests.job import build_job, referenced_secrets
+from trainyard.controller.manifests.storage import claim_manifest, claims, ownership_patch
+from trainyard.controller.resources import JOBS, PVCS, SECRETS, Resource
+from trainyard.controller.runs import ledger as books
+from trainyard.controller.runs.ledger import Ledger
+from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
+from trainyard.controller.runs.progress import learn, outputs, summarise
+from trainyard.controller.runs.status import Standing, is_finished, stand
+from trainyard.controller.runs.views import JobView, parse_time
+from trainyard.controller.runs.waiting import needs_events, why_waiting
+
+STALLED_RECHECK_SECONDS = 20.0
+"""Things outside the run (a claim, a Secret) may appear without an event that reaches us."""
+WAITING_RECHECK_SECONDS = 5.0
+"""While a pod waits: Events are not watched."""
+
+
+class Question(Enum):
+    """What the planner wants to know before it decides."""
+
+    CHILDREN = auto()
+    """Jobs and pods of the run."""
+    PREREQUISITES = auto()
+    """The run's Secret, its claims, the Secrets that it names."""
+    EVENTS = auto()
+    """Newest warning about what the current Job waits for."""
+    NODES = auto()
+    """Whether any node could hold the pod."""
+
+
+@dataclass(frozen=True)
+class Create:
+    """Make an object; one of the same name means that the picture was incomplete."""
+
+    resource: Resource
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Make an object or bring it in line."""
+
+    resource: Resource
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Merge-patch an object that somebody else may change too; the patch carries the resourceVersion."""
+
+    resource: Resource
+    name: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete an object, if it is still the one that was seen."""
+
+    resource: Resource
+    name: str
+    uid: str | None
+    propagation: str
+
+
+Action = Create | Apply | Patch | Delete
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in order; then the status. With questions, nothing of it holds yet."""
+
+    status: TrainingRunStatus
+    actions: tuple[Action, ...] = ()
+    requeue_after: float | None = None
+    questions: frozenset[Question] = frozenset()
+
+
+def plan(seen: Observed, policy: Policy, *, token: str, answered: frozenset[Question] = frozenset()) -> Plan:
+    """Decide. `token` is the run's bearer token; `answered` are the questions that have been looked up."""
+    if is_finished(seen.status):
+        return _after_the_end(seen, answered)
+    if not seen.fresh and Question.CHILDREN not in answered:
+        return Plan(seen.status, questions=frozenset({Question.CHILDREN}))
+    ledger = books.book(seen)
+    status = learn(seen, ledger)
+    current = ledger.current
+    if current is None:
+        return _succeed(seen, status)
+    job = books.latest_job(seen, current)
+    last = books.last_attempt(current)
+    if job is not None and last is not None and last.state == "Running":
+        return _while_running(seen, policy, status, current, job, answered)
+    return _before_an_attempt(seen, policy, status, ledger, current, token=token, answered=answered)
+
+
+def _finish(seen: Observed, status: TrainingRunStatus, standing: Standing, **rest: Any) -> Plan:
+    status = stand(status, standing, generation=seen.generation, now=seen.now)
+    status = status.model_copy(update={"summary": summarise(seen.run.spec, status, standing.state)})
+    return Plan(status, **rest)
+
+
+def _succeed(seen: Observed, status: TrainingRunStatus) -> Plan:
+    dry = seen.run.spec.mode == "DryRun"
+    status = status.model_copy(
+        update={"completion_time": rfc3339(seen.now), "outputs": None if dry else outputs(seen), "active_since": None}
+    )
+    message = "the spec and the data are fine" if dry else "done"
+    plan = _finish(seen, status, Standing(State.SUCCEEDED, Reason.SUCCEEDED, message))
+    return replace(plan, requeue_after=_ttl_left(seen, plan.status))
+
+
+def _fail(
+    seen: Observed,
+    status: TrainingRunStatus,
+    *,
+    reason: Reason,
+    message: str,
+    step: str | None,
+    hint: str | None = None,
+    actions: tuple[Action, ...] = (),
+) -> Plan:
+    text = f"{message} ({hint})" if hint else message
+    failed = [s.model_copy(update={"state": "Failed"}) if s.name == step else s for s in status.steps or ()]
+    status = status.model_copy(
+        update={
+            "completion_time": rfc3339(seen.now),
+            "active_since": None,
+            "failure": Failure(reason=reason.value, step=step, message=message[:8000], hint=hint),
+            "steps": failed,
+        }
+    )
+    plan = _finish(seen, status, Standing(State.FAILED, reason, text), actions=actions)
+    return replace(plan, requeue_after=_ttl_left(seen, plan.status))
+
+
+def _after_the_end(seen: Observed, answered: frozenset[Question]) -> Plan:
+    """Nothing is created any more. Retention may still change, and one day the Jobs go."""
+    status = seen.status
+    edited = status.observed_generation != seen.generation
+    left = _ttl_left(seen, status)
+    clean_up = left is not None and left <= 0
+    questions = {Question.CHILDREN} if clean_up else set()
+    questions |= {Question.PREREQUISITES} if edited else set()
+    if not questions <= answered:
+        return Plan(status, questions=frozenset(questions))
+    actions: list[Action] = _retention(seen) if edited else []
+    if clean_up:
+        actions += [Delete(JOBS, j.name, j.uid, "Background") for j in seen.jobs]
+        actions.append(Delete(SECRETS, names.config_secret_name(seen.run.name), None, "Background"))
+        status = status.model_copy(update={"cleaned_up": True})
+        left = None
+    if edited:
+        status = status.model_copy(update={"observed_generation": seen.generation})
+    return Plan(status, tuple(actions), requeue_after=left)
+
+
+def _ttl_left(seen: Observed, status: TrainingRunStatus) -> float | None:
+    ttl, ended = seen.run.spec.ttl_seconds_after_finished, parse_time(status.completion_time)
+    if ttl is None or ended is None or status.cleaned_up:
+        return None
+    return max(0.0, ttl - (seen.now - ended).total_seconds())
+
+
+def _retention(seen: Observed) -> list[Action]:
+    there = seen.prerequisites.claims if seen.prerequisites else {}
+    return [
+        Patch(PVCS, use.name, dict(change))
+        for use in claims(seen.run)
+        if use.name in there and (change := ownership_patch(seen.run, use, dict(there[use.name])))
+    ]
+
+
+_RUNNING_STATE = {
+    names.STEP_PREPARE: (State.PREPARING, Reason.PREPARING, "preparing the data"),
+    names.STEP_VALIDATE: (State.VALIDATING, Reason.VALIDATING, "checking the spec and the data"),
+    names.STEP_TRAIN: (State.TRAINING, Reason.TRAINING, "training"),
+    names.STEP_EVALUATE: (State.EVALUATING, Reason.EVALUATING, "evaluating"),
+}
+
+
+def _while_running(
+    seen: Observed,
+    policy: Policy,
+    status: TrainingRunStatus,
+    current: StepStatus,
+    job: JobView,
+    answered: frozenset[Question],
+) -> Plan:
+    if seen.status.observed_generation != seen.generation and Question.PREREQUISITES not in answered:
+        return Plan(status, questions=frozenset({Question.PREREQUISITES}))
+    retention = tuple(_retention(seen))
+    if seen.run.spec.suspend:
+        status = _amend(status, current, reason=Reason.SUSPENDED.value)
+        stop = () if job.terminating else (Delete(JOBS, job.name, job.uid, "Foreground"),)
+        standing = Standing(
+            State.PENDING, Reason.SUSPENDING, "suspending: waiting for the pod to save its state and stop"
+        )
+        return _finish(seen, status, standing, actions=(*retention, *stop))
+    if job.terminating:
+        standing = Standing(State.PENDING, Reason.PENDING, f"waiting for Job {job.name}, which was deleted, to be gone")
+        return _finish(seen, status, standing, actions=retention)
+    left = _deadline_left(seen, status)
+    if left is not None and left <= 0:
+        return _exceed_deadline(seen, status, current, (*retention, Delete(JOBS, job.name, job.uid, "Foreground")))
+
+    pod = seen.pod_of(job)
+    if needs_events(job, pod, seen.now) and Question.EVENTS not in answered:
+        return Plan(status, questions=frozenset({Question.EVENTS}))
+    if pod is not None and pod.unschedulable and Question.NODES not in answered:
+        return Plan(status, questions=frozenset({Question.NODES}))
+    wait = why_waiting(job, pod, warning=seen.warning, impossible=seen.impossible)
+    if wait is not None:
+        standing = Standing(State.PENDING, wait.reason, wait.message, stalled=wait.hopeless)
+        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, WAITING_RECHECK_SECONDS))
+    if pod is None or not (pod.running or pod.exit_code is not None):
+        where = f" on {pod.node}" if pod and pod.node else ""
+        standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}")
+        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, WAITING_RECHECK_SECONDS))
+    state, reason, verb = _RUNNING_STATE[current.name]
+    return _finish(
+        seen, status, Standing(state, reason, f"{verb} on {pod.node}"), actions=retention, requeue_after=left
+    )
+
+
+def _before_an_attempt(
+    seen: Observed,
+    policy: Policy,
+    status: TrainingRunStatus,
+    ledger: Ledger,
+    current: StepStatus,
+    *,
+    token: str,
+    answered: frozenset[Question],
+) -> Plan:
+    spec = seen.run.spec
+    last = books.last_attempt(current)
+    if last is not None and last.state == "Failed" and (failed := _give_up(seen, status, ledger, current, last)):
+        return failed
+    if spec.suspend:
+        status = _stop_the_clock(seen, status)
+        return _finish(seen, status, Standing(State.SUSPENDED, Reason.SUSPENDED, _suspended_message(status)))
+    left = _deadline_left(seen, status)
+    if left is not None and left <= 0:
+        return _exceed_deadline(seen, status, current, ())
+    due = books.retry_at(current, counted=ledger.counted, policy=policy)
+    if due is not None and due > seen.now and last is not None:
+        wait = (due - seen.now).total_seconds()
+        why = last.message or last.reason or "it failed"
+        standing = Standing(State.PENDING, Reason.RETRYING, f"{current.name} is tried again at {rfc3339(due)}: {why}")
+        return _finish(seen, status, standing, requeue_after=_soonest(left, wait))
+
+    outside = bool(referenced_secrets(seen.run)) or any(c.claim is None or c.claim.claim_name for c in claims(seen.run))
+    if (not seen.fresh or outside) and Question.PREREQUISITES not in answered:
+        return Plan(status, questions=frozenset({Question.PREREQUISITES}))
+    there = seen.prerequisites or Prerequisites()
+    if obstacle := _obstacle(seen, status, there):
+        return _finish(seen, status, obstacle, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
+    return _start_attempt(seen, policy, status, current, there, token=token, left=left)
+
+
+def _give_up(
+    seen: Observed, status: TrainingRunStatus, ledger: Ledger, current: StepStatus, last: Attempt
+) -> Plan | None:
+    limit = seen.run.spec.backoff_limit
+    hint = ledger.failure[1].hint if ledger.failure and ledger.failure[0] == current.name else None
+    message = last.message or "it failed"
+    if books.is_final(last):
+        return _fail(seen, status, reason=Reason(str(last.reason)), message=message, step=current.name, hint=hint)
+    if last.counted and ledger.counted > limit:
+        text = f"{current.name} failed {ledger.counted} times, spec.backoffLimit is {limit}; the last time: {message}"
+        return _fail(seen, status, reason=Reason.BACKOFF_LIMIT_EXCEEDED, message=text, step=current.name, hint=hint)
+    return None
+
+
+def _obstacle(seen: Observed, status: TrainingRunStatus, there: Prerequisites) -> Standing | None:
+    """Something that has to be there, or must not be, before a Job is made."""
+    if seen.conflict is not None:
+        return Standing(State.PENDING, Reason.NAME_CONFLICT, seen.conflict)
+    for name, field in there.missing_secrets.items():
+        text = (
+            f"{field}: Secret {name} does not exist in namespace {seen.run.namespace}; create it, or correct the name"
+        )
+        return Standing(State.PENDING, Reason.MISSING_SECRET, text, stalled=True)
+    for use in claims(seen.run):
+        if use.name in there.claims:
+            continue
+        if not use.can_be_made:
+            also = "; create it, or give a size to have it made" if use.claim else "; create it, or correct the name"
+            text = (
+                f"{use.field}: PersistentVolumeClaim {use.name} does not exist in namespace {seen.run.namespace}{also}"
+            )
+            return Standing(State.PENDING, Reason.MISSING_CLAIM, text, stalled=True)
+        if status.start_time and use.field.startswith("spec.storage.checkpoints"):
+            text = (
+                f"PersistentVolumeClaim {use.name} with this run's checkpoints has disappeared; restore it, or delete the "
+                "run and apply it again to start from the beginning"
+            )
+            return Standing(State.PENDING, Reason.MISSING_CLAIM, text, stalled=True)
+    return None
+
+
+def _start_attempt(
+    seen: Observed,
+    policy: Policy,
+    status: TrainingRunStatus,
+    current: StepStatus,
+    there: Prerequisites,
+    *,
+    token: str,
+    left: float | None,
+) -> Plan:
+    run, last = seen.run, books.last_attempt(current)
+    number = (last.number if last else 0) + 1
+    actions: list[Action] = []
+    if there.config_hash != spec_hash(run):
+        secret = config_secret(run, token=token, defaults=policy.defaults)
+        actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
+    actions += [Create(PVCS, claim_manifest(run, use)) for use in claims(run) if use.name not in there.claims]
+    actions += _retention(seen)
+    job = build_job(run, step=current.name, attempt=number, defaults=policy.defaults)
+    actions.append(Create(JOBS, job))
+
+    first_step = (status.checkpoint.step if status.checkpoint else 0) if current.name == names.STEP_TRAIN else None
+    entered = books.enter(current, attempt=number, job=job["metadata"]["name"], at=seen.now, first_step=first_step)
+    steps = tuple(entered if s.name == current.name else s for s in status.steps or ())
+    status = status.model_copy(
+        update={
+            "steps": list(steps),
+            "restarts": books.restarts(steps),
+            "start_time": status.start_time or rfc3339(seen.now),
+            "active_since": status.active_since or rfc3339(seen.now),
+        }
+    )
+    again = f", attempt {number}" if number > 1 else ""
+    standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{again}")
+    return _finish(
+        seen, status, standing, actions=tuple(actions), requeue_after=_soonest(left, WAITING_RECHECK_SECONDS)
+    )
+
+
+def _amend(status: TrainingRunStatus, step: StepStatus, **changes: Any) -> TrainingRunStatus:
+    amended = books.amend(step, **changes)
+    return status.model_copy(update={"steps": [amended if s.name == step.name else s for s in status.steps or ()]})
+
+
+def _suspended_message(status: TrainingRunStatus) -> str:
+    if status.checkpoint is not None:
+        return f"suspended; it goes on from step {status.checkpoint.step} when spec.suspend is false"
+    return "suspended; it starts when spec.suspend is false"
+
+
+def _stop_the_clock(seen: Observed, status: TrainingRunStatus) -> TrainingRunStatus:
+    since = parse_time(status.active_since)
+    if since is None:
+        return status
+    spent = (status.active_seconds or 0) + round((seen.now - since).total_seconds())
+    return status.model_copy(update={"active_seconds": max(0, spent), "active_since": None})
+
+
+def _deadline_left(seen: Observed, status: TrainingRunStatus) -> float | None:
+    """Seconds until activeDeadlineSeconds; None without one."""
+    limit = seen.run.spec.active_deadline_seconds
+    if limit is None:
+        return None
+    since = parse_time(status.active_since)
+    active = (status.active_seconds or 0) + ((seen.now - since).total_seconds() if since else 0.0)
+    return limit - active
+
+
+def _exceed_deadline(
+    seen: Observed, status: TrainingRunStatus, current: StepStatus, actions: tuple[Action, ...]
+) -> Plan:
+    limit = seen.run.spec.active_deadline_seconds
+    text = f"spec.activeDeadlineSeconds of {limit} was reached during {current.name}; checkpoints are kept"
+    return _fail(
+        seen,
+        status,
+        reason=Reason.DEADLINE_EXCEEDED,
+        message=text,
+        step=current.name,
+        hint="raise it in a new run and set checkpoints.resumeFrom to this one",
+        actions=actions,
+    )
+
+
+def _soonest(*seconds: float | None) -> float | None:
+    return min((s for s in seconds if s is not None), default=None)

@@ -1,0 +1,171 @@
+"""From the records of the pods to the status: numbers that move while a run is under way, and what its steps leave."""
+
+import math
+from typing import Any
+
+from trainyard.api import names
+from trainyard.api.conditions import State
+from trainyard.api.progress import CheckpointRecord, FinalRecord, ProgressRecord
+from trainyard.api.status import (
+    CheckpointStatus,
+    DatasetStatus,
+    EvaluationStatus,
+    Metric,
+    StepStatus,
+    Summary,
+    TrainerStatus,
+    TrainingRunStatus,
+)
+from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.controller.clock import rfc3339
+from trainyard.controller.manifests.storage import checkpoints_name
+from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
+from trainyard.controller.runs.observed import Observed
+
+
+def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
+    """The old status with everything that Jobs, final records and progress have told since."""
+    status = seen.status.model_copy(
+        update={
+            "steps": list(ledger.steps),
+            "restarts": restarts(ledger.steps),
+            "restarts_count_towards_max": ledger.counted,
+            "current_step": ledger.current.name if ledger.current else None,
+        }
+    )
+    if seen.progress is not None:
+        status = _learn_progress(status, seen.progress)
+    for step, record in ledger.finals:
+        status = _learn_final(seen, status, step, record)
+    return status
+
+
+def _learn_progress(status: TrainingRunStatus, record: ProgressRecord) -> TrainingRunStatus:
+    entry = next((s for s in status.steps or () if s.name == record.step), None)
+    last = last_attempt(entry) if entry else None
+    if last is None or last.number != record.attempt or last.state != "Running":
+        return status
+    old = status.trainer_status or TrainerStatus()
+    if record.step != names.STEP_TRAIN:
+        # Preparing and evaluating have a phase to show, but must not wipe out what the training has reached.
+        changes: dict[str, Any] = {"phase": record.phase, "last_updated_time": record.time}
+    else:
+        known = {
+            "progress_percentage": None if record.percentage is None else int(record.percentage),
+            "estimated_remaining_seconds": _whole(record.estimated_remaining_seconds),
+            "step": record.step_number,
+            "total_steps": record.total_steps,
+            "epoch": None if record.epoch is None else f"{record.epoch:.2f}",
+            "metrics": _metrics(record.metrics) or None,
+        }
+        changes = {k: v for k, v in known.items() if v is not None}
+        changes |= {"phase": record.phase, "last_updated_time": record.time}
+    return status.model_copy(
+        update={
+            "trainer_status": old.model_copy(update=changes),
+            "checkpoint": _newer(status.checkpoint, record.checkpoint),
+        }
+    )
+
+
+def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: FinalRecord) -> TrainingRunStatus:
+    changes: dict[str, Any] = {"checkpoint": _newer(status.checkpoint, record.checkpoint)}
+    if record.dataset is not None:
+        changes["dataset"] = DatasetStatus.model_validate(record.dataset.model_dump(exclude_none=True))
+    if record.evaluation is not None:
+        changes["evaluation"] = EvaluationStatus(metrics=_metrics(record.evaluation.get("metrics", {})))
+    if step == names.STEP_TRAIN:
+        changes |= {k: _flat(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
+        old = status.trainer_status or TrainerStatus()
+        done: dict[str, Any] = {
+            "step": record.step_number,
+            "total_steps": record.total_steps,
+            "progress_percentage": None if record.percentage is None else int(record.percentage),
+            "metrics": _metrics(record.metrics) or None,
+        }
+        done = {k: v for k, v in done.items() if v is not None}
+        if record.outcome == "Succeeded":
+            done |= {"progress_percentage": 100, "estimated_remaining_seconds": 0, "phase": "done"}
+        changes["trainer_status"] = old.model_copy(update=done | {"last_updated_time": rfc3339(seen.now)})
+    return status.model_copy(update=changes)
+
+
+def _newer(old: CheckpointStatus | None, record: CheckpointRecord | None) -> CheckpointStatus | None:
+    if record is None or (old is not None and old.step >= record.step):
+        return old
+    return CheckpointStatus(step=record.step, path=record.path, time=record.time)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, str]:
+    return {str(k): str(v) for k, v in values.items() if v is not None}
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None or not math.isfinite(seconds) else max(0, round(seconds))
+
+
+def _metrics(values: dict[str, Any]) -> list[Metric]:
+    return [Metric(name=name, value=_number(v)) for name, v in sorted(values.items())][:64]
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float | int) else "nan" if value is None else str(value)[:64]
+
+
+def outputs(seen: Observed) -> dict[str, str]:
+    """Where the results lie, for people and for other runs."""
+    folder = names.work_dir(seen.run.name, seen.run.uid, mount="").lstrip("/")
+    claim = checkpoints_name(seen.run)
+    return {"claim": claim, "model": f"{folder}/model", "uri": f"pvc://{claim}/{folder}/model"}
+
+
+def summarise(spec: TrainingRunSpec, status: TrainingRunStatus, state: State) -> Summary:
+    """The printed columns."""
+    trainer = status.trainer_status or TrainerStatus()
+    total = trainer.total_steps or spec.total_steps_hint()
+    loss = next((m.value for m in trainer.metrics or () if m.name == "loss"), None)
+    live = state in (State.TRAINING, State.EVALUATING, State.PREPARING, State.VALIDATING)
+    remaining = trainer.estimated_remaining_seconds
+    return Summary(
+        method="Script" if spec.command else spec.training.method if spec.training else None,
+        model=_model(spec),
+        progress=None if trainer.progress_percentage is None else f"{trainer.progress_percentage}%",
+        step=None if trainer.step is None else f"{trainer.step}/{total}" if total else str(trainer.step),
+        loss=_short(loss),
+        eta=duration(remaining) if live and remaining is not None else None,
+        node=_node(status.steps or []),
+        step_name=status.current_step,
+    )
+
+
+def _model(spec: TrainingRunSpec) -> str | None:
+    if spec.model is None:
+        return None
+    if spec.model.scratch is not None:
+        return f"{spec.model.scratch.architecture} (scratch)"
+    uri = (spec.model.storage_uri or "").partition("://")[2]
+    return uri.rstrip("/").rpartition("/")[2][:80]
+
+
+def _short(loss: str | None) -> str | None:
+    try:
+        return None if loss is None else f"{float(loss):.4f}"
+    except ValueError:
+        return loss
+
+
+def _node(steps: list[StepStatus]) -> str | None:
+    nodes = [a.node for s in steps for a in s.attempts or () if a.node]
+    return nodes[-1] if nodes else None
+
+
+def duration(seconds: int) -> str:
+    """Like kubectl's ages: 45s, 3m20s, 5h12m, 2d4h."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,227 @@
+"""One look at one run: read it, ask the planner, carry the plan out, write the status.
+
+The order is what makes a crash harmless. Children come first and have names that follow from the run, so that a second
+try meets what the first one made; the status comes last and only when it changed. Numbers that merely move (step, loss)
+are written at most once per interval; a change of state is written at once.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+from trainyard.api.conditions import Reason, State
+from trainyard.api.manifest import InvalidManifest, parse_run
+from trainyard.api.progress import ProgressRecord
+from trainyard.api.status import TrainingRunStatus
+from trainyard.controller import errors
+from trainyard.controller.clock import Clock
+from trainyard.controller.cluster import Cluster
+from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.resources import JOBS, PVCS, TRAININGRUNS
+from trainyard.controller.runs.announce import notices
+from trainyard.controller.runs.observe import answer
+from trainyard.controller.runs.observed import Observed, Policy
+from trainyard.controller.runs.plan import Action, Apply, Create, Delete, Patch, Plan, Question, plan
+from trainyard.controller.runs.status import Standing, is_finished, stand
+
+log = logging.getLogger(__name__)
+Key = tuple[str, str]
+
+ALREADY_THERE_RECHECK_SECONDS = 5.0
+
+
+class ProgressSource(Protocol):
+    """Newest progress by run uid."""
+
+    def get(self, uid: str) -> ProgressRecord | None: ...
+    def forget(self, uid: str) -> None: ...
+
+
+class Tokens(Protocol):
+    """Bearer tokens by run uid."""
+
+    def for_run(self, uid: str) -> str: ...
+
+
+class Recorder(Protocol):
+    """Takes Events; never blocks, never fails."""
+
+    def record(self, run: Mapping[str, Any], *, type: str, reason: str, message: str) -> None: ...
+
+
+class Watcher(Protocol):
+    """Learns of every written status, for metrics."""
+
+    def status_written(self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus) -> None: ...
+    def run_gone(self, namespace: str, name: str) -> None: ...
+
+
+class Reconciler:
+    """Brings runs one step closer to what their specs say."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        policy: Policy,
+        progress: ProgressSource,
+        tokens: Tokens,
+        events: Recorder,
+        watcher: Watcher,
+        clock: Clock,
+    ) -> None:
+        self._cluster = cluster
+        self._policy = policy
+        self._progress = progress
+        self._tokens = tokens
+        self._events = events
+        self._watcher = watcher
+        self._clock = clock
+        self._written_at: dict[str, float] = {}
+        """Monotonic time of the last status write, by uid; only for pacing, so losing it at a restart is harmless."""
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Returns the seconds after which to look again, or None to wait for an event."""
+        namespace, name = key
+        raw = await self._cluster.get(TRAININGRUNS, namespace, name)
+        if raw is None or "deletionTimestamp" in raw["metadata"]:
+            self._forget(namespace, name, raw)
+            return None  # children die with their owner
+        try:
+            run = parse_run(raw)
+        except InvalidManifest as invalid:
+            return await self._refuse(raw, [str(f) for f in invalid.faults], reason=Reason.INVALID_SPEC)
+        seen = Observed(
+            run=RunRef(
+                name=name,
+                namespace=namespace,
+                uid=raw["metadata"]["uid"],
+                spec=run.spec,
+                raw_spec=raw["spec"],
+                labels=run.metadata.labels,
+            ),
+            generation=raw["metadata"]["generation"],
+            status=TrainingRunStatus.model_validate(raw.get("status") or {}),
+            now=self._clock.now(),
+            fresh=not raw.get("status"),
+            progress=self._progress.get(raw["metadata"]["uid"]),
+        )
+        decided = await self._decide(seen)
+        try:
+            await self._carry_out(seen, decided.actions)
+        except errors.AlreadyExists as error:
+            if seen.fresh:
+                # Made by an earlier look that died before it could write the status: look properly now.
+                decided = await self._decide(replace(seen, fresh=False))
+                await self._carry_out(seen, decided.actions)
+            else:
+                log.info("an object exists already, looking again", extra={"run": name, "object": str(error.request)})
+                return ALREADY_THERE_RECHECK_SECONDS
+        except errors.Invalid as error:
+            return await self._refuse(raw, [_rejection(error)], reason=Reason.INVALID_SPEC)
+        except errors.Forbidden as error:
+            if error.namespace_terminating:
+                return None
+            reason = Reason.QUOTA if error.exceeded_quota else Reason.FORBIDDEN
+            await self._refuse(raw, [f"the cluster refuses {error.request}: {error.message}"], reason=reason)
+            return 30.0
+        return await self._write(raw, seen, decided)
+
+    async def _decide(self, seen: Observed) -> Plan:
+        answered: frozenset[Question] = frozenset()
+        token = self._tokens.for_run(seen.run.uid)
+        while True:
+            decided = plan(seen, self._policy, token=token, answered=answered)
+            if not decided.questions - answered:
+                return decided
+            for question in decided.questions - answered:
+                seen = await answer(self._cluster, seen, question)
+            answered |= decided.questions
+
+    async def _carry_out(self, seen: Observed, actions: tuple[Action, ...]) -> None:
+        namespace = seen.run.namespace
+        for action in actions:
+            match action:
+                case Create(resource, body):
+                    await self._create(resource, namespace, body, seen)
+                case Apply(resource, body):
+                    await self._cluster.apply(resource, namespace, body["metadata"]["name"], body)
+                case Patch(resource, name, body):
+                    await self._cluster.patch(resource, namespace, name, body)
+                case Delete(resource, name, uid, propagation):
+                    await self._cluster.delete(resource, namespace, name, uid=uid, propagation=propagation)  # type: ignore[arg-type]
+
+    async def _create(self, resource: Any, namespace: str, body: dict[str, Any], seen: Observed) -> None:
+        try:
+            await self._cluster.create(resource, namespace, body)
+        except errors.AlreadyExists:
+            if resource is not PVCS or seen.fresh:
+                raise
+            # Another run that shares the claim made it a moment ago; its owners are settled at the next look.
+        else:
+            if resource is JOBS:
+                log.info(
+                    "job created", extra={"run": seen.run.name, "namespace": namespace, "job": body["metadata"]["name"]}
+                )
+
+    async def _write(self, raw: dict[str, Any], seen: Observed, decided: Plan) -> float | None:
+        old, new = seen.status, decided.status
+        if new == old:
+            return decided.requeue_after
+        uid, moment = seen.run.uid, self._clock.monotonic()
+        last = self._written_at.get(uid)
+        if last is not None and _only_numbers(old, new):
+            pause = last + self._policy.progress_interval_seconds - moment
+            if pause > 0:
+                return min(pause, decided.requeue_after or pause)
+        await self._put(raw, old, new)
+        self._written_at[uid] = moment
+        if is_finished(new):
+            self._forget_numbers(uid)
+        return decided.requeue_after
+
+    async def _put(self, raw: dict[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
+        metadata = raw["metadata"]
+        body = {
+            "apiVersion": raw["apiVersion"],
+            "kind": raw["kind"],
+            "metadata": {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")},
+            "spec": raw["spec"],
+            "status": new.model_dump(by_alias=True, exclude_none=True),
+        }
+        await self._cluster.replace_status(TRAININGRUNS, metadata["namespace"], metadata["name"], body)
+        self._watcher.status_written(metadata["namespace"], metadata["name"], old, new)
+        for notice in notices(old, new):
+            self._events.record(raw, type=notice.type, reason=notice.reason.value, message=notice.message)
+
+    async def _refuse(self, raw: dict[str, Any], faults: list[str], *, reason: Reason) -> float | None:
+        """Say what is wrong and wait: for another generation, or for somebody to raise a quota."""
+        old = TrainingRunStatus.model_validate(raw.get("status") or {})
+        if is_finished(old):
+            return None
+        standing = Standing(State.PENDING, reason, "; ".join(faults)[:30000], stalled=True)
+        new = stand(old, standing, generation=raw["metadata"]["generation"], now=self._clock.now())
+        if new != old:
+            await self._put(raw, old, new)
+        return None
+
+    def _forget(self, namespace: str, name: str, raw: Mapping[str, Any] | None) -> None:
+        self._watcher.run_gone(namespace, name)
+        if raw is not None:
+            self._forget_numbers(raw["metadata"]["uid"])
+
+    def _forget_numbers(self, uid: str) -> None:
+        self._written_at.pop(uid, None)
+        self._progress.forget(uid)
+
+
+def _only_numbers(old: TrainingRunStatus, new: TrainingRunStatus) -> bool:
+    """Whether the two differ in nothing but live progress."""
+    numbers = {"trainer_status": None, "summary": None, "checkpoint": None}
+    return old.model_copy(update=numbers) == new.model_copy(update=numbers)
+
+
+def _rejection(error: errors.Invalid) -> str:
+    causes = "; ".join(str(c) for c in error.causes) or error.message
+    return f"the API server refuses {error.request.resource} {error.request.name or ''}: {causes}"

@@ -1,0 +1,84 @@
+"""Conditions: one standing of the run, told in the three vocabularies that read it.
+
+kstatus (Flux, Argo CD) reads Ready, Reconciling and Stalled; `kubectl wait` and scripts read Complete, Failed and
+Suspended as on a Job; people read `state` and `message`. All come from one `Standing`, so that they cannot disagree.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from trainyard.api.conditions import ConditionType, Reason, State
+from trainyard.api.status import Condition, TrainingRunStatus
+from trainyard.controller.clock import rfc3339
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the run stands now."""
+
+    state: State
+    reason: Reason
+    message: str
+    stalled: bool = False
+    """Nothing will change until somebody acts: the spec is wrong, or something it names is missing."""
+
+    @property
+    def finished(self) -> bool:
+        """Terminal, for ever."""
+        return self.state in (State.SUCCEEDED, State.FAILED)
+
+
+def is_finished(status: TrainingRunStatus) -> bool:
+    """Terminal is terminal: decided by the conditions alone."""
+    return any(
+        c.type in (ConditionType.COMPLETE, ConditionType.FAILED) and c.status == "True" for c in status.conditions or ()
+    )
+
+
+def stand(status: TrainingRunStatus, standing: Standing, *, generation: int, now: datetime) -> TrainingRunStatus:
+    """The status with the standing written into it."""
+    return status.model_copy(
+        update={
+            "observed_generation": generation,
+            "state": standing.state.value,
+            "message": standing.message,
+            "conditions": _conditions(status, standing, generation=generation, now=now),
+        }
+    )
+
+
+def _conditions(status: TrainingRunStatus, standing: Standing, *, generation: int, now: datetime) -> list[Condition]:
+    succeeded, failed = standing.state is State.SUCCEEDED, standing.state is State.FAILED
+    suspended = standing.state is State.SUSPENDED
+    before = {c.type: c for c in status.conditions or ()}
+    wanted: dict[ConditionType, bool] = {ConditionType.READY: succeeded}
+    # Abnormal-true: kstatus takes their mere presence with another value for noise.
+    if standing.stalled or failed:
+        wanted[ConditionType.STALLED] = True
+    elif not standing.finished and not suspended:
+        wanted[ConditionType.RECONCILING] = True
+    if succeeded:
+        wanted[ConditionType.COMPLETE] = True
+    if failed:
+        wanted[ConditionType.FAILED] = True
+    if suspended or ConditionType.SUSPENDED in before:
+        wanted[ConditionType.SUSPENDED] = suspended
+
+    result = []
+    for kind, value in wanted.items():
+        text = "True" if value else "False"
+        old = before.get(kind)
+        changed = old is None or old.status != text
+        resumed = kind is ConditionType.SUSPENDED and not value
+        reason, message = (Reason.RESUMED, "the run goes on") if resumed else (standing.reason, standing.message)
+        result.append(
+            Condition(
+                type=kind.value,
+                status="True" if value else "False",
+                reason=reason.value,
+                message=message,
+                last_transition_time=rfc3339(now) if changed or old is None else old.last_transition_time,
+                observed_generation=generation,
+            )
+        )
+    return result

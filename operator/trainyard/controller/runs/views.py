@@ -1,0 +1,132 @@
+"""What the planner reads from Jobs and pods: small frozen values instead of the API server's nested dictionaries."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from trainyard.api.names import ATTEMPT_LABEL, STEP_LABEL, TRAINER_CONTAINER
+
+Raw = Mapping[str, Any]
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An RFC 3339 time as Kubernetes writes it."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def owner_uid(raw: Raw) -> str | None:
+    """Uid of the TrainingRun that controls the object."""
+    owners = raw["metadata"].get("ownerReferences", [])
+    return next((o["uid"] for o in owners if o.get("kind") == "TrainingRun" and o.get("controller")), None)
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A Job of the run."""
+
+    name: str
+    uid: str
+    step: str
+    attempt: int
+    created: datetime
+    terminating: bool = False
+    suspended: bool = False
+    succeeded: bool = False
+    failed: bool = False
+    failure_reason: str = ""
+    failure_message: str = ""
+    ended: datetime | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the Job controller is done with it."""
+        return self.succeeded or self.failed
+
+    @classmethod
+    def of(cls, raw: Raw) -> "JobView | None":
+        """None for a Job that carries our labels but is not an attempt of a step."""
+        metadata, status = raw["metadata"], raw.get("status", {})
+        labels = metadata.get("labels", {})
+        if STEP_LABEL not in labels or not labels.get(ATTEMPT_LABEL, "").isdigit():
+            return None
+        true = {c["type"]: c for c in status.get("conditions", []) if c.get("status") == "True"}
+        failed = true.get("Failed", {})
+        ended = failed.get("lastTransitionTime") or status.get("completionTime")
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            step=labels[STEP_LABEL],
+            attempt=int(labels[ATTEMPT_LABEL]),
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            terminating="deletionTimestamp" in metadata,
+            suspended=bool(raw.get("spec", {}).get("suspend")),
+            succeeded="Complete" in true,
+            failed=bool(failed),
+            failure_reason=failed.get("reason", ""),
+            failure_message=failed.get("message", ""),
+            ended=parse_time(ended),
+        )
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A pod of one of the run's Jobs."""
+
+    name: str
+    uid: str
+    job: str
+    created: datetime
+    phase: str = "Pending"
+    node: str | None = None
+    terminating: bool = False
+    reason: str = ""
+    """`status.reason`: Evicted, NodeLost and the like."""
+    message: str = ""
+    unschedulable: str = ""
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    disruption: str = ""
+    """Reason and message of a true DisruptionTarget condition."""
+    running: bool = False
+    exit_code: int | None = None
+    termination_reason: str = ""
+    termination_message: str = ""
+    ended: datetime | None = None
+    node_lost: bool = False
+
+    @classmethod
+    def of(cls, raw: Raw) -> "PodView":
+        """Reads the trainer's container; sidecars that a cluster injects are passed over."""
+        metadata, status = raw["metadata"], raw.get("status", {})
+        conditions = {c["type"]: c for c in status.get("conditions", [])}
+        container: Raw = next(
+            (c for c in status.get("containerStatuses", []) if c.get("name") == TRAINER_CONTAINER), {"state": {}}
+        )["state"]
+        waiting, terminated = container.get("waiting", {}), container.get("terminated", {})
+        scheduled, target = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
+        disrupted = target.get("status") == "True"
+        ready = conditions.get("Ready", {})
+        return cls(
+            name=metadata["name"],
+            uid=metadata["uid"],
+            job=metadata.get("labels", {}).get("batch.kubernetes.io/job-name", ""),
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            phase=status.get("phase", "Pending"),
+            node=raw.get("spec", {}).get("nodeName"),
+            terminating="deletionTimestamp" in metadata,
+            reason=status.get("reason", ""),
+            message=status.get("message", ""),
+            unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+            waiting_reason=waiting.get("reason", ""),
+            waiting_message=waiting.get("message", ""),
+            disruption=f"{target.get('reason', '')}: {target.get('message', '')}" if disrupted else "",
+            running="running" in container,
+            exit_code=terminated.get("exitCode"),
+            termination_reason=terminated.get("reason", ""),
+            termination_message=terminated.get("message", ""),
+            ended=parse_time(terminated.get("finishedAt")),
+            # The node controller sets Ready to False on all pods of a node that stopped reporting, while the container
+            # still counts as running; a pod that is merely not ready has no such combination without a probe.
+            node_lost="running" in container and ready.get("status") == "False" and not terminated,
+        )

@@ -1,0 +1,111 @@
+"""Why nothing happens yet: the reason that a Job has no running pod, in words a user can act on.
+
+The pod knows most of it (unschedulable, image, configuration). What it does not know stands in Events: a volume that
+cannot be mounted, and everything that keeps the Job controller from making a pod at all.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from trainyard.api.conditions import Reason
+from trainyard.controller.runs.views import JobView, PodView
+
+EVENTS_AFTER_SECONDS = 4.0
+"""Events cost a request: they are read only for a pod (or a Job without one) that has waited this long."""
+
+_IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+
+
+@dataclass(frozen=True)
+class Warning_:
+    """The newest warning Event about a pod or a Job."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A reason and a sentence. `hopeless`: nothing will change without somebody's help."""
+
+    reason: Reason
+    message: str
+    hopeless: bool = False
+
+
+def needs_events(job: JobView, pod: PodView | None, now: datetime) -> bool:
+    """Whether only Events can tell what the Job waits for."""
+    if job.finished or job.suspended or job.terminating:
+        return False
+    if pod is None:
+        return (now - job.created).total_seconds() >= EVENTS_AFTER_SECONDS
+    quiet = pod.phase == "Pending" and not pod.unschedulable and pod.waiting_reason in ("", "ContainerCreating")
+    return quiet and (now - pod.created).total_seconds() >= EVENTS_AFTER_SECONDS
+
+
+def why_waiting(
+    job: JobView, pod: PodView | None, *, warning: Warning_ | None, impossible: Sequence[str] = ()
+) -> Wait | None:
+    """None while the pod runs or is just starting.
+
+    `impossible` names resources of which no node of the cluster has enough even when it is empty.
+    """
+    if job.suspended:
+        return Wait(Reason.QUEUED, "waiting for its queue to admit the Job")
+    if pod is None:
+        return _without_pod(warning)
+    if pod.node_lost or pod.reason == "NodeLost":
+        return Wait(
+            Reason.NODE_LOST,
+            f"node {pod.node} has stopped reporting; the run goes on when it is back (or, if its volumes exist elsewhere, "
+            "when the node is deleted)",
+        )
+    if pod.phase != "Pending":
+        return None
+    if pod.unschedulable:
+        if impossible:
+            wanted = "; ".join(impossible)
+            return Wait(
+                Reason.UNSCHEDULABLE,
+                f"no node can ever run this pod: {wanted}. Lower spec.resources (or stepResources), or add such a node",
+                hopeless=True,
+            )
+        hint = _placement_hint(pod.unschedulable)
+        return Wait(Reason.UNSCHEDULABLE, f"waiting for a node: {pod.unschedulable}{hint}")
+    if pod.waiting_reason in _IMAGE_REASONS:
+        detail = pod.waiting_message or pod.waiting_reason
+        hint = "check spec.image and podTemplate.imagePullSecrets"
+        return Wait(
+            Reason.IMAGE_PULL, f"the image cannot be pulled: {detail}; {hint}", pod.waiting_reason != "ErrImagePull"
+        )
+    if pod.waiting_reason in _CONFIG_REASONS:
+        return Wait(Reason.CONTAINER_CONFIG, f"the container cannot be made: {pod.waiting_message}", hopeless=True)
+    if warning is not None:
+        reason = Reason.VOLUME if re.search("Mount|Volume|Attach", warning.reason) else Reason.PENDING
+        return Wait(reason, f"the pod cannot start yet: {warning.message}")
+    return None
+
+
+def _without_pod(warning: Warning_ | None) -> Wait | None:
+    if warning is None:
+        return None
+    if "exceeded quota" in warning.message:
+        return Wait(
+            Reason.QUOTA,
+            f"the namespace's quota does not allow the pod: {warning.message}; it is tried again by itself",
+        )
+    return Wait(Reason.FORBIDDEN, f"the cluster refuses the pod: {warning.message}", hopeless=True)
+
+
+def _placement_hint(message: str) -> str:
+    if "volume node affinity conflict" in message:
+        return (
+            "; the run's volume exists on another node than the one it should run on: name one node in "
+            "spec.placement.nodeNames, or use a StorageClass whose volumes can move"
+        )
+    if "untolerated taint" in message:
+        return "; name the node in spec.placement.nodeNames, or add the toleration to spec.placement.tolerations"
+    return ""
