@@ -17,7 +17,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from trainyard.controller.clock import Clock, SystemClock, Timer
 
@@ -35,12 +35,14 @@ FAIRNESS = 16
 class Observer(Protocol):
     """What the queue tells about each call of the handler."""
 
-    def __call__(self, *, seconds: float, error: BaseException | None) -> None:
-        """A handler has ended after so many seconds."""
+    def __call__(self, key: Any, *, seconds: float, delay: float | None, error: BaseException | None) -> None:
+        """A handler has ended after so many seconds, and `key` comes back after `delay` seconds, if at all."""
 
 
-def _silent(*, seconds: float, error: BaseException | None) -> None:
-    pass
+def log_failure(key: Any, *, seconds: float, delay: float | None, error: BaseException | None) -> None:
+    """The observer that says nothing unless something failed."""
+    if error is not None:
+        log.warning("%s failed after %.1f s, next try in %.1f s", key, seconds, delay, exc_info=error)
 
 
 class WorkQueue(Generic[K]):
@@ -51,7 +53,7 @@ class WorkQueue(Generic[K]):
         *,
         clock: Clock | None = None,
         retry_after: Callable[[BaseException], float | None] = lambda error: None,
-        observe: Observer = _silent,
+        observe: Observer = log_failure,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """`retry_after` tells the least pause that an error asks for, if any; `jitter` gives numbers from [0, 1)."""
@@ -178,13 +180,17 @@ class WorkQueue(Generic[K]):
                 delay = await handler(key)
                 self._failures.pop(key, None)
             except Exception as error:
-                failure = error
-                delay = self._backoff(key, error)
-                log.warning("reconcile of %s failed, next try in %.1f s: %s", key, delay, error, exc_info=_bug(error))
+                failure, delay = error, self._backoff(key, error)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Something inside the handler was cancelled, not this worker: without this, the worker would be gone.
+                failure, delay = error, self._backoff(key, error)
             finally:
-                # Without an await between here and the end of _finish, so that no key is ever lost in between.
+                # No await between here and the end of _finish, so that no key is ever lost in between.
                 self._finish(key, delay)
-            self._observe(seconds=self._clock.monotonic() - started, error=failure)
+            self._observe(key, seconds=self._clock.monotonic() - started, delay=delay, error=failure)
 
     def _take(self) -> K | None:
         self._picks += 1
@@ -246,10 +252,3 @@ class WorkQueue(Generic[K]):
                 del self._due[key]
                 self.add(key)
         self._arm()
-
-
-def _bug(error: BaseException) -> bool:
-    """Whether the traceback says something: not for the API server's ordinary troubles."""
-    from trainyard.controller.errors import ClusterError
-
-    return not isinstance(error, ClusterError)

@@ -32,7 +32,7 @@ class FakeClock:
     """Time stands still until `advance`, which fires what has become due, in order."""
 
     def __init__(self) -> None:
-        self.time = 1000.0
+        self.time = 0.0
         self._order = itertools.count()
         self._timers: list[tuple[float, int, FakeTimer]] = []
 
