@@ -1,0 +1,109 @@
+"""`python -m trainyard.trainer STEP`: one step of a run, from the environment to an exit code.
+
+The order in here matters. Signals come first, so that a pod that is told to go while it still imports leaves with the
+right exit code. The thread count comes before numpy and torch, which read it when they are loaded. Then the step runs,
+and whatever happens in it becomes a final record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+from trainyard.api.exitcodes import ExitCode
+from trainyard.trainer import threads
+from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
+from trainyard.trainer.errors import UserError, describe
+from trainyard.trainer.ledger import LEDGER, write_final_record
+from trainyard.trainer.log import say
+from trainyard.trainer.progress import Reporter
+from trainyard.trainer.signals import STOP
+
+STEPS = {
+    "prepare": "fetch and check the data, tokenise and pack it",
+    "train": "train on the prepared data, from the newest checkpoint if there is one",
+    "evaluate": "measure the trained model on the held-out data",
+    "validate": "check the spec and every record, estimate memory and time, and stop",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainyard.trainer",
+        description="One step of a TrainingRun. The run is read from $TRAINYARD_RUN_FILE, folders from $TRAINYARD_*_DIR.",
+    )
+    steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
+    for name, help_text in STEPS.items():
+        steps.add_parser(name, help=help_text)
+    step: str = parser.parse_args(arguments).step
+
+    STOP.install(lambda: leave(step))
+    threads.apply(threads.available())
+    context: RunContext | None = None
+    reporter: Reporter | None = None
+    try:
+        context = read_context(step)
+        context.work_dir.mkdir(parents=True, exist_ok=True)
+        reporter = Reporter.of(context)
+        run_step(context, reporter)
+    except BaseException as error:  # noqa: BLE001 - the top of the process: everything becomes a record
+        return fail(step, describe(error), error, reporter)
+    write_final_record(
+        termination_log(), LEDGER.record("Succeeded", step=step, attempt=attempt_number())
+    )
+    reporter.close()
+    return ExitCode.OK
+
+
+def run_step(context: RunContext, reporter: Reporter) -> None:
+    """Import the step's module, which is the expensive part of some, and run it."""
+    match context.step:
+        case "prepare":
+            from trainyard.trainer.data.prepare import prepare
+
+            prepare(context, reporter)
+        case "train":
+            from trainyard.trainer.methods.train import train
+
+            train(context, reporter)
+        case "evaluate":
+            from trainyard.trainer.evaluation.evaluate import evaluate
+
+            evaluate(context, reporter)
+        case "validate":
+            from trainyard.trainer.validate import validate
+
+            validate(context, reporter)
+
+
+def fail(step: str, fault: UserError, error: BaseException, reporter: Reporter | None) -> int:
+    """Say what went wrong, to people and to the operator."""
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    say(f"{step} failed: {fault.message}")
+    if fault.hint:
+        say(f"what to do: {fault.hint}")
+    write_final_record(
+        termination_log(), LEDGER.record("Failed", step=step, attempt=attempt_number(), error=fault)
+    )
+    if reporter is not None:
+        reporter.close(timeout=1.0)
+    return fault.exit_code
+
+
+def leave(step: str) -> NoReturn:
+    """Answer a stop signal: the process ends here and now, everything worth keeping is committed already."""
+    print(f"{step}: told to stop; everything finished so far is kept, run me again", flush=True)
+    write_final_record(termination_log(), LEDGER.record("Resume", step=step, attempt=attempt_number()))
+    os._exit(ExitCode.RESUME)
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    code = main()
+    sys.stdout.flush()
+    # Not sys.exit: tearing down torch's threads can hang or crash, and nothing after this point is of use to anyone.
+    os._exit(code)

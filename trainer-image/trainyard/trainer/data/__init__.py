@@ -1,0 +1,1 @@
+"""Data: sources, formats, tokens, packed sequences."""

@@ -1,0 +1,1 @@
+"""Measuring the trained model."""

@@ -1,0 +1,29 @@
+"""One line at a time for people, on standard output; the last few also go into the final record."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+
+LINES_KEPT = 5
+LINE_LIMIT = 160
+"""Characters of a line in the final record, which has to fit into a termination message as a whole."""
+
+_last: deque[str] = deque(maxlen=LINES_KEPT)
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    _last.append(line[:LINE_LIMIT])
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def warn(line: str) -> None:
+    """Print a line that somebody should act on."""
+    say(f"warning: {line}")
+
+
+def last_lines() -> list[str]:
+    """The newest lines, oldest first."""
+    return list(_last)

@@ -1,0 +1,188 @@
+"""Telling the operator how far it is, without ever getting in the way.
+
+The training thread only merges a few numbers into a dictionary; a daemon thread sends them. A record goes out with the
+first change, then at most every two seconds, and at once at milestones (a checkpoint, a new phase, the end). While the
+receiver is away, milestones wait in a short queue and everything else is overwritten by its newest value, so that after
+an outage of any length a handful of records tells the whole story. Each carries a sequence number; the receiver drops
+what arrives late. 401, 404 and 410 mean that the run is gone: then nothing is sent any more.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trainyard.api.progress import CheckpointRecord, ProgressRecord
+from trainyard.trainer.context import RunContext
+
+INTERVAL = 2.0
+"""Seconds between two records that are not milestones."""
+TIMEOUT = 5.0
+"""Seconds until a request counts as lost."""
+SPOOL = 64
+"""Milestones kept while the receiver is away; then the oldest go."""
+LONGEST_BACKOFF = 30.0
+GONE = frozenset({401, 404, 410})
+
+
+def now() -> str:
+    """The time as RFC 3339 in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Reporter:
+    """Sends ProgressRecords of one attempt. Without a URL it swallows them."""
+
+    def __init__(
+        self,
+        *,
+        url: str | None,
+        token_file: Path,
+        ca_file: Path,
+        run_uid: str,
+        step: str,
+        attempt: int,
+        interval: float = INTERVAL,
+        backoff: float = 1.0,
+    ) -> None:
+        self._url = url
+        self._token_file = token_file
+        self._ca_file = ca_file
+        self._identity = {"run_uid": run_uid, "step": step, "attempt": attempt}
+        self._interval = interval
+        self._first_backoff = backoff
+        self._state: dict[str, Any] = {}
+        self._sequence = 0
+        self._changed = False
+        self._milestones: deque[ProgressRecord] = deque(maxlen=SPOOL)
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        if url:
+            # Our receiver is a cluster-internal address: never through a proxy that the environment may name.
+            handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+            if url.startswith("https:") and ca_file.exists():
+                handlers.append(
+                    urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(ca_file)))
+                )
+            self._opener = urllib.request.build_opener(*handlers)
+            self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+            self._thread.start()
+
+    @classmethod
+    def of(cls, context: RunContext) -> Reporter:
+        """The reporter of a step."""
+        return cls(
+            url=context.progress_url,
+            token_file=context.token_file,
+            ca_file=context.ca_file,
+            run_uid=context.uid,
+            step=context.step,
+            attempt=context.attempt,
+        )
+
+    def report(
+        self,
+        *,
+        milestone: bool = False,
+        metrics: dict[str, float | None] | None = None,
+        checkpoint: CheckpointRecord | None = None,
+        **fields: Any,
+    ) -> None:
+        """Merge new values; names are those of ProgressRecord. Never blocks for longer than it takes to copy them."""
+        if self._thread is None:
+            return
+        with self._wake:
+            milestone |= checkpoint is not None or ("phase" in fields and fields["phase"] != self._state.get("phase"))
+            self._state |= fields
+            if metrics:
+                self._state["metrics"] = {**self._state.get("metrics", {}), **metrics}
+            if checkpoint is not None:
+                self._state["checkpoint"] = checkpoint
+            if milestone:
+                self._milestones.append(self._snapshot())
+                self._changed = False
+            else:
+                self._changed = True
+            self._wake.notify()
+
+    def close(self, timeout: float = 3.0) -> None:
+        """Send what is left, for at most `timeout` seconds."""
+        if self._thread is None:
+            return
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout)
+
+    def _snapshot(self) -> ProgressRecord:
+        self._sequence += 1
+        return ProgressRecord.model_validate(
+            {**self._identity, **self._state, "sequence": self._sequence, "time": now()}
+        )
+
+    def _run(self) -> None:
+        backoff = self._first_backoff
+        last_sent = float("-inf")
+        while True:
+            with self._wake:
+                while not (self._milestones or self._changed or self._closing):
+                    self._wake.wait()
+                pause = last_sent + self._interval - time.monotonic()
+                if not self._milestones and not self._closing and pause > 0:
+                    self._wake.wait(pause)
+                    continue
+                if not self._milestones and not self._changed:
+                    return  # closing, and nothing is left
+                record = self._milestones[0] if self._milestones else self._snapshot()
+                is_milestone = bool(self._milestones)
+                if not is_milestone:
+                    self._changed = False
+            outcome = self._send(record)
+            last_sent = time.monotonic()
+            with self._wake:
+                if outcome == "gone":
+                    self._url = None
+                    return
+                if outcome == "sent":
+                    backoff = self._first_backoff
+                    if is_milestone and self._milestones and self._milestones[0] is record:
+                        self._milestones.popleft()
+                    continue
+                if not is_milestone:
+                    self._changed = True  # its numbers are still the newest, or newer ones have replaced them
+                if self._closing:
+                    return
+                deadline = time.monotonic() + backoff * random.uniform(0.5, 1.5)
+                while not self._closing and (left := deadline - time.monotonic()) > 0:
+                    self._wake.wait(left)
+                backoff = min(backoff * 2, LONGEST_BACKOFF)
+
+    def _send(self, record: ProgressRecord) -> str:
+        """`sent`, `lost` (try again) or `gone` (never try again)."""
+        assert self._url is not None
+        headers = {"Content-Type": "application/json"}
+        try:
+            # Read every time: the operator may have renewed it.
+            headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
+        except OSError:
+            pass  # a receiver that wants none, or answers 401 and thereby ends this
+        request = urllib.request.Request(
+            self._url, data=record.to_json().encode(), headers=headers, method="POST"
+        )
+        try:
+            with self._opener.open(request, timeout=TIMEOUT):
+                return "sent"
+        except urllib.error.HTTPError as error:
+            error.close()
+            return "gone" if error.code in GONE else "lost"
+        except (OSError, ValueError):
+            return "lost"
