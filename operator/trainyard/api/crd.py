@@ -120,9 +120,12 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
         model = models[name]
         node = _rewrite(definitions[name], definitions, models)
         node["description"] = schema.get("description") or (model.__doc__ or "").strip().split("\n\n")[0]
-        if "default" in schema and any("default" in p for p in node.get("properties", {}).values()):
-            # {} lets the API server fill in the fields' own defaults, so that what runs can be read in the object.
-            node["default"] = {}
+        for field_name, field in model.model_fields.items():
+            child = node["properties"][field.alias or field_name]
+            made = isinstance(field.default_factory, type) and issubclass(field.default_factory, ApiModel)
+            if made and any("default" in p for p in child.get("properties", {}).values()):
+                # {} lets the API server fill in the fields' own defaults, so that what runs can be read in the object.
+                child["default"] = {}
         if model.rules:
             node["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules]
         return node
