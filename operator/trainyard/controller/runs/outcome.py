@@ -39,8 +39,8 @@ _BY_EXIT_CODE = {
 
 _HINTS = {
     Reason.HOST_OUT_OF_MEMORY: "raise spec.resources.limits.memory, or lower perDeviceTrainBatchSize or maxLength",
-    Reason.DEVICE_OUT_OF_MEMORY: "suspend the run, halve perDeviceTrainBatchSize and double gradientAccumulationSteps, or "
-    "set gradientCheckpointing, in a new run",
+    Reason.DEVICE_OUT_OF_MEMORY: "in a new run, halve perDeviceTrainBatchSize and double gradientAccumulationSteps, or set "
+    "gradientCheckpointing; checkpoints.resumeFrom goes on from here",
     Reason.STORAGE: "free space on the checkpoint volume, or give it a larger size",
 }
 
