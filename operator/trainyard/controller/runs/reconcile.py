@@ -172,7 +172,7 @@ class Reconciler:
         uid, moment = seen.run.uid, self._clock.monotonic()
         last = self._written_at.get(uid)
         if last is not None and _only_numbers(old, new):
-            pause = last + self._policy.progress_interval_seconds - moment
+            pause = last + self._interval() - moment
             if pause > 0:
                 return min(pause, decided.requeue_after or pause)
         await self._put(raw, old, new)
@@ -180,6 +180,11 @@ class Reconciler:
         if is_finished(new):
             self._forget_numbers(uid)
         return decided.requeue_after
+
+    def _interval(self) -> float:
+        """Seconds between two writes of mere numbers: longer where many runs share the budget."""
+        shared = len(self._written_at) / self._policy.progress_writes_per_second
+        return max(self._policy.progress_interval_seconds, shared)
 
     async def _put(self, raw: dict[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
         metadata = raw["metadata"]
