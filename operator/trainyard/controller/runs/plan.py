@@ -225,7 +225,7 @@ def _while_running(
         return Plan(status, questions=frozenset({Question.EVENTS}))
     if pod is not None and pod.unschedulable and Question.NODES not in answered:
         return Plan(status, questions=frozenset({Question.NODES}))
-    wait = why_waiting(job, pod, warning=seen.warning, impossible=seen.impossible)
+    wait = why_waiting(job, pod, now=seen.now, warning=seen.warning, impossible=seen.impossible)
     if wait is not None:
         standing = Standing(State.PENDING, wait.reason, wait.message, stalled=wait.hopeless)
         return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, WAITING_RECHECK_SECONDS))

@@ -15,6 +15,9 @@ from trainyard.controller.runs.views import JobView, PodView
 EVENTS_AFTER_SECONDS = 4.0
 """Events cost a request: they are read only for a pod (or a Job without one) that has waited this long."""
 
+IMAGE_PATIENCE_SECONDS = 20.0
+"""A registry may have a bad moment; an image that is missing for longer needs somebody's help."""
+
 _IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 
@@ -47,7 +50,7 @@ def needs_events(job: JobView, pod: PodView | None, now: datetime) -> bool:
 
 
 def why_waiting(
-    job: JobView, pod: PodView | None, *, warning: Warning_ | None, impossible: Sequence[str] = ()
+    job: JobView, pod: PodView | None, *, now: datetime, warning: Warning_ | None, impossible: Sequence[str] = ()
 ) -> Wait | None:
     """None while the pod runs or is just starting.
 
@@ -76,11 +79,11 @@ def why_waiting(
         hint = _placement_hint(pod.unschedulable)
         return Wait(Reason.UNSCHEDULABLE, f"waiting for a node: {pod.unschedulable}{hint}")
     if pod.waiting_reason in _IMAGE_REASONS:
-        detail = pod.waiting_message or pod.waiting_reason
+        # The kubelet alternates between trying and backing off; one sentence for both keeps the status still.
+        detail = (pod.waiting_message or pod.waiting_reason).rpartition("ErrImagePull: ")[2]
+        lasting = (now - pod.created).total_seconds() > IMAGE_PATIENCE_SECONDS
         hint = "check spec.image and podTemplate.imagePullSecrets"
-        return Wait(
-            Reason.IMAGE_PULL, f"the image cannot be pulled: {detail}; {hint}", pod.waiting_reason != "ErrImagePull"
-        )
+        return Wait(Reason.IMAGE_PULL, f"the image cannot be pulled: {detail}; {hint}", hopeless=lasting)
     if pod.waiting_reason in _CONFIG_REASONS:
         return Wait(Reason.CONTAINER_CONFIG, f"the container cannot be made: {pod.waiting_message}", hopeless=True)
     if warning is not None:
