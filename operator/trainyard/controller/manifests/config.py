@@ -5,7 +5,7 @@ import json
 
 from trainyard.api import API_VERSION
 from trainyard.api.names import SPEC_HASH_ANNOTATION, config_secret_name
-from trainyard.controller.manifests.metadata import Defaults, Object, RunRef, child_labels, owner_reference
+from trainyard.controller.manifests.metadata import Object, RunRef, child_labels, owner_reference
 
 
 def run_file(run: RunRef) -> str:
@@ -24,11 +24,8 @@ def spec_hash(run: RunRef) -> str:
     return hashlib.sha256(run_file(run).encode()).hexdigest()[:16]
 
 
-def config_secret(run: RunRef, *, token: str, defaults: Defaults) -> Object:
+def config_secret(run: RunRef, *, token: str) -> Object:
     """A Secret because of the token; nothing in it but the token is secret."""
-    data = {"run.json": run_file(run), "token": token}
-    if defaults.receiver_ca:
-        data["ca.crt"] = defaults.receiver_ca
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -40,5 +37,5 @@ def config_secret(run: RunRef, *, token: str, defaults: Defaults) -> Object:
             "ownerReferences": [owner_reference(run)],
         },
         "type": "Opaque",
-        "stringData": data,
+        "stringData": {"run.json": run_file(run), "token": token},
     }

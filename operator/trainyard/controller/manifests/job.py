@@ -180,10 +180,11 @@ def _environment(run: RunRef, *, step: str, attempt: int, defaults: Defaults) ->
     if defaults.receiver_url:
         base = defaults.receiver_url.rstrip("/")
         variables[names.ENV_PROGRESS_URL] = f"{base}/v1/runs/{run.namespace}/{run.name}/progress"
-        variables[names.ENV_KUBEFLOW_URL] = f"{base}/v1/kubeflow/{run.namespace}/{run.name}/{run.uid}"
-        variables[names.ENV_KUBEFLOW_TOKEN] = names.TOKEN_FILE
-        if defaults.receiver_ca:
-            variables[names.ENV_KUBEFLOW_CA] = names.CA_FILE
+        if run.spec.command and step == names.STEP_TRAIN:
+            # transformers reports to this address by itself; the built-in trainer has better numbers of its own.
+            report = f"{base}/v1/kubeflow/{run.namespace}/{run.name}/{run.uid}?step={step}&attempt={attempt}"
+            variables[names.ENV_KUBEFLOW_URL] = report
+            variables[names.ENV_KUBEFLOW_TOKEN] = names.TOKEN_FILE
     # A user's own HF_HOME and the like win; the TRAINYARD_ names cannot be set by users (refused by the CRD).
     taken = {e.get("name") for e in run.spec.pod_template.env}
     return [{"name": k, "value": v} for k, v in variables.items() if k not in taken]

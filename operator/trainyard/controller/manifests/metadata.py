@@ -31,8 +31,6 @@ class Defaults:
     trainer_image: str
     receiver_url: str = ""
     """Base URL of the receiver as pods reach it; empty means that no progress is pushed."""
-    receiver_ca: str = ""
-    """PEM of the receiver's certificate authority, where it serves TLS."""
     image_pull_policy: str = "IfNotPresent"
 
 

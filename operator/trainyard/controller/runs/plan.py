@@ -330,7 +330,7 @@ def _start_attempt(
     number = (last.number if last else 0) + 1
     actions: list[Action] = []
     if there.config_hash != spec_hash(run):
-        secret = config_secret(run, token=token, defaults=policy.defaults)
+        secret = config_secret(run, token=token)
         actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
     actions += [Create(PVCS, claim_manifest(run, use)) for use in claims(run) if use.name not in there.claims]
     actions += _retention(seen)
