@@ -47,6 +47,14 @@ class ApiModel(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        """`mode: null` (or a key without a value) is dropped and the default taken, as the API server does it."""
+        if isinstance(given, dict):
+            return {key: value for key, value in given.items() if value is not None}
+        return given
+
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
         broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]

@@ -226,13 +226,13 @@ def _message(detail: Any, path: Path) -> str:
         case "missing":
             return "is required"
         case "greater_than_equal":
-            return f"{given} is not allowed: must be at least {context['ge']}"
+            return f"{given} is not allowed: must be at least {_plain(context['ge'])}"
         case "greater_than":
-            return f"{given} is not allowed: must be greater than {context['gt']}"
+            return f"{given} is not allowed: must be greater than {_plain(context['gt'])}"
         case "less_than_equal":
-            return f"{given} is not allowed: must be at most {context['le']}"
+            return f"{given} is not allowed: must be at most {_plain(context['le'])}"
         case "less_than":
-            return f"{given} is not allowed: must be less than {context['lt']}"
+            return f"{given} is not allowed: must be less than {_plain(context['lt'])}"
         case "literal_error":
             options = str(context.get("expected", "")).replace("'", "")
             close = difflib.get_close_matches(str(given), re.split(r", | or ", options), n=1, cutoff=0.5)
@@ -244,6 +244,10 @@ def _message(detail: Any, path: Path) -> str:
         case _:
             shown = "" if isinstance(given, Mapping | list) else f"{given!r}: "
             return f"{shown}{detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _plain(bound: float) -> float:
+    return int(bound) if float(bound).is_integer() else bound
 
 
 _KINDS = {
@@ -258,8 +262,6 @@ _KINDS = {
 
 
 def _wrong_type(expected: str, given: Any) -> str:
-    if given is None:
-        return f"is empty: give {_KINDS[expected]}, or remove the key"
     message = f"{given!r} is not allowed: must be {_KINDS[expected]}"
     if expected in ("int", "float", "bool") and isinstance(given, str):
         return f"{message}, without quotes"

@@ -4,13 +4,15 @@ Types that Kubernetes defines itself (affinity, volumes, env) are passed through
 when the Job is made, and its answer comes back in the run's status.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from trainyard.api.base import ApiModel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
 from trainyard.api.names import RESERVED_ENV_PREFIXES
 
 LabelMap = dict[str, str]
+ENV_NAME_LIMIT = 256
 
 
 class Resources(ApiModel):
@@ -59,6 +61,18 @@ class Placement(ApiModel):
     scheduler_name: str = Field("", max_length=253, description="Scheduler; empty means the cluster's default.")
 
 
+def _named(variable: dict[str, Any]) -> dict[str, Any]:
+    name = variable.get("name")
+    if not isinstance(name, str) or not 1 <= len(name) <= ENV_NAME_LIMIT:
+        raise PydanticCustomError(
+            "env_name", "name is {name}: must be a text of 1 to {limit} characters", {"name": repr(name), "limit": ENV_NAME_LIMIT}
+        )
+    return variable
+
+
+EnvVar = Annotated[dict[str, Any], AfterValidator(_named)]
+
+
 class PodTemplate(ApiModel):
     """What is added to every pod of the run."""
 
@@ -75,7 +89,7 @@ class PodTemplate(ApiModel):
 
     labels: LabelMap = Field(default_factory=dict, max_length=32, description="Labels of the pods.")
     annotations: LabelMap = Field(default_factory=dict, max_length=32, description="Annotations of the pods.")
-    env: list[dict[str, Any]] = Field(
+    env: list[EnvVar] = Field(
         default_factory=list,
         max_length=64,
         description="Environment variables of the container, as in a pod.",
@@ -83,7 +97,14 @@ class PodTemplate(ApiModel):
             "items": {
                 "type": "object",
                 "x-kubernetes-preserve-unknown-fields": True,
-                "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 256}},
+                "properties": {
+                    "name": {
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": ENV_NAME_LIMIT,
+                        "description": "Name of the variable.",
+                    }
+                },
                 "required": ["name"],
             }
         },
