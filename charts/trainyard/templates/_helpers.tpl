@@ -1,0 +1,76 @@
+{{- define "trainyard.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "trainyard.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "trainyard.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "trainyard.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "trainyard.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "trainyard.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "trainyard.labels" -}}
+{{ include "trainyard.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "trainyard.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "trainyard.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* repository@digest, or repository:tag. Arguments: image, chart. */}}
+{{- define "trainyard.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (default .chart.AppVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Service that training pods report to. Its name is fixed, because it stands in a run's environment. */}}
+{{- define "trainyard.receiverName" -}}
+{{- printf "%s-receiver" (include "trainyard.fullname" .) -}}
+{{- end -}}
+
+{{/* What the operator may do with the objects of a run. Used cluster-wide or once per watched namespace. */}}
+{{- define "trainyard.rules" -}}
+- apiGroups: [trainyard.dev]
+  resources: [trainingruns]
+  verbs: [get, list, watch, patch]
+- apiGroups: [trainyard.dev]
+  resources: [trainingruns/status]
+  verbs: [patch, update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+# Pods are made by the Jobs; the operator only reads how they fare.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+# No delete: a claim goes with its last run through owner references, and never by the operator's own hand.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+# The run's own Secret (its manifest and token), and a look whether a named Secret exists. No list: the operator cannot
+# read what it does not know by name.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch, delete]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}

@@ -1,0 +1,166 @@
+"""Manifests for tests: a few complete ones that together use every field, and ways to change one place in them."""
+
+import copy
+from typing import Any
+
+from trainyard.api import API_VERSION
+
+Manifest = dict[str, Any]
+Place = tuple[str | int, ...]
+
+
+def run(spec: dict[str, Any], *, name: str = "a") -> Manifest:
+    return {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": {"name": name}, "spec": copy.deepcopy(spec)}
+
+
+TEXT = {"name": "d", "inline": {"text": "hello"}}
+
+FINE_TUNING: dict[str, Any] = {
+    "suspend": False,
+    "mode": "Train",
+    "debugSteps": 10,
+    "image": "example.org/trainer:1",
+    "model": {
+        "storageUri": "hf://org/name@main",
+        "secretRef": {"name": "hub"},
+        "adapter": {"lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targetModules": ["all-linear"]}, "merge": True},
+    },
+    "datasets": [
+        {
+            "name": "d",
+            "role": "Train",
+            "weight": 1,
+            "storageUri": "s3://bucket/key.jsonl",
+            "secretRef": {"name": "store"},
+            "fileFormat": "JSONL",
+            "format": "Messages",
+            "split": {"eval": 0.1, "test": 0.1, "seed": 1},
+            "limit": 10,
+        },
+    ],
+    "training": {
+        "method": "SFT",
+        "maxSteps": 10,
+        "perDeviceTrainBatchSize": 1,
+        "perDeviceEvalBatchSize": 1,
+        "gradientAccumulationSteps": 1,
+        "learningRate": 1e-4,
+        "lrSchedulerType": "cosine",
+        "warmupSteps": 0.1,
+        "weightDecay": 0.1,
+        "maxGradNorm": 1,
+        "maxLength": 128,
+        "packing": True,
+        "optim": "adamw_torch",
+        "precision": "FP32",
+        "gradientCheckpointing": False,
+        "loggingSteps": 1,
+        "evalSteps": 5,
+        "seed": 1,
+        "extraArgs": {"adam_beta2": 0.95},
+    },
+    "checkpoints": {"everySteps": 5, "everyMinutes": 5, "keepLast": 2, "resumeFrom": "other"},
+    "evaluation": {"enabled": True, "split": "Eval"},
+    "storage": {
+        "checkpoints": {
+            "claimName": "c",
+            "size": "1Gi",
+            "storageClassName": "fast",
+            "accessModes": ["ReadWriteOnce"],
+            "retain": True,
+        },
+        "cache": {
+            "claimName": "h",
+            "size": "1Gi",
+            "storageClassName": "fast",
+            "accessModes": ["ReadWriteMany"],
+            "retain": True,
+        },
+    },
+    "resources": {"requests": {"cpu": 1}, "limits": {"nvidia.com/gpu": 1}},
+    "stepResources": {
+        "prepare": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+        "evaluate": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+    },
+    "placement": {
+        "nodeNames": ["arcanine"],
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [
+            {"key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute", "tolerationSeconds": 5},
+        ],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "runtimeClassName": "nvidia",
+        "schedulerName": "default-scheduler",
+    },
+    "podTemplate": {
+        "labels": {"team": "a"},
+        "annotations": {"note": "b"},
+        "env": [{"name": "A", "value": "1"}],
+        "envFrom": [{"secretRef": {"name": "s"}}],
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "imagePullSecrets": [{"name": "pull"}],
+        "imagePullPolicy": "IfNotPresent",
+        "serviceAccountName": "sa",
+        "securityContext": {"runAsUser": 1001},
+        "containerSecurityContext": {"readOnlyRootFilesystem": True},
+        "terminationGracePeriodSeconds": 60,
+        "sharedMemory": "2Gi",
+    },
+    "backoffLimit": 1,
+    "activeDeadlineSeconds": 60,
+    "ttlSecondsAfterFinished": 60,
+}
+
+SCRATCH: dict[str, Any] = {
+    "model": {
+        "scratch": {
+            "architecture": "llama",
+            "config": {"hidden_size": 64, "rope": {"theta": 1.5}},
+            "tokenizer": {"trainVocabSize": 1000},
+        },
+    },
+    "datasets": [TEXT],
+    "training": {"method": "Pretrain", "numTrainEpochs": 1.5},
+}
+
+SCRATCH_WITH_TOKENIZER: dict[str, Any] = {
+    "model": {"scratch": {"architecture": "gpt2", "tokenizer": {"storageUri": "pvc://claim/tokenizer"}}},
+    "datasets": [{"name": "d", "inline": {"records": [{"text": "hello"}]}}],
+    "training": {"method": "Pretrain", "maxSteps": 1},
+}
+
+SCRIPT: dict[str, Any] = {"image": "example.org/own:1", "command": ["python", "train.py"], "args": ["--fast"]}
+
+COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT)
+
+
+def at(value: Any, place: Place) -> Any:
+    """What stands at a place, or raises KeyError/IndexError."""
+    for part in place:
+        value = value[part]
+    return value
+
+
+def put(spec: dict[str, Any], place: Place, value: Any) -> dict[str, Any]:
+    """A copy of the spec with another value at one place; parents that are missing are made."""
+    changed = copy.deepcopy(spec)
+    inner = changed
+    for part in place[:-1]:
+        inner = inner.setdefault(part, {}) if isinstance(inner, dict) else inner[part]
+    inner[place[-1]] = value
+    return changed
+
+
+def without(spec: dict[str, Any], *places: Place) -> dict[str, Any]:
+    """A copy of the spec without what stands at these places."""
+    changed = copy.deepcopy(spec)
+    for place in places:
+        del at(changed, place[:-1])[place[-1]]
+    return changed
+
+
+def shown(place: Place) -> str:
+    """`("datasets", 0, "name")` as `spec.datasets[0].name`."""
+    return "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)

@@ -1,0 +1,133 @@
+"""`trainyard validate`: what it prints, and how it ends."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trainyard.cli.main import app
+
+ROOT = Path(__file__).parents[3]
+QUICKSTART = ROOT / "examples/quickstart/trainingrun.yaml"
+EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if "kind: TrainingRun" in p.read_text())
+
+WRONG = """\
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingRun
+metadata: {name: wrong}
+spec:
+  model: {storageUri: hf://org/name}
+  datasets:
+  - name: d
+    inline: {text: x}
+  training:
+    maxStep: 5
+    learningRate: -1
+"""
+
+
+def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["validate", *arguments], input=stdin)
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: str(p.relative_to(ROOT / "examples")))
+def test_every_example_is_valid(path: Path) -> None:
+    code, output = run("-f", str(path))
+    assert code == 0, output
+
+
+def test_valid_names_the_steps() -> None:
+    code, output = run("-f", str(QUICKSTART))
+    assert (code, output) == (0, f"{QUICKSTART}: TrainingRun quickstart is valid: prepare -> train -> evaluate\n")
+
+
+def test_faults_stand_with_file_line_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(WRONG)
+    code, output = run("-f", str(path))
+    assert code == 1
+    assert output.splitlines() == [
+        f"{path}:10: spec.training.maxStep: unknown field; did you mean maxSteps?",
+        f"{path}:11: spec.training.learningRate: -1 is not allowed: must be greater than 0",
+        f"{path}: TrainingRun wrong has 2 faults",
+    ]
+
+
+def test_json_for_programs() -> None:
+    code, output = run("-f", "-", "-o", "json", stdin=WRONG)
+    answer = json.loads(output)
+    assert code == 1
+    assert answer["valid"] is False
+    (run_answer,) = answer["files"][0]["runs"]
+    assert run_answer["name"] == "wrong"
+    assert run_answer["faults"][0] == {
+        "field": "spec.training.maxStep",
+        "line": 10,
+        "message": "unknown field; did you mean maxSteps?",
+    }
+
+
+def test_several_documents_and_other_kinds() -> None:
+    code, output = run("-f", "-", stdin=f"kind: Secret\nmetadata: {{name: s}}\n---\n{QUICKSTART.read_text()}---\n{WRONG}")
+    assert code == 1
+    assert "TrainingRun quickstart is valid" in output
+    assert "TrainingRun wrong has 2 faults" in output
+    assert "passed over Secret s" in output
+
+
+def test_lines_count_from_the_start_of_the_file() -> None:
+    _, output = run("-f", "-", stdin=f"kind: Secret\n---\n{WRONG}")
+    assert "standard input:12: spec.training.maxStep" in output
+
+
+def test_one_name_twice_is_a_fault() -> None:
+    text = QUICKSTART.read_text()
+    code, output = run("-f", "-", stdin=f"{text}---\n{text}")
+    assert code == 1
+    assert "stands in this file twice" in output
+
+
+@pytest.mark.parametrize("text", ["", "kind: ConfigMap\n", "- 1\n"])
+def test_a_file_without_a_run_is_a_fault(text: str) -> None:
+    code, output = run("-f", "-", stdin=text)
+    assert code == 1
+    assert "expected a TrainingRun" in output
+
+
+def test_a_slip_in_the_kind_is_not_passed_over() -> None:
+    code, output = run("-f", "-", stdin=QUICKSTART.read_text().replace("kind: TrainingRun", "kind: TrainRun"))
+    assert code == 1
+    assert "expected apiVersion trainyard.dev/v1alpha1 and kind TrainingRun" in output
+
+
+def test_a_folder_stands_for_its_manifests(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(QUICKSTART.read_text())
+    (tmp_path / "b.txt").write_text("no manifest")
+    code, output = run("-f", str(tmp_path))
+    assert code == 0
+    assert len(output.splitlines()) == 1
+
+
+def test_a_missing_file_is_a_wrong_command_line() -> None:
+    code, output = run("-f", "nowhere.yaml")
+    assert code == 2
+    assert "cannot read nowhere.yaml" in output
+
+
+def test_it_is_quick_and_small_and_never_loads_torch() -> None:
+    """The bound is CPU time, so that a busy machine does not fail it; the wall clock of an idle one is the same."""
+    program = (
+        "import sys; sys.argv = ['trainyard', 'validate', '-f', sys.argv[1]]\n"
+        "from trainyard.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    assert not {'torch', 'kopf', 'kubernetes', 'transformers', 'rich'} & set(sys.modules)\n"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", program, str(QUICKSTART)], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 1.0
