@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import reference
-
 from trainyard.api import crd
 
 ROOT = Path(__file__).resolve().parents[1]

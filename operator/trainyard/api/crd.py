@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
+
 from trainyard.api import GROUP, VERSION
 from trainyard.api.base import ApiModel, Rule
 from trainyard.api.status import TrainingRunStatus

@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
+
 from trainyard.api import API_VERSION
 from trainyard.api.trainingrun import TrainingRun
 

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from pydantic import Field
+
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one, opaque
 
 MODEL_URI = r"^(hf://[^/\s]+/[^/\s@]+(@\S+)?|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"

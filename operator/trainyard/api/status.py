@@ -7,6 +7,7 @@ Floats are strings or integers where they could come in a form that JSON and etc
 from typing import Literal
 
 from pydantic import ConfigDict, Field
+
 from trainyard.api.base import ApiModel
 
 ATTEMPTS_KEPT = 10

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+
 from trainyard.api.base import ApiModel, Rule, at_most_one, opaque
 
 Method = Literal["Pretrain", "CPT", "SFT"]

@@ -8,6 +8,7 @@ placement) can change while it is suspended. The API server enforces that, with 
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
 from trainyard.api.base import ApiModel, Rule
 from trainyard.api.dataset import Dataset
 from trainyard.api.model import ModelSource

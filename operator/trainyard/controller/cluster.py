@@ -54,6 +54,7 @@ PAGE = 500
 """Objects per request of a list."""
 
 _HOME_KUBECONFIG = os.path.expanduser("~/.kube/config")
+_ONE_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -111,11 +112,14 @@ class Cluster:
 
     # Reads
 
-    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
-        """The object, or None when there is none."""
+    async def get(
+        self, resource: Resource, namespace: str | None, name: str, *, metadata_only: bool = False
+    ) -> Object | None:
+        """The object, or None when there is none. With `metadata_only` nothing but its metadata leaves the server."""
         request = Request("get", resource.plural, namespace, name)
+        accept = _ONE_METADATA_ONLY if metadata_only else JSON
         try:
-            return await self._transport.send(request, "GET", resource.path(namespace, name))
+            return await self._transport.send(request, "GET", resource.path(namespace, name), accept=accept)
         except errors.NotFound:
             return None
 

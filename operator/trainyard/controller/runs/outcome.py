@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass
 
 from pydantic import ValidationError
+
 from trainyard.api.conditions import UNCOUNTED_REASONS, Reason
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.progress import FinalRecord
