@@ -34,13 +34,14 @@ func readAll(in io.Reader, out io.Writer) error {
 	objects := json.NewDecoder(bufio.NewReader(in))
 	lines := json.NewEncoder(out)
 	for {
-		var object map[string]any
-		if err := objects.Decode(&object); errors.Is(err, io.EOF) {
+		// Not a plain map: kstatus wants whole numbers as int64, as the API machinery decodes them.
+		object := &unstructured.Unstructured{}
+		if err := objects.Decode(object); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		computed, err := status.Compute(&unstructured.Unstructured{Object: object})
+		computed, err := status.Compute(object)
 		if err != nil {
 			return err
 		}
