@@ -50,10 +50,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "trainyard.rules" -}}
 - apiGroups: [trainyard.dev]
   resources: [trainingruns]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [trainyard.dev]
   resources: [trainingruns/status]
   verbs: [patch, update]
+# Where admission enforces it, an owner reference that blocks deletion needs this.
+- apiGroups: [trainyard.dev]
+  resources: [trainingruns/finalizers]
+  verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
@@ -65,12 +69,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create, patch]
-# The run's own Secret (its manifest and token), and a look whether a named Secret exists. No list: the operator cannot
-# read what it does not know by name.
+# The run's own Secret (its manifest and token), and a look whether a Secret that a run names exists. No list and no
+# watch: the operator cannot find a Secret that no run names.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]
+# Read to tell why a pod waits, written to tell what happens.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [get, list, create, patch]
 {{- end -}}

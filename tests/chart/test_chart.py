@@ -1,0 +1,198 @@
+"""What the chart renders: the operator's pod, its rights, the CRDs, and refusals of wrong values."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from chart.conftest import CHART, Objects, Render, of_kind, one
+from trainyard.api.crd import training_run_crd
+from trainyard.controller.settings import Settings
+
+Helm = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def container(objects: Objects) -> dict[str, Any]:
+    (found,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def environment(objects: Objects) -> dict[str, str]:
+    given = {"metadata.name": "trainyard-0", "metadata.namespace": "trainyard-system"}
+    return {
+        e["name"]: e["value"] if "value" in e else given[e["valueFrom"]["fieldRef"]["fieldPath"]]
+        for e in container(objects)["env"]
+    }
+
+
+def granted(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Every (group, resource, verb) that the rules allow."""
+    return {(g, r, v) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+
+
+def operator_rules(objects: Objects) -> list[dict[str, Any]]:
+    return [
+        rule
+        for o in objects
+        if o["kind"] in ("Role", "ClusterRole") and not o["metadata"]["name"].endswith(("-editor", "-viewer"))
+        for rule in o["rules"]
+    ]
+
+
+def test_lint_is_silent(helm: Helm) -> None:
+    result = helm("lint", "--strict", str(CHART))
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_crd_is_the_generated_one_and_outlives_the_release(render: Render) -> None:
+    crd = one(render(), "CustomResourceDefinition")
+    assert crd == training_run_crd()
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_crds_can_be_left_to_somebody_else(render: Render) -> None:
+    assert not of_kind(render("crds.install=false"), "CustomResourceDefinition")
+
+
+def test_the_pod_satisfies_the_restricted_pod_security_standard(render: Render) -> None:
+    for pod in (one(render(), "Deployment")["spec"]["template"]["spec"], one(render(), "Pod")["spec"]):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not any("hostPath" in volume for volume in pod.get("volumes", ()))
+        for c in pod["containers"]:
+            assert c["securityContext"]["allowPrivilegeEscalation"] is False
+            assert c["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert c["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_one_operator_at_a_time(render: Render) -> None:
+    spec = one(render(), "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_resources_are_those_of_a_small_process(render: Render) -> None:
+    assert container(render())["resources"] == {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
+
+
+def test_the_operator_understands_its_environment(render: Render) -> None:
+    """No variable that it would pass over, and none that it refuses."""
+    variables = environment(render("watchNamespaces={a,b}", "operator.logLevel=DEBUG"))
+    known = {f"TRAINYARD_{name.upper()}" for name in Settings.model_fields}
+    assert set(variables) <= known
+    settings = Settings.from_environment(variables)
+    assert settings.namespaces == ("a", "b")
+    assert settings.log_level == "DEBUG"
+
+
+def test_ports_of_pod_probes_and_service_agree_with_the_operator(render: Render) -> None:
+    objects = render()
+    settings = Settings.from_environment(environment(objects))
+    ports = {p["name"]: p["containerPort"] for p in container(objects)["ports"]}
+    assert ports == {
+        "receiver": settings.receiver_listen_port,
+        "health": settings.health_listen_port,
+        "metrics": settings.metrics_listen_port,
+    }
+    service = one(objects, "Service")
+    by_name = {p["name"]: p["port"] for p in service["spec"]["ports"]}
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    assert settings.receiver_url == f"http://{host}:{by_name['receiver']}"
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert container(objects)[probe]["httpGet"]["port"] in ports
+
+
+def test_service_finds_the_operator_and_nothing_else(render: Render) -> None:
+    objects = render()
+    selector = one(objects, "Service")["spec"]["selector"].items()
+    assert selector <= one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"].items()
+    assert not selector <= one(objects, "Pod")["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("values", [(), ("watchNamespaces={a,b}",)])
+def test_rights_are_no_more_than_the_work_needs(values: tuple[str, ...], render: Render) -> None:
+    rules = operator_rules(render(*values))
+    assert granted(rules) == {
+        *(("trainyard.dev", "trainingruns", v) for v in ("get", "list", "watch")),
+        *(("trainyard.dev", "trainingruns/status", v) for v in ("patch", "update")),
+        ("trainyard.dev", "trainingruns/finalizers", "update"),
+        *(("batch", "jobs", v) for v in ("get", "list", "watch", "create", "patch", "delete")),
+        *(("", "pods", v) for v in ("get", "list", "watch")),
+        *(("", "persistentvolumeclaims", v) for v in ("get", "list", "watch", "create", "patch")),
+        *(("", "secrets", v) for v in ("get", "create", "patch", "delete")),
+        *(("", "events", v) for v in ("get", "list", "create", "patch")),
+        ("", "nodes", "list"),
+        *(("coordination.k8s.io", "leases", v) for v in ("get", "create", "update", "patch")),
+    }
+
+
+def test_namespaced_means_no_cluster_wide_right_over_objects(render: Render) -> None:
+    objects = render("watchNamespaces={a,b}", "rbac.readNodes=false", "rbac.aggregate=false")
+    assert not of_kind(objects, "ClusterRole")
+    assert not of_kind(objects, "ClusterRoleBinding")
+    assert {o["metadata"]["namespace"] for o in of_kind(objects, "RoleBinding")} == {"trainyard-system", "a", "b"}
+
+
+def test_every_binding_names_a_role_that_exists_and_the_pods_account(render: Render) -> None:
+    objects = render("watchNamespaces={a}", "serviceAccount.name=other")
+    roles = {(o["kind"], o["metadata"]["name"], o["metadata"].get("namespace")) for o in objects}
+    account = one(objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"]
+    assert account == "other"
+    for binding in [*of_kind(objects, "RoleBinding"), *of_kind(objects, "ClusterRoleBinding")]:
+        reference = binding["roleRef"]
+        assert (reference["kind"], reference["name"], binding["metadata"].get("namespace")) in roles
+        assert [s["name"] for s in binding["subjects"]] == [account]
+
+
+def test_people_get_roles_by_aggregation(render: Render) -> None:
+    labels = {o["metadata"]["name"]: o["metadata"]["labels"] for o in of_kind(render(), "ClusterRole")}
+    assert labels["trainyard-editor"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    assert labels["trainyard-viewer"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+
+
+def images(objects: Objects) -> Iterator[str]:
+    yield container(objects)["image"]
+    yield environment(objects)["TRAINYARD_TRAINER_IMAGE"]
+
+
+def test_a_digest_wins_over_a_tag(render: Render) -> None:
+    digest = "sha256:" + "0" * 64
+    assert all(image.endswith(":0.1.0") for image in images(render()))
+    assert all(image.endswith(":dev") for image in images(render("image.tag=dev", "trainerImage.tag=dev")))
+    pinned = render("image.tag=dev", f"image.digest={digest}", f"trainerImage.digest={digest}")
+    assert all(image.endswith(f"@{digest}") for image in images(pinned))
+
+
+def test_optional_objects(render: Render) -> None:
+    assert not of_kind(render(), "ServiceMonitor")
+    assert not of_kind(render(), "NetworkPolicy")
+    objects = render("serviceMonitor.enabled=true", "networkPolicy.enabled=true")
+    (endpoint,) = one(objects, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["port"] in {p["name"] for p in one(objects, "Service")["spec"]["ports"]}
+    (rule,) = one(objects, "NetworkPolicy")["spec"]["ingress"]
+    assert {p["port"] for p in rule["ports"]} == {p["name"] for p in container(objects)["ports"]}
+
+
+def test_two_releases_do_not_collide(render: Render) -> None:
+    def names(objects: Objects) -> set[tuple[str, str]]:
+        return {(o["kind"], o["metadata"]["name"]) for o in objects if o["kind"] != "CustomResourceDefinition"}
+
+    assert not names(render(release="a")) & names(render(release="b"))
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        ("replicas=2", "replicas"),
+        ("image.tga=dev", "tga"),
+        ("image.digest=sha256:abc", "digest"),
+        ("operator.workers=0", "workers"),
+        ("operator.logLevel=LOUD", "logLevel"),
+        ("watchNamespaces={Not_A_Name}", "watchNamespaces"),
+        ("serviceMonitor.interval=often", "interval"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(value: str, part: str, helm: Helm) -> None:
+    result = helm("template", "trainyard", str(CHART), "--set", value)
+    assert result.returncode != 0
+    assert part in result.stderr
