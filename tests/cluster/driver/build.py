@@ -77,10 +77,9 @@ def build_module(paths: Paths, folder: Path, name: str, *, flags: str, package: 
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
-        compiled, shown = 0, time.monotonic()
-        for line in process.stderr:
+        shown = time.monotonic()
+        for compiled, line in enumerate(process.stderr, start=1):
             errors.write(line)
-            compiled += 1
             if time.monotonic() - shown > PROGRESS_EVERY_SECONDS:
                 shown = time.monotonic()
                 say(f"           ... {compiled} packages fetched or compiled")

@@ -251,6 +251,8 @@ def kubelet_config(paths: Paths, node: Node) -> str:
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{node.cgroup}",
         "failCgroupV1": False,
+        # Its iptables chains serve the old proxy mode only, and would stay on the machine after `down`.
+        "makeIPTablesUtilChains": False,
         "failSwapOn": False,
         "registerWithTaints": taints,
         "clusterDNS": [HOST_ADDRESS],

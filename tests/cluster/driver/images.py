@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from pathlib import Path
 
 from driver import builder, distribution, nodes, processes
 from driver.errors import ClusterError
-from driver.settings import NODES, REGISTRY, REPOSITORY, Node, Paths
+from driver.lock import only_one
+from driver.settings import BASE_IMAGE, NODES, REGISTRY, REPOSITORY, Node, Paths
 from driver.timing import Timings, say
 
 NOT_HASHED = ("__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".git")
@@ -53,6 +53,11 @@ def chosen(names: Iterable[str]) -> list[Image]:
 
 def build_images(paths: Paths, names: Iterable[str]) -> None:
     """Build what changed, push it to the registry and pull it on every node."""
+    with only_one(paths, "images"):
+        _build_images(paths, names)
+
+
+def _build_images(paths: Paths, names: Iterable[str]) -> None:
     timings = Timings("images")
     base, base_key = distribution.base_image(paths, timings)
     for image in chosen(names):
@@ -74,6 +79,19 @@ def build_images(paths: Paths, names: Iterable[str]) -> None:
     say(f"images are on every node after {timings.total:.1f} s")
 
 
+def provide_base(paths: Paths) -> str:
+    """Put the base image itself on every node, as something small that pods can run; its name."""
+    with only_one(paths, "images"):
+        timings = Timings("base")
+        base, _ = distribution.base_image(paths, timings)
+        if base == BASE_IMAGE and builder.registry_digest(base) is None:
+            with timings.part("push base"):
+                builder.push(paths, base)
+        if base == BASE_IMAGE:
+            pull_everywhere(paths, base, timings)
+        return base
+
+
 def load(paths: Paths, reference: str) -> None:
     """Put an image of the local builder's store on every node, by way of the registry."""
     if not builder.has_image(paths, reference):
@@ -92,14 +110,17 @@ def load(paths: Paths, reference: str) -> None:
 
 
 def in_registry(reference: str) -> str:
-    """The name under which the local registry holds an image: without another registry's host, with a tag."""
-    name = reference.removeprefix(f"{REGISTRY}/")
+    """The name under which the local registry holds an image."""
+    return f"{REGISTRY}/{path_in_registry(reference)}"
+
+
+def path_in_registry(reference: str) -> str:
+    """An image's name without the host of a registry, and with a tag."""
+    name = reference
     first, slash, rest = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         name = rest
-    if ":" not in name.rpartition("/")[2]:
-        name += ":latest"
-    return f"{REGISTRY}/{name}"
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 def pull_everywhere(paths: Paths, reference: str, timings: Timings) -> None:
@@ -110,9 +131,9 @@ def pull_everywhere(paths: Paths, reference: str, timings: Timings) -> None:
     stale = [node for node in NODES if node_digest(paths, node, reference) != digest]
     if not stale:
         return
-    with timings.part(f"pull {reference.rpartition('/')[2]} on {', '.join(n.name for n in stale)}"):
-        with ThreadPoolExecutor(len(stale)) as pool:
-            list(pool.map(lambda node: nodes.ctr(paths, node, "images", "pull", reference), stale))
+    what = f"pull {reference.rpartition('/')[2]} on {', '.join(n.name for n in stale)}"
+    with timings.part(what), ThreadPoolExecutor(len(stale)) as pool:
+        list(pool.map(lambda node: nodes.ctr(paths, node, "images", "pull", reference), stale))
 
 
 def node_digest(paths: Paths, node: Node, reference: str) -> str | None:
@@ -188,9 +209,3 @@ def _note_built(paths: Paths, reference: str, key: str) -> None:
     notes = _read_notes(paths)
     notes[reference] = key
     _notes(paths).write_text(json.dumps(notes, indent=1))
-
-
-def forget(paths: Paths) -> None:
-    """Remove the builder's store with all images in it."""
-    builder.remove_all(paths)
-    shutil.rmtree(paths.builder, ignore_errors=True)

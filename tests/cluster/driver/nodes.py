@@ -9,6 +9,7 @@ the kubelet can be restarted without the pods noticing.
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def start_runtime(paths: Paths, node: Node) -> None:
             f"the mount namespace of {node.name}",
             lambda: _anchor_is_ready(paths, holder.name),
             seconds=10,
-            alive=lambda: dead(paths, [holder.name]),
+            alive=lambda: processes.first_dead(paths, [holder.name]),
         )
     processes.ensure(paths, inside(paths, node, components.containerd(paths, node)))
 
@@ -83,16 +84,18 @@ def inside(paths: Paths, node: Node, program: Program) -> Program:
     return Program(program.name, program.command, program.inputs, enter)
 
 
-def dead(paths: Paths, names: list[str]) -> str | None:
-    """Says which of the processes is not running any more, with the place of its log; None if all run."""
-    for name in names:
-        if processes.running(paths, name) is None:
-            return f"{name} has ended; see {paths.log}/{name}.log"
-    return None
-
-
 def runtime_answers(paths: Paths, node: Node) -> bool:
     return system.succeeds("ctr", "--address", str(paths.containerd_socket(node)), "version")
+
+
+def wait_for_runtime(paths: Paths, node: Node) -> None:
+    name = f"containerd-{node.name}"
+    processes.wait_for(
+        name,
+        lambda: runtime_answers(paths, node),
+        seconds=30,
+        alive=lambda: processes.first_dead(paths, [name]),
+    )
 
 
 def start_kubelet(paths: Paths, node: Node) -> bool:
@@ -100,9 +103,9 @@ def start_kubelet(paths: Paths, node: Node) -> bool:
     return processes.ensure(paths, inside(paths, node, components.kubelet(paths, node)))
 
 
-def stop_kubelet(paths: Paths, node: Node) -> bool:
+def stop_kubelet(paths: Paths, node: Node, *, how: int = signal.SIGTERM) -> bool:
     """True if it ran. Its pods go on, as on a node that lost its network."""
-    return processes.stop(paths, f"kubelet-{node.name}")
+    return processes.stop(paths, f"kubelet-{node.name}", how=how)
 
 
 def ctr(paths: Paths, node: Node, *words: str) -> str:

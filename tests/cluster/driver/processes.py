@@ -91,6 +91,14 @@ def running(paths: Paths, name: str) -> Record | None:
     return record
 
 
+def first_dead(paths: Paths, wanted: Sequence[str]) -> str | None:
+    """Says which of the processes does not run, with the place of its log; None if all run."""
+    for name in wanted:
+        if running(paths, name) is None:
+            return f"{name} has ended; see {paths.log}/{name}.log"
+    return None
+
+
 def names(paths: Paths) -> list[str]:
     """Names of all processes ever recorded and not yet forgotten."""
     return sorted(path.stem for path in (paths.run / "pids").glob("*.json"))
@@ -177,14 +185,14 @@ def _reap(pid: int) -> None:
         return
 
 
-def resident_mib(pid: int) -> float:
-    """Resident memory in MiB; 0 for a process that is gone."""
+def memory_mib(pid: int) -> float:
+    """Proportional share of memory (PSS) in MiB; 0 for a process that is gone."""
     try:
-        status = (PROC / str(pid) / "status").read_text()
+        summary = (PROC / str(pid) / "smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    for line in status.splitlines():
-        if line.startswith("VmRSS:"):
+    for line in summary.splitlines():
+        if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
 
