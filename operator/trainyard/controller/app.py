@@ -1,0 +1,305 @@
+"""The operator as a process: what starts in which order, what ends it, and how it ends.
+
+Start: the API server answers and serves the CRD, ports for health and metrics open, the Lease is taken; only then key of
+the tokens, receiver, queue, watches. Nothing is watched or written before the Lease is ours.
+
+End: on SIGTERM no new key is taken, running reconciles end (for a bounded time), ports close, watches stop, the Lease is
+given back, exit code 0. When a part fails that cannot be replaced (a watch that gave up, the Lease gone), the process
+ends with code 1 and Kubernetes starts a fresh one: everything it knew can be read again.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+from aiohttp import web
+
+from trainyard.controller import errors, handlers, logs
+from trainyard.controller.clock import Clock, SystemClock
+from trainyard.controller.cluster import TRAININGRUNS, Cluster
+from trainyard.controller.events import EventRecorder
+from trainyard.controller.health import Served, health_application, metrics_application
+from trainyard.controller.inbox import Inbox
+from trainyard.controller.lease import Lease, LeaseLost
+from trainyard.controller.manifests.metadata import Defaults
+from trainyard.controller.metrics import Metrics
+from trainyard.controller.pacing import ProgressPacer
+from trainyard.controller.progress_store import ProgressStore
+from trainyard.controller.queue import WorkQueue
+from trainyard.controller.receiver import Receiver
+from trainyard.controller.resync import Resync
+from trainyard.controller.runs.observed import Policy
+from trainyard.controller.runs.reconcile import Reconciler
+from trainyard.controller.settings import Settings
+from trainyard.controller.tokens import RunTokens, load_or_create_key
+from trainyard.controller.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+START_SECONDS = 60.0
+"""How long the API server may be away at the start before the process gives up (and Kubernetes tries again, later)."""
+START_RETRY_SECONDS = 2.0
+WATCH_STOP_SECONDS = 8.0
+FLUSH_SECONDS = 3.0
+
+
+class CannotStart(RuntimeError):
+    """The surroundings are not as they must be; the message says what to do."""
+
+
+async def run(settings: Settings) -> int:
+    """The whole life of the process. Returns its exit code; raises `CannotStart`."""
+    stop = asyncio.Event()
+    _on_signals(stop.set)
+    metrics = Metrics()
+    try:
+        cluster = await Cluster.connect(on_request=metrics.api_request)
+    except ConnectionError as error:
+        raise CannotStart(str(error)) from None
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(cluster.close)
+        return await _Operator(settings, cluster=cluster, metrics=metrics, clock=SystemClock(), stop=stop).live(stack)
+
+
+class _Operator:
+    """Everything between the first request and the last."""
+
+    def __init__(
+        self, settings: Settings, *, cluster: Cluster, metrics: Metrics, clock: Clock, stop: asyncio.Event
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._metrics = metrics
+        self._clock = clock
+        self._stop = stop
+        self._ready = False
+        self._queue: WorkQueue[Key] = WorkQueue(clock=clock, retry_after=errors.retry_after, observe=self._looked)
+        self._inbox = Inbox(queue=self._queue, runs=metrics)
+        self._resync = Resync(
+            cluster=cluster,
+            clock=clock,
+            queue=self._queue,
+            inbox=self._inbox,
+            metrics=metrics,
+            namespaces=settings.namespaces,
+            interval=settings.resync_seconds,
+        )
+        self._watchdog = Watchdog(queue=self._queue, clock=clock, stale=self._resync.overdue)
+        self._lease = Lease(
+            cluster,
+            clock=clock,
+            namespace=settings.operator_namespace,
+            name=settings.lease_name,
+            identity=settings.identity or socket.gethostname(),
+            on_change=metrics.leading,
+        )
+        metrics.gauge("trainyard_queue_depth", "Runs that wait to be looked at.", self._queue.depth)
+        metrics.gauge("trainyard_queue_running", "Runs that are being looked at.", self._queue.running)
+        metrics.gauge("trainyard_queue_delayed", "Runs that will be looked at later.", self._queue.delayed)
+        metrics.gauge("trainyard_queue_oldest_seconds", "Age of the run that waits longest.", self._queue.oldest_ready)
+
+    async def live(self, stack: AsyncExitStack) -> int:
+        """From opening the ports to the exit code. What is opened is closed with `stack`."""
+        settings = self._settings
+        await self._open(
+            stack,
+            health_application(alive=self._watchdog.problems, ready=self._not_ready),
+            port=settings.health_listen_port,
+        )
+        await self._open(stack, metrics_application(self._metrics.registry), port=settings.metrics_listen_port)
+        if not await self._unless_stopped(_check_crd(self._cluster, self._clock)):
+            return 0
+        if settings.lease:
+            if not await self._unless_stopped(self._lease.acquire()):
+                return 0
+            stack.push_async_callback(self._lease.release)
+        return await self._work()
+
+    async def _work(self) -> int:
+        settings, cluster, clock, queue = self._settings, self._cluster, self._clock, self._queue
+        tokens = RunTokens(await self._token_key())
+        store = ProgressStore()
+        events = EventRecorder(cluster, clock=clock, host=socket.gethostname())
+        reconciler = Reconciler(
+            cluster=cluster,
+            policy=_policy(settings),
+            progress=store,
+            tokens=tokens,
+            events=events,
+            watcher=self._metrics,
+            clock=clock,
+        )
+        pacer = ProgressPacer(
+            add_after=queue.add_after,
+            store=store,
+            clock=clock,
+            interval_seconds=settings.progress_interval_seconds,
+            writes_per_second=settings.progress_writes_per_second,
+        )
+        receiver = Receiver(
+            store=store, tokens=tokens, on_report=pacer.reported, on_result=self._metrics.progress_report
+        )
+
+        async def look(key: Key) -> float | None:
+            with logs.about(namespace=key[0], run=key[1]):
+                return await reconciler.reconcile(key)
+
+        async with AsyncExitStack() as ports:
+            await self._open(ports, receiver.application(), port=settings.receiver_listen_port)
+            stop_watching = asyncio.Event()
+            tasks = {
+                asyncio.create_task(part, name=name)
+                for name, part in {
+                    "queue": queue.run(look, workers=settings.workers),
+                    "watch": self._watch(stop_watching),
+                    "resync": self._catch_up_and_resync(),
+                    "canary": self._watchdog.canary(cluster, next(iter(settings.namespaces), None)),
+                    "events": events.run(),
+                    **({"lease": self._hold_lease()} if settings.lease else {}),
+                }.items()
+            }
+            code = await self._until_stopped(tasks)
+            self._ready = False
+            if not await queue.drain(settings.shutdown_seconds):
+                log.warning("reconciles still run after %g s; the next start takes them up", settings.shutdown_seconds)
+            await events.flush(FLUSH_SECONDS)
+        # The receiver is closed by now: kopf would wait for its connections, as for all tasks younger than itself.
+        stop_watching.set()
+        watching = {task for task in tasks if task.get_name() == "watch"}
+        await asyncio.wait(watching, timeout=WATCH_STOP_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        log.info("stopped")
+        return code
+
+    async def _until_stopped(self, tasks: set[asyncio.Task[Any]]) -> int:
+        """Wait for a signal (0), or for a part that ends although none should (1)."""
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            ended, _ = await asyncio.wait(tasks | {stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        for task in ended - {stopping}:
+            log.critical("%s has ended, the operator ends too", task.get_name(), exc_info=task.exception())
+        if ended == {stopping}:
+            log.info("stopping")
+            return 0
+        return 1
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        await handlers.watch(
+            inbox=self._inbox,
+            credentials=self._cluster.credentials,
+            namespaces=self._settings.namespaces,
+            stop=stop,
+            started=lambda: _on_signals(self._stop.set),
+        )
+
+    async def _catch_up_and_resync(self) -> None:
+        await self._resync.catch_up()
+        self._ready = True
+        log.info("ready", extra={"runs": self._inbox.known()})
+        await self._resync.run()
+
+    async def _hold_lease(self) -> None:
+        try:
+            await self._lease.hold()
+        except LeaseLost as lost:
+            log.critical("%s; ending at once", lost)
+            logging.shutdown()
+            os._exit(1)  # not one more write: somebody else may be at work
+
+    async def _token_key(self) -> bytes:
+        settings = self._settings
+        try:
+            return await load_or_create_key(
+                self._cluster, namespace=settings.operator_namespace, name=settings.receiver_secret
+            )
+        except (ValueError, errors.ClusterError) as error:
+            raise CannotStart(f"no key for the runs' tokens: {error}") from None
+
+    def _not_ready(self) -> list[str]:
+        if self._settings.lease and not self._lease.held:
+            return ["the lease is not held by this process"]
+        return [] if self._ready else ["the runs have not all been listed yet"]
+
+    def _looked(self, key: Key, *, seconds: float, delay: float | None, error: BaseException | None) -> None:
+        self._metrics.reconciled(seconds=seconds, error=error)
+        if error is None:
+            return
+        fields = {"namespace": key[0], "run": key[1], "next_try_seconds": round(delay or 0, 1)}
+        if isinstance(error, errors.Conflict):
+            log.info("the run has changed meanwhile, looking again", extra=fields)
+        elif isinstance(error, errors.ClusterError):
+            log.warning("%s", error, extra=fields)
+        else:
+            log.error("looking at the run failed: %r", error, extra=fields, exc_info=error)
+
+    async def _open(self, stack: AsyncExitStack, application: web.Application, *, port: int) -> None:
+        served = Served(application, port=port)
+        try:
+            await served.start()
+        except OSError as error:
+            raise CannotStart(f"port {port} cannot be opened: {error.strerror or error}") from None
+        stack.push_async_callback(served.stop)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do it, or drop it when a signal comes first; tells whether it was done."""
+        task, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                return False
+            await task
+            return True
+        finally:
+            task.cancel()
+            stopping.cancel()
+
+
+async def _check_crd(cluster: Cluster, clock: Clock) -> None:
+    deadline = clock.monotonic() + START_SECONDS
+    while True:
+        try:
+            if await cluster.serves(TRAININGRUNS):
+                return
+        except errors.Transient as error:
+            if clock.monotonic() > deadline:
+                raise CannotStart(str(error)) from None
+            log.warning("%s; trying again", error)
+            await clock.sleep(START_RETRY_SECONDS)
+        except errors.ClusterError as error:
+            raise CannotStart(str(error)) from None
+        else:
+            raise CannotStart(
+                f"the API server does not know {TRAININGRUNS.plural}.{TRAININGRUNS.group}/{TRAININGRUNS.version}; install "
+                "the CRDs first: kubectl apply --server-side -f crds/, or the Helm chart, which brings them along"
+            )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        defaults=Defaults(
+            trainer_image=settings.trainer_image,
+            receiver_url=settings.receiver_url,
+            image_pull_policy=settings.image_pull_policy,
+        ),
+        retry_base_seconds=settings.retry_base_seconds,
+        retry_cap_seconds=settings.retry_cap_seconds,
+        progress_interval_seconds=settings.progress_interval_seconds,
+        progress_writes_per_second=settings.progress_writes_per_second,
+    )
+
+
+def _on_signals(callback: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, callback)

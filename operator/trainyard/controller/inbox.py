@@ -1,0 +1,131 @@
+"""From events to keys: which run an event is about, and whether it says anything new.
+
+An event is a hint and nothing else. Two kinds of hints are dropped because they would only make the operator look at what
+it has just done itself: a change of nothing but a run's status, and the first event of a child that has not begun to do
+anything. Everything else puts the run's key on the queue.
+
+What has been delivered is also what the slow resync is compared with: a run that has changed and whose change was not
+delivered means that the watch is dead, however alive it looks.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trainyard.api.names import RUN_LABEL
+
+Key = tuple[str, str]
+
+SOON = 0.2
+"""Seconds; children change several times within a moment, and one look sees all of it."""
+
+
+class Keys(Protocol):
+    """Where keys go."""
+
+    def add(self, key: Key, *, urgent: bool = False) -> None: ...
+    def add_after(self, key: Key, seconds: float) -> None: ...
+
+
+class Runs(Protocol):
+    """Who counts the runs that exist."""
+
+    def run_seen(self, namespace: str, name: str, state: str) -> None: ...
+    def run_gone(self, namespace: str, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Delivered:
+    version: str
+    meaning: int
+    """Changes when people have changed something."""
+
+
+class Inbox:
+    """Takes the watch engine's events."""
+
+    def __init__(self, *, queue: Keys, runs: Runs, on_event: Callable[[str, str], None] = lambda kind, type_: None) -> None:
+        self._queue = queue
+        self._runs = runs
+        self._on_event = on_event
+        self._delivered: dict[Key, _Delivered] = {}
+        self._missing: set[Key] = set()
+        self._caught_up = asyncio.Event()
+
+    def run_event(self, type_: str | None, run: Mapping[str, Any]) -> None:
+        """A TrainingRun was listed (None), ADDED, MODIFIED or DELETED."""
+        metadata = run["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        self._on_event("trainingruns", type_ or "LISTED")
+        self._missing.discard(key)
+        if not self._missing:
+            self._caught_up.set()
+        if type_ == "DELETED":
+            self._delivered.pop(key, None)
+            self._runs.run_gone(*key)
+            self._queue.add(key, urgent=True)
+            return
+        meaning = _meaning(metadata)
+        known = self._delivered.get(key)
+        self._delivered[key] = _Delivered(metadata["resourceVersion"], meaning)
+        self._runs.run_seen(*key, (run.get("status") or {}).get("state") or "")
+        if known is None or known.meaning != meaning or type_ is None:
+            self._queue.add(key, urgent=True)
+
+    def child_event(self, kind: str, type_: str | None, child: Mapping[str, Any]) -> None:
+        """A Job, pod or claim of ours was listed, ADDED, MODIFIED or DELETED."""
+        metadata = child["metadata"]
+        self._on_event(kind, type_ or "LISTED")
+        run = (metadata.get("labels") or {}).get(RUN_LABEL)
+        if run is None or (type_ == "ADDED" and _untouched(child.get("status") or {})):
+            return
+        self._queue.add_after((metadata["namespace"], run), SOON)
+
+    # Comparison with what the API server lists
+
+    def known(self) -> int:
+        """Runs that have been delivered and not deleted."""
+        return len(self._delivered)
+
+    def compare(self, listed: Mapping[Key, str]) -> None:
+        """Runs as just listed, with their resourceVersions. What was not delivered yet is remembered."""
+        self._missing = {
+            key
+            for key, version in listed.items()
+            if (known := self._delivered.get(key)) is None or known.version != version
+        }
+        self._caught_up = asyncio.Event()
+        if not self._missing:
+            self._caught_up.set()
+        for key in self._delivered.keys() - listed.keys():
+            # Deleted while the watch had a gap: no event will ever say so.
+            del self._delivered[key]
+            self._runs.run_gone(*key)
+            self._queue.add(key)
+
+    def missing(self) -> list[Key]:
+        """Runs that had changed at the last comparison and of which no event has come since."""
+        return sorted(self._missing)
+
+    async def caught_up(self) -> None:
+        """Wait until there is an event of each run that was missing at the last comparison."""
+        await self._caught_up.wait()
+
+
+def _meaning(metadata: Mapping[str, Any]) -> int:
+    """Of what people change: spec (its generation), labels, annotations, deletion; and of which object it is."""
+    return hash(
+        (
+            metadata["uid"],
+            metadata.get("generation"),
+            metadata.get("deletionTimestamp"),
+            frozenset((metadata.get("labels") or {}).items()),
+            frozenset((metadata.get("annotations") or {}).items()),
+        )
+    )
+
+
+def _untouched(status: Mapping[str, Any]) -> bool:
+    """A child that was made a moment ago, by us: no controller, scheduler or kubelet has written to it."""
+    return not status.get("conditions") and not status.get("active") and status.get("phase") in (None, "Pending")

@@ -1,0 +1,152 @@
+"""What Prometheus sees.
+
+Nothing is labelled with the name of a run: a metric that grows with every run ever made is a leak in two processes. What
+a single run does stands in its status.
+"""
+
+import importlib.metadata
+import platform
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from trainyard.api.status import Attempt, TrainingRunStatus
+from trainyard.controller import errors
+
+Key = tuple[str, str]
+
+_STEP_BUCKETS = (5, 15, 30, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
+_API_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
+_LOOK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
+
+
+class Metrics:
+    """All metrics of the operator, on a registry of their own. Also the reconciler's witness of written statuses."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        r = self.registry
+        self._reconciles = Counter(
+            "trainyard_reconciles_total", "Looks at a run, by result.", ["result"], registry=r
+        )
+        self._reconcile_seconds = Histogram(
+            "trainyard_reconcile_duration_seconds", "How long a look takes.", registry=r, buckets=_LOOK_BUCKETS
+        )
+        self._api_requests = Counter(
+            "trainyard_api_requests_total",
+            "Requests to the API server; code 0 is no answer.",
+            ["verb", "resource", "code"],
+            registry=r,
+        )
+        self._api_seconds = Histogram(
+            "trainyard_api_request_duration_seconds",
+            "Time until the API server has answered.",
+            ["verb"],
+            registry=r,
+            buckets=_API_BUCKETS,
+        )
+        self._progress = Counter(
+            "trainyard_progress_reports_total", "Reports of pods, by format and result.", ["format", "result"], registry=r
+        )
+        self._attempts = Counter(
+            "trainyard_attempts_total",
+            "Attempts that have ended; counted tells whether they count against backoffLimit.",
+            ["step", "state", "reason", "counted"],
+            registry=r,
+        )
+        self._step_seconds = Histogram(
+            "trainyard_attempt_duration_seconds",
+            "From the making of an attempt's Job to its end.",
+            ["step", "state"],
+            registry=r,
+            buckets=_STEP_BUCKETS,
+        )
+        self._leading = Gauge("trainyard_leader", "1 while this process holds the Lease.", registry=r)
+        build = Gauge("trainyard_build_info", "1; the labels tell what runs.", ["version", "python"], registry=r)
+        build.labels(importlib.metadata.version("trainyard"), platform.python_version()).set(1)
+        self._states: dict[Key, str] = {}
+        r.register(_Live(lambda: _by_state(self._states.values())))
+
+    def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
+        """A gauge that is computed when it is read."""
+        Gauge(name, description, registry=self.registry).set_function(value)
+
+    # Called by the queue, the transport, the receiver, the lease
+
+    def reconciled(self, *, seconds: float, error: BaseException | None) -> None:
+        """A look at a run has ended."""
+        if error is None:
+            result = "ok"
+        elif isinstance(error, errors.ClusterError):
+            result = type(error).__name__.lower()
+        else:
+            result = "error"
+        self._reconciles.labels(result).inc()
+        self._reconcile_seconds.observe(seconds)
+
+    def api_request(self, verb: str, resource: str, code: int, seconds: float) -> None:
+        """The API server has answered, or has not (code 0)."""
+        self._api_requests.labels(verb, resource, str(code)).inc()
+        self._api_seconds.labels(verb).observe(seconds)
+
+    def progress_report(self, wire_format: str, result: str) -> None:
+        """A pod has reported."""
+        self._progress.labels(wire_format, result).inc()
+
+    def leading(self, holds: bool) -> None:
+        """Whether this process holds the Lease."""
+        self._leading.set(1 if holds else 0)
+
+    # What is known of the runs
+
+    def run_seen(self, namespace: str, name: str, state: str) -> None:
+        """A run exists and stands like this."""
+        self._states[namespace, name] = state or "New"
+
+    def run_gone(self, namespace: str, name: str) -> None:
+        """A run has been deleted."""
+        self._states.pop((namespace, name), None)
+
+    def only_runs(self, there: set[Key]) -> None:
+        """These are all the runs that exist; what else is known was deleted while nobody watched."""
+        for key in self._states.keys() - there:
+            del self._states[key]
+
+    def status_written(self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus) -> None:
+        """A status has changed; counts the attempts that have ended with it."""
+        self.run_seen(namespace, name, new.state or "")
+        ended = {(s.name, a.number) for s in old.steps or () for a in s.attempts or () if a.state != "Running"}
+        for step in new.steps or ():
+            for attempt in step.attempts or ():
+                if attempt.state != "Running" and (step.name, attempt.number) not in ended:
+                    self._attempt_ended(step.name, attempt)
+
+    def _attempt_ended(self, step: str, attempt: Attempt) -> None:
+        counted = str(bool(attempt.counted)).lower()
+        self._attempts.labels(step, attempt.state, attempt.reason or attempt.state, counted).inc()
+        if attempt.start_time and attempt.completion_time:
+            taken = datetime.fromisoformat(attempt.completion_time) - datetime.fromisoformat(attempt.start_time)
+            self._step_seconds.labels(step, attempt.state).observe(max(0.0, taken.total_seconds()))
+
+
+class _Live(Collector):
+    """A metric that is computed when it is read."""
+
+    def __init__(self, collect: Callable[[], Metric]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterable[Metric]:
+        return [self._collect()]
+
+
+def _by_state(states: Iterable[str]) -> Metric:
+    family = GaugeMetricFamily("trainyard_runs", "Runs that exist, by state.", labels=["state"])
+    for state, count in sorted(Tally(states).items()):
+        family.add_metric([state], count)
+    return family

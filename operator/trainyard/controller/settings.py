@@ -1,0 +1,131 @@
+"""What an installation can set, read from `TRAINYARD_*` environment variables.
+
+Each field is the variable of the same name in capitals: `workers` is `TRAINYARD_WORKERS`. Ports are called
+`..._LISTEN_PORT`, because Kubernetes itself puts variables like `TRAINYARD_RECEIVER_PORT=tcp://10.0.0.7:8080` into the
+pods of a namespace that has a Service of the name `trainyard-receiver`.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+PREFIX = "TRAINYARD_"
+
+
+class InvalidSettings(ValueError):
+    """One or more variables cannot be used; the message has a line for each."""
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseModel):
+    """Fixed for the life of the process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    trainer_image: str = Field(min_length=1)
+    """Image of the steps where a run names none. Required. A change reaches only Jobs that are made afterwards."""
+
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """Of the steps' containers where a run says nothing."""
+
+    namespaces: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    """Comma-separated namespaces to watch; empty means all. The operator needs its permissions in each of them."""
+
+    operator_namespace: str = "trainyard-system"
+    """Where the operator itself lives: its Lease and the Secret that its tokens are made from."""
+
+    workers: int = Field(8, ge=1, le=64)
+    """Runs that are looked at side by side. More than 16 only help when the API server is slow to answer."""
+
+    resync_seconds: float = Field(300, ge=10)
+    """Pause between two looks at every run that no event asked for; the safety net for lost events."""
+
+    progress_interval_seconds: float = Field(8, ge=1, le=600)
+    """A run's status is written at most so often while nothing but numbers move. Each write is a write to etcd."""
+
+    progress_writes_per_second: float = Field(25, gt=0, le=1000)
+    """Budget of such writes over all runs; with more active runs than fit, each one's interval grows."""
+
+    retry_base_seconds: float = Field(10, ge=0, le=3600)
+    """Pause before the first repeated attempt of a failed step; doubles with each further one."""
+
+    retry_cap_seconds: float = Field(360, ge=0, le=86400)
+    """Longest such pause."""
+
+    receiver_url: str = Field("", pattern=r"^(https?://[^\s/]+.*)?$")
+    """Base URL under which pods reach the receiver, for example http://trainyard-receiver.trainyard-system.svc:8080.
+    Empty: pods push no progress, and a run's numbers appear only at the end of each step."""
+
+    receiver_secret: str = "trainyard-receiver"
+    """Secret with the key of the runs' tokens, made at the first start. Deleting it (and restarting the operator) makes
+    the tokens of all running pods worthless; their progress is then refused until their next attempt."""
+
+    receiver_listen_port: Port = 8080
+    """Port of the receiver."""
+
+    metrics_listen_port: Port = 9090
+    """Port of /metrics."""
+
+    health_listen_port: Port = 8081
+    """Port of /healthz and /readyz."""
+
+    lease: bool = True
+    """Whether to take the Lease before any work. Without it two operators at a time are possible: nothing is doubled
+    even then, but both work for the same runs."""
+
+    lease_name: str = "trainyard-operator"
+    """Name of the Lease."""
+
+    identity: str = ""
+    """Holder of the Lease: the pod's name. Empty: the host's name, which is the same in a pod. A restarted container of
+    the same pod takes its Lease back at once."""
+
+    shutdown_seconds: float = Field(20, ge=0)
+    """How long running reconciles may take to end after SIGTERM. Keep it below the pod's terminationGracePeriodSeconds."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severity that is logged."""
+
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """json: one object per line; text: for people; auto: text on a terminal, json elsewhere."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Raises `InvalidSettings` that names each wrong variable. An empty variable counts as unset."""
+        given = {
+            name: value for name in cls.model_fields if (value := environ.get(PREFIX + name.upper(), "").strip()) != ""
+        }
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise InvalidSettings("\n".join(_explain(error, given))) from None
+
+
+def misspelled(environ: Mapping[str, str]) -> list[str]:
+    """Variables that are close to a setting's name and are none: they would be ignored without a word."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    found = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if close:
+                found.append(f"{name} is not a setting and is ignored; did you mean {close[0]}?")
+    return found
+
+
+def _explain(error: ValidationError, given: Mapping[str, str]) -> Iterator[str]:
+    for fault in error.errors():
+        name = str(fault["loc"][0])
+        variable = PREFIX + name.upper()
+        if name in given:
+            yield f"{variable}={given[name]!r}: {fault['msg']}"
+        else:
+            yield f"{variable} is not set; {' '.join((Settings.model_fields[name].description or '').split())}"
