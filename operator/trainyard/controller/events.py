@@ -53,7 +53,7 @@ class EventRecorder:
         self._clock = clock
         self._host = host
         self._pending: asyncio.Queue[_Notice] = asyncio.Queue(PENDING_LIMIT)
-        self._counts: OrderedDict[str, tuple[int, str]] = OrderedDict()  # name: (count, first time)
+        self._counts: OrderedDict[str, int] = OrderedDict()  # by the Event's name
         self._allowance: OrderedDict[str, tuple[float, float]] = OrderedDict()  # run uid: (tokens, at)
         self.dropped = 0
         """Events that were not written: too many, or refused by the API server."""
@@ -105,21 +105,21 @@ class EventRecorder:
 
     async def _write(self, notice: _Notice) -> None:
         namespace = notice.run["namespace"]
-        count, first = self._counts.get(notice.name, (0, notice.at))
+        count = self._counts.get(notice.name, 0)
         if count == 0:
             try:
                 await self._cluster.create(EVENTS, namespace, self._event(notice))
             except errors.AlreadyExists:
                 there = await self._cluster.get(EVENTS, namespace, notice.name) or {}
-                count, first = int(there.get("count") or 1), str(there.get("firstTimestamp") or notice.at)
+                count = int(there.get("count") or 1)
         if count > 0:
             try:
                 changes = {"count": count + 1, "lastTimestamp": notice.at}
                 await self._cluster.patch(EVENTS, namespace, notice.name, changes)
             except errors.NotFound:  # the API server deletes Events after an hour
                 await self._cluster.create(EVENTS, namespace, self._event(notice))
-                count, first = 0, notice.at
-        self._counts[notice.name] = (count + 1, first)
+                count = 0
+        self._counts[notice.name] = count + 1
         self._counts.move_to_end(notice.name)
         if len(self._counts) > KEPT:
             self._counts.popitem(last=False)

@@ -7,7 +7,7 @@ from aiohttp import web
 from unit.controller_shell.fakes import FakeApi, fake_api, status
 
 from trainyard.controller import errors
-from trainyard.controller.cluster import JOBS, NODES, TRAININGRUNS, Cluster
+from trainyard.controller.cluster import JOBS, NODES, SECRETS, TRAININGRUNS, Cluster
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": {}}
 
@@ -61,6 +61,8 @@ async def test_a_limited_list_is_one_request(api: FakeApi, cluster: Cluster):
 
 
 async def test_metadata_only_asks_for_nothing_else(api: FakeApi, cluster: Cluster):
+    await cluster.get(SECRETS, "ns", "a", metadata_only=True)
+    assert "as=PartialObjectMetadata;" in api.seen.pop().headers["Accept"]
     api.answers = [web.json_response({"items": []})]
     assert [page async for page in cluster.pages(TRAININGRUNS, metadata_only=True)] == [[]]
     assert "as=PartialObjectMetadataList" in api.seen[0].headers["Accept"]
