@@ -8,6 +8,8 @@ import base64
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,25 @@ class ApiServer:
         except json.JSONDecodeError:
             # A path that is not served yet is answered in plain text.
             return Answer(response.status, {"message": response.data.decode(errors="replace")})
+
+    @contextmanager
+    def stream(self, path: str, *, timeout: urllib3.Timeout, **query: str) -> Iterator[urllib3.BaseHTTPResponse]:
+        """An answer without end (a watch, a log that is followed), read while it comes in.
+
+        `timeout.read` is the longest silence; urllib3's ReadTimeoutError ends it.
+        """
+        url = f"{self.url}{path}?{urlencode(query)}" if query else f"{self.url}{path}"
+        response = self._pool.request(
+            "GET",
+            url,
+            headers={"Accept": "application/json"},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            timeout=timeout,
+        )
+        try:
+            yield response
+        finally:
+            # Not release_conn: the rest of the stream would be waited for.
+            response.close()

@@ -1,0 +1,70 @@
+"""The installed operator: its pod, its sudden death, its return.
+
+Two kinds of death are used. `kill` leaves the pod to the kubelet, which starts the container again, but makes it wait
+ever longer after each crash. `kill_and_replace` also deletes the pod object, as a lost node would: a new pod, on a clean
+slate, has to take the Lease over from a dead holder.
+"""
+
+from collections.abc import Callable
+
+from e2e import processes
+from e2e.kube import Kube, Object, TimedOut
+from trainyard.controller.resources import PODS
+
+NAMESPACE = "trainyard-system"
+NAME = "trainyard"
+CONTAINER = "operator"
+LABELS = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/name=trainyard"
+
+
+def pod(kube: Kube) -> Object | None:
+    """The operator's newest pod that is not on its way out."""
+    found = [
+        p
+        for p in kube.list(PODS, NAMESPACE, labels=LABELS)
+        if "deletionTimestamp" not in p["metadata"] and p["spec"]["containers"][0]["name"] == CONTAINER
+    ]
+    return max(found, key=lambda p: str(p["metadata"]["creationTimestamp"]), default=None)
+
+
+def running(found: Object | None) -> bool:
+    """Whether the operator's process exists, ready or not."""
+    return found is not None and processes.container_id(found, CONTAINER) is not None
+
+
+def ready(found: Object | None) -> bool:
+    conditions = (found or {}).get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def until_running(kube: Kube, *, seconds: float = 120) -> Object:
+    """The operator's pod once its process exists."""
+    return _until(kube, running, seconds=seconds, what="a running operator")
+
+
+def until_ready(kube: Kube, *, seconds: float = 180) -> Object:
+    """The operator's pod once it works: it holds the Lease and its watches stand."""
+    return _until(kube, ready, seconds=seconds, what="a ready operator")
+
+
+def kill(kube: Kube) -> bool:
+    """SIGKILL to the operator's process; the kubelet will start it again. False where none runs."""
+    found = pod(kube)
+    return found is not None and processes.kill(found, CONTAINER)
+
+
+def kill_and_replace(kube: Kube) -> bool:
+    """SIGKILL, and the pod is forgotten at once, so that the Deployment makes another. False where none runs."""
+    found = pod(kube)
+    if found is None or not processes.kill(found, CONTAINER):
+        return False
+    kube.delete(PODS, NAMESPACE, found["metadata"]["name"], grace=0)
+    return True
+
+
+def _until(kube: Kube, holds: Callable[[Object | None], bool], *, seconds: float, what: str) -> Object:
+    for change in kube.watch(PODS, NAMESPACE, seconds=seconds, labels=LABELS):
+        gone = change.type == "DELETED" or "deletionTimestamp" in change.object["metadata"]
+        if not gone and holds(change.object):
+            return change.object
+    raise TimedOut(f"{what} did not come in {seconds:.0f} s")

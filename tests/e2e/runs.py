@@ -1,0 +1,151 @@
+"""TrainingRuns for tests, and what can be read from them.
+
+`tiny` is as small as a real language model can be and still go through every step: two layers of width 64 on a few
+kilobytes of text. Its pods spend nearly all their time importing libraries.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from e2e.kube import Found, Kube, Object
+from trainyard.api import names
+from trainyard.controller.resources import JOBS, PODS, TRAININGRUNS
+
+SAMPLES = "file:///opt/trainyard/samples/python-stdlib"
+TEXT: Object = {"name": "text", "storageUri": f"{SAMPLES}/js*.py", "split": {"eval": 0.1}}
+MODEL: Object = {
+    "scratch": {
+        "architecture": "llama",
+        "config": {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
+        },
+        "tokenizer": {"trainVocabSize": 500},
+    }
+}
+TRAINING: Object = {
+    "method": "Pretrain",
+    "maxSteps": 100,
+    "perDeviceTrainBatchSize": 4,
+    "maxLength": 64,
+    "learningRate": 1e-3,
+    "precision": "FP32",
+    "loggingSteps": 1,
+}
+SMALL: Object = {"requests": {"cpu": "100m", "memory": "300Mi"}, "limits": {"memory": "3Gi"}}
+
+
+def tiny(name: str, *, training: Object | None = None, **spec: Any) -> Object:
+    """A run of the built-in trainer; keyword arguments replace parts of its spec, `training` amends that part."""
+    whole: Object = {
+        "model": MODEL,
+        "datasets": [TEXT],
+        "training": {**TRAINING, **(training or {})},
+        "checkpoints": {"everySteps": 20},
+        "storage": {"checkpoints": {"size": "1Gi"}},
+        "resources": SMALL,
+        "podTemplate": {"terminationGracePeriodSeconds": 60},
+        **spec,
+    }
+    return {"metadata": {"name": name}, "spec": copy.deepcopy({k: v for k, v in whole.items() if v is not None})}
+
+
+def apply(kube: Kube, namespace: str, manifest: Object) -> Object:
+    """Create the run."""
+    return kube.create(TRAININGRUNS, namespace, manifest)
+
+
+def condition(run: Found | None, kind: str) -> Found | None:
+    """The condition of that type, if it is present."""
+    conditions = (run or {}).get("status", {}).get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind), None)
+
+
+def has(run: Found | None, kind: str) -> bool:
+    """Whether the condition is present and True."""
+    found = condition(run, kind)
+    return found is not None and found["status"] == "True"
+
+
+def finished(run: Found | None) -> bool:
+    return has(run, "Complete") or has(run, "Failed")
+
+
+def state(run: Found | None) -> str:
+    return str((run or {}).get("status", {}).get("state", ""))
+
+
+def message(run: Found | None) -> str:
+    return str((run or {}).get("status", {}).get("message", ""))
+
+
+def step_number(run: Found | None) -> int:
+    """Optimizer steps done, as `kubectl get` shows them."""
+    return int((run or {}).get("status", {}).get("trainerStatus", {}).get("step") or 0)
+
+
+def attempts(run: Found, step: str = names.STEP_TRAIN) -> list[Object]:
+    """The attempts of a step, oldest first."""
+    steps = run.get("status", {}).get("steps", [])
+    return next((s.get("attempts", []) for s in steps if s["name"] == step), [])
+
+
+def moment(text: str) -> datetime:
+    """A time as it stands in an object."""
+    return datetime.fromisoformat(text)
+
+
+def until(
+    kube: Kube, namespace: str, name: str, holds: Callable[[Object], bool], *, seconds: float, what: str
+) -> Object:
+    """The first version of the run for which `holds` is true. A run that ends otherwise is not waited for."""
+
+    def enough(run: Object | None) -> bool:
+        return run is not None and (holds(run) or finished(run))
+
+    run = kube.wait(TRAININGRUNS, namespace, name, enough, seconds=seconds, what=what)
+    assert run is not None
+    assert holds(run), f"run {name} ended before {what}: {state(run)}: {message(run)}"
+    return run
+
+
+def until_finished(kube: Kube, namespace: str, name: str, *, seconds: float) -> Object:
+    """The run once it is Complete or Failed."""
+    return until(kube, namespace, name, finished, seconds=seconds, what="the end")
+
+
+def until_succeeded(kube: Kube, namespace: str, name: str, *, seconds: float) -> Object:
+    """The run once it is Complete; a failed run fails the test with its message."""
+    run = until_finished(kube, namespace, name, seconds=seconds)
+    assert has(run, "Complete"), f"run {name} failed: {message(run)}"
+    return run
+
+
+def jobs(kube: Kube, namespace: str, name: str) -> list[Object]:
+    """The run's Jobs."""
+    return kube.list(JOBS, namespace, labels=f"{names.RUN_LABEL}={name}")
+
+
+def pods(kube: Kube, namespace: str, name: str, *, step: str = "") -> list[Object]:
+    """The run's pods, oldest first; of one step if it is named."""
+    labels = f"{names.RUN_LABEL}={name}" + (f",{names.STEP_LABEL}={step}" if step else "")
+    return sorted(
+        kube.list(PODS, namespace, labels=labels), key=lambda p: int(p["metadata"]["labels"][names.ATTEMPT_LABEL])
+    )
+
+
+def final_record(pod: Found) -> Object:
+    """What the trainer left in the termination message; empty where it left nothing."""
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        text = container.get("state", {}).get("terminated", {}).get("message", "")
+        if text.startswith("{"):
+            record: Object = json.loads(text)
+            return record
+    return {}
