@@ -9,6 +9,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,11 @@ def answers(url: str) -> bool:
         return False
 
 
-def node_is_ready(node: Mapping[str, Any]) -> bool:
-    """Whether a Node object has the condition Ready=True."""
+def node_is_ready(node: Mapping[str, Any], *, since: float = 0.0) -> bool:
+    """Whether a Node object has the condition Ready=True, said at or after `since` (seconds since the epoch)."""
     conditions = node.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    ready = (c for c in conditions if c["type"] == "Ready" and c["status"] == "True")
+    return any(datetime.fromisoformat(c["lastHeartbeatTime"]).timestamp() >= since for c in ready)
 
 
 def allocatable(node: Mapping[str, Any], resource: str) -> int:

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from driver import existing, faults, health, images, kind, kwok, local
@@ -85,14 +86,20 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def kind_of_cluster(environment: Mapping[str, str], *, docker_answers: Callable[[], bool]) -> str:
-    """Which cluster is meant. ClusterError if CLUSTER is unknown, or unset where a choice has to be made."""
+def kind_of_cluster(environment: Mapping[str, str], *, own: Path, docker_answers: Callable[[], bool]) -> str:
+    """Which cluster is meant. ClusterError if CLUSTER is unknown, or unset where a choice has to be made.
+
+    A KUBECONFIG that is the local cluster's `own` is no reason to ask.
+    """
     wanted = environment.get("CLUSTER", "")
     if wanted and wanted not in KINDS:
         raise ClusterError(f"CLUSTER is {wanted!r}; it must be one of {', '.join(KINDS)}")
     if wanted:
         return wanted
-    reason = "KUBECONFIG is set" if environment.get("KUBECONFIG") else ""
+    kubeconfig = environment.get("KUBECONFIG", "")
+    if kubeconfig and Path(kubeconfig).absolute() == own:
+        return "local"
+    reason = f"KUBECONFIG is {kubeconfig}" if kubeconfig else ""
     if not reason and docker_answers():
         reason = "a Docker engine answers here"
     if reason:
@@ -103,8 +110,8 @@ def kind_of_cluster(environment: Mapping[str, str], *, docker_answers: Callable[
 def main(words: Sequence[str]) -> int:
     chosen = parser().parse_args(words)
     try:
-        which = kind_of_cluster(os.environ, docker_answers=kind.docker_answers)
         state = paths()
+        which = kind_of_cluster(os.environ, own=state.kubeconfig, docker_answers=kind.docker_answers)
         if chosen.command in ("pids", "node", "apiserver", "kwok"):
             if which != "local":
                 raise ClusterError(f"`{chosen.command}` is offered by CLUSTER=local only, not by {which}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from driver import api, build, components, nodes, packages, processes
@@ -67,16 +68,20 @@ def wait_for_api(paths: Paths, *, seconds: float = 90) -> api.Api:
 
 
 def wait_for_node(paths: Paths, node: Node, *, seconds: float = 90) -> None:
-    """Until the node is Ready and advertises its GPUs."""
+    """Until the node's present kubelet has said that it is Ready, and the node advertises its GPUs."""
     client = api.Api(paths.kubeconfig)
+    kubelet = processes.running(paths, f"kubelet-{node.name}")
+    since = math.floor(processes.started_at(kubelet)) if kubelet else 0.0
 
     def ready() -> bool:
         try:
             found = client.get(f"/api/v1/nodes/{node.name}")
+            if not api.node_is_ready(found, since=since):
+                return False
             if node.gpus and api.allocatable(found, GPU_RESOURCE) != node.gpus:
                 advertise_gpus(client, node)
                 return False
-            return api.node_is_ready(found)
+            return True
         except OSError:
             return False
 

@@ -67,6 +67,12 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+def started_at(record: Record) -> float:
+    """When the process started, in seconds since the epoch."""
+    booted = next(line for line in (PROC / "stat").read_text().splitlines() if line.startswith("btime "))
+    return int(booted.split()[1]) + record.started / os.sysconf("SC_CLK_TCK")
+
+
 def fields_after_name(stat: str) -> list[str]:
     """The fields of /proc/PID/stat from the state on; the name before it may hold spaces and brackets."""
     return stat[stat.rindex(")") + 2 :].split()

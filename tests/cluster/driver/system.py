@@ -131,12 +131,13 @@ def restore(paths: Paths) -> None:
 
 def hierarchies() -> list[Path]:
     """Mount points of the cgroup hierarchies: one on a machine with cgroup v2, several with v1."""
-    found = []
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, mount, kind, options = line.split()[:4]
-        if kind in ("cgroup", "cgroup2") and "ro" not in options.split(","):
-            found.append(Path(mount))
-    return found
+    return cgroup_mounts(Path("/proc/mounts").read_text())
+
+
+def cgroup_mounts(mounts: str) -> list[Path]:
+    """The writable cgroup file systems in the text of /proc/mounts."""
+    lines = (line.split() for line in mounts.splitlines())
+    return [Path(f[1]) for f in lines if f[2] in ("cgroup", "cgroup2") and "ro" not in f[3].split(",")]
 
 
 def make_cgroup(node: Node) -> None:
