@@ -19,10 +19,11 @@ class Rule:
     """One condition over an object's fields.
 
     `cel` is what the API server evaluates; `holds` the same in Python. A rule about a change of an object (it reads
-    `oldSelf`) has no Python half, because only the API server sees both versions.
+    `oldSelf`) has no Python half, because only the API server sees both versions; one that the schema expresses in
+    another way (keys of a list map are unique) has no CEL.
     """
 
-    cel: str
+    cel: str | None
     message: str
     holds: Callable[[Any], bool] | None = None
 

@@ -128,7 +128,7 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
                 # {} lets the API server fill in the fields' own defaults, so that what runs can be read in the object.
                 child["default"] = {}
         if model.rules:
-            node["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules]
+            node["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules if rule.cel is not None]
         return node
     if "anyOf" in schema and "x-kubernetes-int-or-string" not in schema:
         variants = [v for v in schema["anyOf"] if v.get("type") != "null"]
@@ -161,7 +161,7 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
 
 
 def _validation(rule: Rule) -> Schema:
-    return {"rule": rule.cel, "message": rule.message}
+    return {"rule": rule.cel or "", "message": rule.message}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -53,6 +53,11 @@ class TrainingRunSpec(ApiModel):
             lambda s: s.datasets is None or any(d.role == "Train" for d in s.datasets),
         ),
         Rule(
+            None,
+            "two datasets have the same name: rename one of them",
+            lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
+        ),
+        Rule(
             "!has(self.training) || self.training.method != 'Pretrain' || !has(self.model) || has(self.model.scratch)",
             "method Pretrain starts from random weights: give spec.model.scratch, or use method CPT to go on from existing "
             "weights",

@@ -1,0 +1,175 @@
+"""Rules between fields of one object: each accepted once and refused once, with exactly our words, by both sides."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from api.conftest import Runs
+from api.manifests import (
+    FINE_TUNING,
+    SCRATCH,
+    SCRATCH_WITH_TOKENIZER,
+    SCRIPT,
+    TEXT,
+    Place,
+    put,
+    run,
+    without,
+)
+from trainyard.api.crd import training_run_crd
+from trainyard.api.manifest import InvalidManifest, parse_run
+from trainyard.api.trainingrun import ROOT_RULES
+
+pytestmark = pytest.mark.api
+
+SFT = {"method": "SFT"}
+HUB = {"storageUri": "hf://org/name"}
+DATASET: Place = ("datasets", 0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule's message (its beginning is enough to name it), a spec that breaks it and one that just does not."""
+
+    message: str
+    refused: dict[str, Any]
+    accepted: dict[str, Any]
+
+
+CASES = (
+    Case("the built-in trainer needs spec.model", {"training": SFT}, SCRATCH),
+    Case("the built-in trainer needs spec.model", without(SCRATCH, ("datasets",)), SCRATCH),
+    Case("the built-in trainer needs spec.model", without(SCRATCH, ("training",)), SCRATCH),
+    Case("the built-in trainer needs spec.model", {**SCRATCH, "model": None}, {**SCRIPT, **SCRATCH}),
+    Case("spec.args are the arguments of spec.command", {**SCRATCH, "args": ["x"]}, SCRIPT),
+    Case("modes DryRun and Debug belong to the built-in trainer", {**SCRIPT, "mode": "Debug"}, {**SCRIPT, "mode": "Train"}),
+    Case("modes DryRun and Debug belong to the built-in trainer", {**SCRIPT, "mode": "DryRun"}, {**SCRATCH, "mode": "DryRun"}),
+    Case("spec.command runs in an image of your own", without(SCRIPT, ("image",)), SCRIPT),
+    Case("spec.command runs in an image of your own", {**SCRIPT, "image": ""}, SCRIPT),
+    Case(
+        "spec.datasets has nothing to train on",
+        put(SCRATCH, (*DATASET, "role"), "Eval"),
+        {**SCRATCH, "datasets": [TEXT, {**TEXT, "name": "held-out", "role": "Eval"}]},
+    ),
+    Case("method Pretrain starts from random weights", {**SCRATCH, "model": HUB}, SCRATCH),
+    Case(
+        "method CPT goes on from existing weights",
+        put(SCRATCH, ("training", "method"), "CPT"),
+        {**put(SCRATCH, ("training", "method"), "CPT"), "model": HUB},
+    ),
+    Case(
+        "an adapter needs existing weights under it",
+        put(SCRATCH, ("model", "adapter"), {"lora": {}}),
+        {**SCRATCH, "model": {**HUB, "adapter": {"lora": {}}}, "training": SFT},
+    ),
+    Case(
+        "methods Pretrain and CPT learn from plain text",
+        put(SCRATCH, (*DATASET, "format"), "Messages"),
+        put({**SCRATCH, "training": SFT}, (*DATASET, "format"), "Messages"),
+    ),
+    Case("spec.model needs exactly one of", put(SCRATCH, ("model", "storageUri"), "hf://a/b"), SCRATCH),
+    Case("spec.model needs exactly one of", {**SCRATCH, "model": {"secretRef": {"name": "s"}}}, SCRATCH),
+    Case(
+        "a scratch model's tokenizer needs exactly one of",
+        put(SCRATCH, ("model", "scratch", "tokenizer"), {}),
+        SCRATCH_WITH_TOKENIZER,
+    ),
+    Case(
+        "a scratch model's tokenizer needs exactly one of",
+        put(SCRATCH, ("model", "scratch", "tokenizer", "storageUri"), "hf://a/b"),
+        SCRATCH,
+    ),
+    Case("inline data needs exactly one of", put(SCRATCH, (*DATASET, "inline"), {}), SCRATCH),
+    Case("inline data needs exactly one of", put(SCRATCH, (*DATASET, "inline", "records"), [{"text": "x"}]), SCRATCH),
+    Case(
+        "split.eval and split.test together must stay below 1",
+        put(SCRATCH, (*DATASET, "split"), {"eval": 0.5, "test": 0.5}),
+        put(SCRATCH, (*DATASET, "split"), {"eval": 0.5, "test": 0.4}),
+    ),
+    Case("a dataset needs exactly one source", without(SCRATCH, (*DATASET, "inline")), SCRATCH),
+    Case("a dataset needs exactly one source", put(SCRATCH, (*DATASET, "storageUri"), "s3://bucket/key"), SCRATCH),
+    Case(
+        "split holds out a share of training data",
+        {**SCRATCH, "datasets": [TEXT, {**TEXT, "name": "e", "role": "Eval", "split": {"eval": 0.1}}]},
+        put(SCRATCH, (*DATASET, "split"), {"eval": 0.1}),
+    ),
+    Case(
+        "maxSteps and numTrainEpochs exclude each other",
+        put(SCRATCH, ("training", "maxSteps"), 5),
+        without(SCRATCH, ("training", "numTrainEpochs")),
+    ),
+    *(
+        Case(
+            "podTemplate.env must not set variables that begin with",
+            put(SCRATCH, ("podTemplate", "env"), [{"name": "A"}, {"name": name}]),
+            put(SCRATCH, ("podTemplate", "env"), [{"name": "A"}, {"name": f"MY_{name}"}]),
+        )
+        for name in ("TRAINYARD_STEP", "KUBEFLOW_TRAINER_SERVER_URL")
+    ),
+)
+
+
+def label(case: Case) -> str:
+    return case.message[:50].replace(" ", "-")
+
+
+def rules(schema: dict[str, Any]) -> Iterator[str]:
+    for validation in schema.get("x-kubernetes-validations", ()):
+        yield validation["message"]
+    for child in (*schema.get("properties", {}).values(), schema.get("items")):
+        if isinstance(child, dict):
+            yield from rules(child)
+
+
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_a_broken_rule_is_refused_with_our_words_by_both(case: Case, runs: Runs) -> None:
+    answer = runs.dry_run(run(case.refused))
+    assert answer.code == 422, answer.message
+    assert case.message in answer.message
+    with pytest.raises(InvalidManifest) as caught:
+        parse_run(run(case.refused))
+    assert any(fault.message.startswith(case.message) for fault in caught.value.faults), caught.value.faults
+
+
+@pytest.mark.parametrize("case", CASES, ids=label)
+def test_what_keeps_the_rule_is_accepted_by_both(case: Case, runs: Runs) -> None:
+    answer = runs.dry_run(run(case.accepted))
+    assert answer.accepted, answer.message
+    parse_run(run(case.accepted))
+
+
+def test_every_rule_of_the_spec_has_a_case() -> None:
+    schema = training_run_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    for message in rules(schema):
+        assert any(message.startswith(case.message) for case in CASES), f"no case breaks the rule {message!r}"
+
+
+def test_two_datasets_of_one_name_are_refused_by_both(runs: Runs) -> None:
+    twice = {**SCRATCH, "datasets": [TEXT, TEXT]}
+    assert 'spec.datasets[1]: Duplicate value: {"name":"d"}' in runs.dry_run(run(twice)).message
+    with pytest.raises(InvalidManifest, match="two datasets have the same name: rename one of them"):
+        parse_run(run(twice))
+
+
+@pytest.mark.parametrize("name", ["a" * 51, "with.dot"])
+def test_a_name_that_jobs_cannot_carry_is_refused_by_both(name: str, runs: Runs) -> None:
+    answer = runs.dry_run(run(SCRATCH, name=name))
+    assert answer.code == 422
+    assert ROOT_RULES[0].message in answer.message
+    with pytest.raises(InvalidManifest, match="name"):
+        parse_run(run(SCRATCH, name=name))
+
+
+def test_the_longest_name_is_accepted_by_both(runs: Runs) -> None:
+    assert runs.dry_run(run(SCRATCH, name="a" * 50)).accepted
+    assert parse_run(run(SCRATCH, name="a" * 50)).metadata.name == "a" * 50
+
+
+def test_the_wrong_version_of_everything_at_once_names_every_fault(runs: Runs) -> None:
+    """What the table in docs/errors.md promises: the whole list in one answer."""
+    spec = put(put(FINE_TUNING, ("training", "maxSteps"), -5), ("checkpoints", "keepLast"), 0)
+    answer = runs.dry_run(run(spec))
+    assert "spec.training.maxSteps" in answer.message
+    assert "spec.checkpoints.keepLast" in answer.message
