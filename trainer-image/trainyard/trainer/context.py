@@ -31,7 +31,6 @@ class RunContext:
     secrets_dir: Path
     progress_url: str | None
     token_file: Path
-    ca_file: Path
 
     @property
     def data_dir(self) -> Path:
@@ -118,7 +117,6 @@ def read_context(step: str, environment: Mapping[str, str] = os.environ) -> RunC
         secrets_dir=Path(environment.get(names.ENV_SECRETS_DIR, names.SECRETS_MOUNT)).absolute(),
         progress_url=environment.get(names.ENV_PROGRESS_URL) or None,
         token_file=Path(environment.get(names.ENV_TOKEN_FILE, names.TOKEN_FILE)),
-        ca_file=Path(names.CA_FILE),
     )
 
 

@@ -10,7 +10,6 @@ what arrives late. 401, 404 and 410 mean that the run is gone: then nothing is s
 from __future__ import annotations
 
 import random
-import ssl
 import threading
 import time
 import urllib.error
@@ -46,7 +45,6 @@ class Reporter:
         *,
         url: str | None,
         token_file: Path,
-        ca_file: Path,
         run_uid: str,
         step: str,
         attempt: int,
@@ -55,7 +53,6 @@ class Reporter:
     ) -> None:
         self._url = url
         self._token_file = token_file
-        self._ca_file = ca_file
         self._identity = {"run_uid": run_uid, "step": step, "attempt": attempt}
         self._interval = interval
         self._first_backoff = backoff
@@ -68,12 +65,7 @@ class Reporter:
         self._thread: threading.Thread | None = None
         if url:
             # Our receiver is a cluster-internal address: never through a proxy that the environment may name.
-            handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
-            if url.startswith("https:") and ca_file.exists():
-                handlers.append(
-                    urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(ca_file)))
-                )
-            self._opener = urllib.request.build_opener(*handlers)
+            self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
             self._thread.start()
 
@@ -83,7 +75,6 @@ class Reporter:
         return cls(
             url=context.progress_url,
             token_file=context.token_file,
-            ca_file=context.ca_file,
             run_uid=context.uid,
             step=context.step,
             attempt=context.attempt,

@@ -1,0 +1,122 @@
+"""What a record must hold, by the dataset's format, and the one form in which everything after this sees it.
+
+    Text               {"text": "..."}
+    PromptCompletion   {"prompt": "...", "completion": "..."}     or both as lists of messages
+    Messages           {"messages": [{"role": "user", "content": "..."}, ...]}     optionally "tools"
+
+Further fields of a record are ignored, because data sets carry ids and sources. Empty text in a Text data set is not a
+fault, only nothing to learn from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+from trainyard.trainer.data.readers import Fault, Row
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+FIELDS = {"Text": ("text",), "PromptCompletion": ("prompt", "completion"), "Messages": ("messages",)}
+
+Record = dict[str, Any]
+
+
+def check(row: Row, record_format: str) -> Record | Fault | None:
+    """The record in its normal form, the fault that it is, or None for an empty one."""
+    value = row.value
+    for field in FIELDS[record_format]:
+        if field not in value or value[field] is None:
+            return Fault(row.place, _missing(field, value, record_format))
+    match record_format:
+        case "Text":
+            return _text(row)
+        case "PromptCompletion":
+            return _prompt_completion(row)
+        case _:
+            return _messages(row)
+
+
+def _text(row: Row) -> Record | Fault | None:
+    text = row.value["text"]
+    if not isinstance(text, str):
+        return Fault(row.place, f"field text: expected a string, found {_shown(text)}")
+    return {"text": text} if text.strip() else None
+
+
+def _prompt_completion(row: Row) -> Record | Fault | None:
+    prompt, completion = _parsed(row.value["prompt"]), _parsed(row.value["completion"])
+    if isinstance(prompt, list) and isinstance(completion, list):
+        for field, messages in (("prompt", prompt), ("completion", completion)):
+            if fault := _check_messages(messages, row.place, field):
+                return fault
+        return {"prompt": _clean(prompt), "completion": _clean(completion)}
+    for field, part in (("prompt", prompt), ("completion", completion)):
+        if not isinstance(part, str):
+            return Fault(row.place, f"field {field}: expected a string (or both as lists of messages), found {_shown(part)}")
+    if not completion:
+        return Fault(row.place, "field completion: is empty, so there is nothing to learn; remove the record")
+    return {"prompt": prompt, "completion": completion}
+
+
+def _messages(row: Row) -> Record | Fault | None:
+    messages = _parsed(row.value["messages"])
+    if not isinstance(messages, list):
+        return Fault(row.place, f"field messages: expected a list of messages, found {_shown(messages)}")
+    if fault := _check_messages(messages, row.place, "messages"):
+        return fault
+    if not any(message["role"] == "assistant" for message in messages):
+        return Fault(row.place, "field messages: no message has role assistant, so there is nothing to learn")
+    record: Record = {"messages": _clean(messages)}
+    if row.value.get("tools"):
+        record["tools"] = _parsed(row.value["tools"])
+    return record
+
+
+def _check_messages(messages: list[Any], place: str, field: str) -> Fault | None:
+    if not messages:
+        return Fault(place, f"field {field}: is empty")
+    for index, message in enumerate(messages):
+        here = f"field {field}[{index}]"
+        if not isinstance(message, dict):
+            return Fault(place, f"{here}: expected an object with role and content, found {_shown(message)}")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            close = difflib.get_close_matches(str(role), ROLES, n=1, cutoff=0.6)
+            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(ROLES)}"
+            return Fault(place, f"{here}.role: {_shown(role)} is not a role; {advice}")
+        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+            return Fault(place, f"{here}.content: expected a string, found {_shown(content)}")
+    return None
+
+
+def _clean(messages: list[Any]) -> list[Record]:
+    """Without fields that are null, as Parquet and JSON writers add them to fill a schema."""
+    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+
+
+def _parsed(value: Any) -> Any:
+    """CSV and some Parquet files hold messages as JSON text."""
+    if isinstance(value, str) and value[:2] in ("[{", "[ "):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _missing(field: str, value: dict[str, Any], record_format: str) -> str:
+    if field in value:
+        return f"field {field}: is null"
+    present = sorted(map(str, value))
+    close = difflib.get_close_matches(field, present, n=1, cutoff=0.6)
+    advice = f"did you mean to call {close[0]} so?" if close else f"the record has {', '.join(present) or 'no fields'}"
+    other = next((f for f, needed in FIELDS.items() if f != record_format and all(n in value for n in needed)), None)
+    if other:
+        advice = f"the record looks like format {other}: set format: {other}"
+    return f"field {field}: is missing, format {record_format} needs it; {advice}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

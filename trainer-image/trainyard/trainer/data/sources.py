@@ -1,0 +1,339 @@
+"""Getting a dataset's files: from a mounted volume, the image, an S3 bucket, or a web server.
+
+Everything becomes a list of local files. What lies on a volume is read in place; what comes over the network is written
+into a staging folder first, so that readers can seek and a dropped connection costs one retry instead of the whole step.
+
+A source that says no (401, 403, 404, an unknown host) will say no again, so that is a fault of the manifest. One that
+does not answer is tried three times within about ten seconds and then left to the operator's own, longer patience.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from trainyard.api.dataset import Dataset
+from trainyard.trainer.errors import invalid_data, source_unavailable
+from trainyard.trainer.log import say
+
+TRIES = 3
+PAUSES = (1.0, 3.0)
+"""Seconds between the tries."""
+CONNECT_TIMEOUT = 3.0
+READ_TIMEOUT = 20.0
+MOST_FILES = 200_000
+DATA_SUFFIXES = {
+    ".jsonl": "JSONL",
+    ".ndjson": "JSONL",
+    ".json": "JSON",
+    ".csv": "CSV",
+    ".tsv": "CSV",
+    ".parquet": "Parquet",
+}
+TEXT_SUFFIXES = frozenset(
+    ".txt .text .md .markdown .rst .adoc .tex .html .htm .xml .yaml .yml .toml .ini .cfg .conf .log .py .pyi .go .rs .c .h "
+    ".cc .cpp .hpp .java .kt .scala .js .mjs .ts .tsx .jsx .css .sh .bash .rb .php .pl .lua .sql .proto .tf .hcl "
+    ".nix .jinja .j2 .tpl .dockerfile .mk .cmake .r .jl .hs .ml .ex .exs .erl .clj .swift .cs .vue .svelte .txtpb".split()
+)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file to read. `name` is what a user knows it by; messages say that, never a staging path."""
+
+    path: Path
+    name: str
+
+
+class Unavailable(Exception):
+    """This try failed in a way that another one may not."""
+
+
+def fetch(dataset: Dataset, *, volumes: Path, secrets: Path, staging: Path) -> list[SourceFile]:
+    """The files behind `storageUri`.
+
+    Raises:
+        UserError: nothing is there (65), or nobody answers (69).
+    """
+    uri = dataset.storage_uri or ""
+    scheme, _, rest = uri.partition("://")
+    secret = _read_secret(dataset, secrets)
+    match scheme:
+        case "file":
+            return _local(dataset, Path(rest), uri)
+        case "pvc":
+            claim, _, path = rest.partition("/")
+            if not (volumes / claim).is_dir():
+                raise invalid_data(
+                    f"dataset {dataset.name}: {uri}: claim {claim} is not mounted at {volumes / claim}",
+                    hint="locally, pass --volume CLAIM=FOLDER; in a cluster the operator mounts it",
+                )
+            return _local(dataset, volumes / claim / path, uri)
+        case "http" | "https":
+            return [_download_http(dataset, uri, secret, staging)]
+        case "s3":
+            bucket, _, key = rest.partition("/")
+            return _download_s3(dataset, bucket, key, secret, staging)
+    raise invalid_data(f"dataset {dataset.name}: {uri}: unknown scheme {scheme}")
+
+
+def format_of(file: SourceFile, file_format: str) -> str | None:
+    """How to read a file: as the dataset says, or by its name; None if the name does not tell."""
+    if file_format != "Auto":
+        return file_format
+    name = PurePosixPath(file.name.lower().removesuffix(".gz"))
+    if name.suffix in DATA_SUFFIXES:
+        return DATA_SUFFIXES[name.suffix]
+    known = name.suffix in TEXT_SUFFIXES or name.name in {"dockerfile", "makefile", "readme", "license"}
+    return "Text" if known else None
+
+
+def _local(dataset: Dataset, path: Path, uri: str) -> list[SourceFile]:
+    """One file, every readable file below a folder, or every file that matches a pattern; sorted by name."""
+    if ".." in path.parts:
+        raise invalid_data(f"dataset {dataset.name}: {uri} contains ..", hint="give the path without it")
+    if path.is_file():
+        found = [path]
+        if format_of(SourceFile(path, path.name), dataset.file_format) is None:
+            raise invalid_data(
+                f"dataset {dataset.name}: the name of {uri} does not tell how to read it",
+                hint="set fileFormat to JSONL, JSON, CSV, Parquet or Text",
+            )
+    elif path.is_dir():
+        found = [f for f in sorted(path.rglob("*")) if f.is_file()]
+    elif any(c in str(path) for c in "*?["):
+        magic = next(i for i, part in enumerate(path.parts) if any(c in part for c in "*?["))
+        root = Path(*path.parts[:magic])
+        found = sorted(f for f in root.glob(str(Path(*path.parts[magic:]))) if f.is_file())
+    else:
+        folder = next((p for p in path.parents if p.exists()), None)
+        near = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) if folder and folder.is_dir() else ""
+        raise invalid_data(
+            f"dataset {dataset.name}: {uri} does not exist",
+            hint=f"{folder} has: {near}" if near else "check the path",
+        )
+    visible = [f for f in found if not any(part.startswith(".") for part in f.parts[len(path.parts) - 1 :])]
+    files = [SourceFile(f, str(f) if f != path else PurePosixPath(urlsplit(uri).path).name) for f in visible]
+    readable = [f for f in files if format_of(f, dataset.file_format) is not None]
+    if not readable:
+        raise invalid_data(
+            f"dataset {dataset.name}: {uri} has no file that can be read ({len(files)} files looked at)",
+            hint="known are .jsonl, .json, .csv, .tsv, .parquet and text; for other names set fileFormat",
+        )
+    if len(readable) > MOST_FILES:
+        raise invalid_data(
+            f"dataset {dataset.name}: {uri} has {len(readable)} files, more than {MOST_FILES}",
+            hint="put the records into fewer, larger files",
+        )
+    if len(readable) < len(files):
+        say(f"dataset {dataset.name}: {len(files) - len(readable)} files of unknown kind are passed over")
+    return readable
+
+
+def _download_http(dataset: Dataset, uri: str, secret: dict[str, str], staging: Path) -> SourceFile:
+    import urllib3
+
+    parts = urlsplit(uri)
+    headers = {"User-Agent": "trainyard", "Accept-Encoding": "identity"}
+    if "token" in secret:
+        headers["Authorization"] = f"Bearer {secret['token']}"
+    elif "username" in secret:
+        headers |= urllib3.make_headers(basic_auth=f"{secret['username']}:{secret.get('password', '')}")
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
+    pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=secret.get("ca.crt path"))
+    file = SourceFile(staging / "download", unquote(PurePosixPath(parts.path).name) or parts.netloc)
+    if format_of(file, dataset.file_format) is None:
+        raise invalid_data(
+            f"dataset {dataset.name}: the name of {uri} does not tell how to read it",
+            hint="set fileFormat to JSONL, JSON, CSV, Parquet or Text",
+        )
+
+    def attempt() -> None:
+        try:
+            # urllib3 follows redirects and drops the Authorization header on the way to another host.
+            response = pool.request("GET", uri, headers=headers, preload_content=False, redirect=True, retries=_redirects())
+            with response, open(file.path, "wb") as target:
+                _check_status(dataset, uri, response.status, bool(secret))
+                for block in response.stream(1 << 20):
+                    target.write(block)
+        except urllib3.exceptions.HTTPError as error:
+            _check_host(dataset, uri, parts.hostname or "", error)
+            if isinstance(error, urllib3.exceptions.SSLError) or "CERTIFICATE" in str(error).upper():
+                raise invalid_data(
+                    f"dataset {dataset.name}: {uri}: the server's certificate is not trusted",
+                    hint="put the issuing CA into the secret as ca.crt",
+                ) from error
+            raise Unavailable(_reason(error)) from error
+
+    _with_retries(attempt, dataset, uri)
+    return file
+
+
+def _redirects() -> object:
+    from urllib3.util import Retry
+
+    return Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5)
+
+
+def _download_s3(
+    dataset: Dataset, bucket: str, key: str, secret: dict[str, str], staging: Path
+) -> list[SourceFile]:
+    import os
+
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    own_key = "AWS_ACCESS_KEY_ID" in secret
+    ambient = any(
+        name in os.environ
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    )
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"total_max_attempts": 1},
+        signature_version=None if own_key or ambient else UNSIGNED,
+        s3={"addressing_style": "path"} if secret.get("AWS_ENDPOINT_URL") else {},
+    )
+    client = boto3.client(
+        "s3",
+        aws_access_key_id=secret.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=secret.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=secret.get("AWS_SESSION_TOKEN"),
+        endpoint_url=secret.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
+        region_name=secret.get("AWS_REGION") or os.environ.get("AWS_REGION") or "us-east-1",
+        verify=secret.get("ca.crt path"),
+        config=config,
+    )
+    uri = f"s3://{bucket}/{key}"
+
+    def guarded(call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except ClientError as error:
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            code = error.response.get("Error", {}).get("Code", "")
+            if code in ("NoSuchBucket", "NoSuchKey", "404"):
+                raise invalid_data(
+                    f"dataset {dataset.name}: {uri} does not exist ({code})", hint="check bucket, key and AWS_ENDPOINT_URL"
+                ) from error
+            if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+                status = 403
+            _check_status(dataset, uri, status, own_key)
+            raise Unavailable(f"{code or status}") from error
+        except BotoCoreError as error:
+            _check_host(dataset, uri, urlsplit(client.meta.endpoint_url).hostname or "", error)
+            raise Unavailable(_reason(error)) from error
+
+    def keys() -> list[str]:
+        if not key.endswith("/"):
+            return [key]
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        return sorted(o["Key"] for page in pages for o in page.get("Contents", []) if not o["Key"].endswith("/"))
+
+    wanted = _with_retries(lambda: guarded(keys), dataset, uri)
+    files = []
+    for number, name in enumerate(wanted):
+        file = SourceFile(staging / f"object-{number}", f"s3://{bucket}/{name}")
+        if format_of(file, dataset.file_format) is None:
+            if len(wanted) == 1:
+                raise invalid_data(
+                    f"dataset {dataset.name}: the name of {uri} does not tell how to read it",
+                    hint="set fileFormat to JSONL, JSON, CSV, Parquet or Text",
+                )
+            continue
+
+        def download(name: str = name, file: SourceFile = file) -> None:
+            body = client.get_object(Bucket=bucket, Key=name)["Body"]
+            with open(file.path, "wb") as target:
+                for block in body.iter_chunks(1 << 20):
+                    target.write(block)
+
+        _with_retries(lambda: guarded(download), dataset, uri)
+        files.append(file)
+    if not files:
+        raise invalid_data(
+            f"dataset {dataset.name}: {uri} has no object that can be read", hint="check the prefix, or set fileFormat"
+        )
+    return files
+
+
+def _with_retries(attempt: Callable[[], T], dataset: Dataset, uri: str) -> T:
+    for number in range(1, TRIES + 1):
+        try:
+            return attempt()
+        except Unavailable as error:
+            if number == TRIES:
+                raise source_unavailable(
+                    f"dataset {dataset.name}: {uri} did not answer in {TRIES} tries: {error}",
+                    hint="check that the server is up and reachable from the cluster",
+                ) from error
+            say(f"dataset {dataset.name}: {uri}: {error}; trying again")
+            time.sleep(PAUSES[number - 1])
+    raise AssertionError("unreachable")
+
+
+def _check_status(dataset: Dataset, uri: str, status: int, has_secret: bool) -> None:
+    if status < 300:
+        return
+    if status in (401, 403):
+        advice = "check the values in secretRef" if has_secret else "give secretRef with the credentials"
+        raise invalid_data(f"dataset {dataset.name}: {uri}: access is refused (HTTP {status})", hint=advice)
+    if status in (429, 408) or status >= 500 or status == 0:
+        raise Unavailable(f"HTTP {status}")
+    raise invalid_data(f"dataset {dataset.name}: {uri}: HTTP {status}", hint="check the address")
+
+
+def _check_host(dataset: Dataset, uri: str, host: str, error: BaseException) -> None:
+    """An unknown name stays unknown; a name server that does not answer at the moment may do so later."""
+    if _is_unknown(host):
+        raise invalid_data(
+            f"dataset {dataset.name}: {uri}: the host {host} is unknown", hint="check the address for typing errors"
+        ) from error
+
+
+def _is_unknown(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        return error.errno != socket.EAI_AGAIN
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost explanation, without addresses of Python objects."""
+    inner = error
+    while isinstance(next_one := getattr(inner, "reason", None) or inner.__cause__, BaseException):
+        inner = next_one
+    text = str(inner)
+    return text.split(">: ")[-1].splitlines()[0] if text else type(inner).__name__
+
+
+def _read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:
+    """Key by key; `ca.crt path` is added where a CA is given, because clients want a file."""
+    if dataset.secret_ref is None:
+        return {}
+    folder = secrets / dataset.secret_ref.name
+    if not folder.is_dir():
+        raise invalid_data(
+            f"dataset {dataset.name}: secret {dataset.secret_ref.name} is not mounted at {folder}",
+            hint="locally, make that folder with one file per key; in a cluster create the Secret",
+        )
+    values = {}
+    for file in folder.iterdir():
+        if file.is_file() and not file.name.startswith("."):
+            with contextlib.suppress(UnicodeDecodeError):
+                values[file.name] = file.read_text().strip()
+    if "ca.crt" in values:
+        values["ca.crt path"] = str(folder / "ca.crt")
+    return values
+

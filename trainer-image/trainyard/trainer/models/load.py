@@ -1,0 +1,188 @@
+"""The model to train or to measure, in the right type, on the right device.
+
+Which type the weights have decides over memory and over whether small updates survive:
+
+* an adapter's frozen base is loaded in the type that is computed in, the adapter itself stays in FP32;
+* a model that is trained as a whole keeps FP32 weights and computes under autocast, because an update of 1e-5 to a weight
+  of 1 is lost in BF16; only where 16 bytes per parameter do not fit onto the device, it is BF16 throughout;
+* on the CPU without fast BF16 everything is FP32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.device import Device
+from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.log import say, warn
+from trainyard.trainer.models.lora import add_adapter, load_adapter
+from trainyard.trainer.models.scratch import build_config
+from trainyard.trainer.models.source import local_folder, revision_of
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+FULL_TRAINING_BYTES = 16
+"""Bytes per parameter: FP32 weight and gradient and Adam's two moments."""
+DEVICE_SHARE = 0.8
+"""Of the device's memory, that weights and optimizer may take; the rest is for activations."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and what should be known about it."""
+
+    model: PreTrainedModel | PeftModel
+    parameters: int
+    trainable: int
+    revision: str | None
+    source_dtype: torch.dtype | None
+    """Type of the weights where they came from; what is trained is exported in it. None for random weights."""
+
+
+def load_for_training(
+    context: RunContext, device: Device, tokenizer: PreTrainedTokenizerFast, *, vocab_size: int, resume: Path | None
+) -> Loaded:
+    """The model at the start of training, or as it was in the checkpoint `resume`.
+
+    Raises:
+        UserError: the source is missing or does not fit the spec.
+    """
+    import torch
+    from transformers import set_seed
+
+    set_seed(context.training.seed)
+    spec = context.model
+    max_length = context.training.max_length
+    if spec.scratch is not None:
+        if resume is not None:
+            model = _from_folder(resume, torch.float32, uri=f"checkpoint {resume.name}")
+        else:
+            config = build_config(spec.scratch, vocab_size=vocab_size, max_length=max_length, tokenizer=tokenizer)
+            model = _from_config(config)
+        return _loaded(model, revision=None, source_dtype=None)
+
+    assert spec.storage_uri is not None
+    folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+    source_dtype = dtype_of(folder)
+    if spec.adapter is not None:
+        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
+        _check_fit(base, vocab_size, max_length)
+        adapted = load_adapter(base, resume, trainable=True) if resume else add_adapter(base, spec.adapter.lora)
+        return _loaded(adapted, revision=revision_of(folder), source_dtype=source_dtype)
+    dtype = _master_dtype(folder, device)
+    model = _from_folder(resume or folder, dtype, uri=spec.storage_uri)
+    _check_fit(model, vocab_size, max_length)
+    return _loaded(model, revision=revision_of(folder), source_dtype=source_dtype)
+
+
+def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel | PeftModel:
+    """The run's result: the final model, or its base with the adapter where it was not merged."""
+    if context.model_dir.is_dir():
+        model: Any = _from_folder(context.model_dir, device.compute_dtype, uri="the trained model")
+    else:
+        spec = context.model
+        assert spec.storage_uri is not None
+        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
+        model = load_adapter(base, context.adapter_dir, trainable=False)
+    return model.to(device.kind).eval()  # type: ignore[no-any-return]
+
+
+def dtype_of(folder: Path) -> torch.dtype | None:
+    """The type of the stored weights, from the header of the first safetensors file."""
+    import torch
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is not a dict
+                kind = tensors.get_slice(name).get_dtype()
+                return {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}.get(kind)
+    return None
+
+
+def bytes_of_weights(folder: Path) -> int:
+    """Size of the stored weights."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _from_config(config: Any) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise invalid_config(
+            f"spec.model.scratch.config does not make a model: {str(error).splitlines()[0]}",
+            hint="check the sizes against each other (heads have to divide hidden_size)",
+        ) from error
+    return model
+
+
+def _from_folder(folder: Path, dtype: torch.dtype, *, uri: str) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    if not any(folder.glob("*.safetensors")):
+        raise invalid_config(
+            f"{uri} has no weights as safetensors",
+            hint="convert it with model.save_pretrained(folder); files that have to be unpickled are not loaded",
+        )
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+        )
+    except (ValueError, KeyError, ImportError) as error:
+        raise invalid_config(
+            f"{uri} cannot be loaded as a causal language model: {str(error).splitlines()[0]}",
+            hint="check config.json; models that bring their own code are not run",
+        ) from error
+    return model
+
+
+def _master_dtype(folder: Path, device: Device) -> torch.dtype:
+    """FP32 weights where they fit, see above."""
+    import torch
+
+    if device.kind == "cpu" or device.precision != "BF16":
+        return torch.float32
+    stored = dtype_of(folder)
+    width = 4 if stored == torch.float32 else 2
+    needed = bytes_of_weights(folder) / width * FULL_TRAINING_BYTES
+    if device.memory is not None and needed > DEVICE_SHARE * device.memory:
+        warn(
+            f"FP32 weights with their optimizer take {needed / 1e9:.0f} GB, more than {device.name} has: training in BF16 "
+            "throughout, where very small updates are lost; an adapter (spec.model.adapter) would avoid that"
+        )
+        return torch.bfloat16
+    return torch.float32
+
+
+def _check_fit(model: PreTrainedModel, vocab_size: int, max_length: int) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if vocab_size > rows:
+        raise invalid_config(
+            f"the tokenizer has {vocab_size} entries, the model only {rows} embeddings",
+            hint="tokenizer and weights are not of the same model",
+        )
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and positions < max_length:
+        raise invalid_config(
+            f"spec.training.maxLength {max_length} is more than the {positions} positions of the model",
+            hint=f"lower maxLength to {positions} or less",
+        )
+
+
+def _loaded(model: Any, *, revision: str | None, source_dtype: torch.dtype | None) -> Loaded:
+    parameters = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model.config.use_cache = False
+    share = "" if trainable == parameters else f", {trainable:,} of them trained ({trainable / parameters:.2%})"
+    say(f"model: {model.config.model_type}, {parameters:,} parameters{share}, weights in {str(model.dtype)[6:]}")
+    return Loaded(model, parameters, trainable, revision, source_dtype)

@@ -1,0 +1,75 @@
+"""Low-rank adapters over a frozen model."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainyard.api.model import Lora
+from trainyard.trainer.errors import invalid_config
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+FIELD = "spec.model.adapter.lora"
+
+
+def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
+    """Freeze `model` and put a fresh adapter on it. The update is zero at first, so the model still answers as before.
+
+    Raises:
+        UserError: a target module does not exist.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    every = lora.target_modules == ["all-linear"]
+    if "all-linear" in lora.target_modules and not every:
+        raise invalid_config(f"{FIELD}.targetModules: all-linear stands alone", hint="remove the other names, or it")
+    if not every:
+        check_targets(model, lora.target_modules)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear" if every else lora.target_modules,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
+    """Put a saved adapter on its base model."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
+
+
+def check_targets(model: PreTrainedModel, targets: list[str]) -> None:
+    """Every name must be the last part of some linear layer's path, or a path's end."""
+    import torch
+
+    paths = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) or _is_conv1d(module)]
+    kinds = Counter(path.rsplit(".", 1)[-1] for path in paths)
+    output_head = {"lm_head", "embed_out"} & set(kinds)
+    for target in targets:
+        if target in output_head:
+            raise invalid_config(
+                f"{FIELD}.targetModules: {target} is the output head, which cannot carry an adapter here",
+                hint="remove it from the list",
+            )
+        if target not in kinds and not any(path == target or path.endswith(f".{target}") for path in paths):
+            close = difflib.get_close_matches(target, kinds, n=1, cutoff=0.5)
+            raise invalid_config(
+                f"{FIELD}.targetModules: the model has no linear layer {target!r}",
+                hint=(f"did you mean {close[0]}? " if close else "")
+                + f"it has {', '.join(k for k in kinds if k not in output_head)}; all-linear takes them all",
+            )
+
+
+def _is_conv1d(module: Any) -> bool:
+    """GPT-2's linear layers."""
+    return type(module).__name__ == "Conv1D"

@@ -1,0 +1,129 @@
+"""Where a model or tokenizer lies, as a local folder: downloaded from a hub, on a mounted volume, or in the image.
+
+A hub is asked for exactly the files that are used (weights as safetensors, configuration, tokenizer); nothing that would
+have to be unpickled or executed. What it answers is kept in the Hugging Face cache, which is a shared volume if the run has
+one, so that a second run and a restart download nothing, and an unreachable hub does not matter then.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from trainyard.api.base import SecretRef
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.errors import UserError, invalid_config, invalid_data, source_unavailable
+from trainyard.trainer.log import say
+
+TOKENIZER_FILES = ["tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+                   "chat_template*", "config.json"]
+MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json", "*config.json"]
+TRIES = 3
+PAUSES = (1.0, 3.0)
+
+
+def local_folder(uri: str, *, context: RunContext, secret_ref: SecretRef | None, weights: bool) -> Path:
+    """The folder behind `hf://`, `pvc://` or `file://`; with `weights=False` only what a tokenizer needs.
+
+    Raises:
+        UserError: it does not exist, access is refused, or the hub does not answer.
+    """
+    scheme, _, rest = uri.partition("://")
+    match scheme:
+        case "hf":
+            repository, _, revision = rest.partition("@")
+            return _from_hub(repository, revision or None, uri, _token(context, secret_ref), weights=weights)
+        case "pvc":
+            claim, _, path = rest.partition("/")
+            folder = context.volumes_dir / claim / path
+        case _:
+            folder = Path(rest)
+    if ".." in folder.parts:
+        raise invalid_config(f"{uri} contains ..", hint="give the path without it")
+    if not folder.is_dir():
+        parent = next((p for p in folder.parents if p.is_dir()), None)
+        near = ", ".join(sorted(f.name for f in parent.iterdir())[:8]) if parent else ""
+        raise invalid_config(f"{uri} is not a folder", hint=f"{parent} has: {near}" if near else "check the path")
+    return folder
+
+
+def revision_of(folder: Path) -> str | None:
+    """The commit a hub model was downloaded at; None for other folders."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def _from_hub(repository: str, revision: str | None, uri: str, token: str | None, *, weights: bool) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    wanted = MODEL_FILES if weights else TOKENIZER_FILES
+    started = time.monotonic()
+    for number in range(1, TRIES + 1):
+        try:
+            folder = huggingface_hub.snapshot_download(
+                repository, revision=revision, token=token or False, allow_patterns=wanted
+            )
+            say(f"{uri}: {'model' if weights else 'tokenizer'} in {time.monotonic() - started:.1f} s")
+            return Path(folder)
+        except errors.GatedRepoError as error:
+            raise invalid_data(
+                f"{uri} is gated and access is refused",
+                hint="accept its licence on the hub, and put a token of that account into spec.model.secretRef (key token)",
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise invalid_data(f"{uri}: there is no such revision", hint="check the part after @") from error
+        except errors.RepositoryNotFoundError as error:
+            advice = "check the name" if token else "check the name; a private model needs spec.model.secretRef"
+            raise invalid_data(f"{uri}: there is no such model, or it is private", hint=advice) from error
+        except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", 0)
+            if status in (401, 403):
+                raise invalid_data(
+                    f"{uri}: access is refused (HTTP {status})", hint="check the token in spec.model.secretRef"
+                ) from error
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                raise
+            cached = _from_cache(repository, revision, wanted)
+            if cached is not None:
+                say(f"{uri}: the hub does not answer, the copy in the cache is used")
+                return cached
+            if number == TRIES:
+                raise _unavailable(uri, error) from error
+            say(f"{uri}: the hub does not answer, trying again")
+            time.sleep(PAUSES[number - 1])
+    raise AssertionError("unreachable")
+
+
+def _from_cache(repository: str, revision: str | None, wanted: list[str]) -> Path | None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                repository, revision=revision, allow_patterns=wanted, local_files_only=True
+            )
+        )
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError):
+        return None
+
+
+def _unavailable(uri: str, error: BaseException) -> UserError:
+    return source_unavailable(
+        f"{uri}: the hub did not answer in {TRIES} tries: {str(error).splitlines()[0][:200]}",
+        hint="check the network, set HF_ENDPOINT to a mirror in podTemplate.env, or copy the model to a volume and use "
+        "pvc://claim/path",
+    )
+
+
+def _token(context: RunContext, secret_ref: SecretRef | None) -> str | None:
+    if secret_ref is None:
+        return None
+    folder = context.secrets_dir / secret_ref.name
+    for key in ("token", "HF_TOKEN"):
+        if (folder / key).is_file():
+            return (folder / key).read_text().strip()
+    raise invalid_config(
+        f"spec.model.secretRef: secret {secret_ref.name} has neither the key token nor HF_TOKEN at {folder}",
+        hint="add the hub's access token under the key token",
+    )
