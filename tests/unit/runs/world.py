@@ -155,6 +155,8 @@ class World:
                     raise FileExistsError(name)
                 store[name] = self._stamped(body)
                 if resource.plural == "jobs":
+                    entered = {f"tiny-{s.name}-{a.number}" for s in self.status().steps or () for a in s.attempts or ()}
+                    assert name not in entered, f"{name} stands in the status already and is made again"
                     self.created.append(name)
             case Apply(resource, body):
                 self._store(resource.plural)[body["metadata"]["name"]] = self._stamped(body)

@@ -7,7 +7,7 @@ again. Applying a plan and planning again gives an empty plan, whatever moment t
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Literal
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
@@ -27,8 +27,8 @@ from trainyard.controller.runs.waiting import needs_events, why_waiting
 
 STALLED_RECHECK_SECONDS = 20.0
 """Things outside the run (a claim, a Secret) may appear without an event that reaches us."""
-WAITING_RECHECK_SECONDS = 5.0
-"""While a pod waits: Events are not watched."""
+WAITING_RECHECK_SECONDS = (5.0, 60.0)
+"""While a pod waits, because Events are not watched: soon at first, then rarer and rarer."""
 
 
 class Question(Enum):
@@ -76,7 +76,7 @@ class Delete:
     resource: Resource
     name: str
     uid: str | None
-    propagation: str
+    propagation: Literal["Background", "Foreground"]
 
 
 Action = Create | Apply | Patch | Delete
@@ -228,11 +228,13 @@ def _while_running(
     wait = why_waiting(job, pod, now=seen.now, warning=seen.warning, impossible=seen.impossible)
     if wait is not None:
         standing = Standing(State.PENDING, wait.reason, wait.message, stalled=wait.hopeless)
-        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, WAITING_RECHECK_SECONDS))
+        # A queue may hold a Job for days; the event of its release is all there is to wait for.
+        look_again = None if job.suspended else _recheck(seen, job)
+        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, look_again))
     if pod is None or not (pod.running or pod.exit_code is not None):
         where = f" on {pod.node}" if pod and pod.node else ""
         standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}")
-        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, WAITING_RECHECK_SECONDS))
+        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, _recheck(seen, job)))
     state, reason, verb = _RUNNING_STATE[current.name]
     return _finish(
         seen, status, Standing(state, reason, f"{verb} on {pod.node}"), actions=retention, requeue_after=left
@@ -350,9 +352,8 @@ def _start_attempt(
     )
     again = f", attempt {number}" if number > 1 else ""
     standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{again}")
-    return _finish(
-        seen, status, standing, actions=tuple(actions), requeue_after=_soonest(left, WAITING_RECHECK_SECONDS)
-    )
+    look_again = None if job["spec"].get("suspend") else WAITING_RECHECK_SECONDS[0]
+    return _finish(seen, status, standing, actions=tuple(actions), requeue_after=_soonest(left, look_again))
 
 
 def _amend(status: TrainingRunStatus, step: StepStatus, **changes: Any) -> TrainingRunStatus:
@@ -398,6 +399,11 @@ def _exceed_deadline(
         hint="raise it in a new run and set checkpoints.resumeFrom to this one",
         actions=actions,
     )
+
+
+def _recheck(seen: Observed, job: JobView) -> float:
+    shortest, longest = WAITING_RECHECK_SECONDS
+    return min(longest, max(shortest, (seen.now - job.created).total_seconds() / 4))
 
 
 def _soonest(*seconds: float | None) -> float | None:

@@ -5,6 +5,7 @@ try meets what the first one made; the status comes last and only when it change
 are written at most once per interval; a change of state is written at once.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -140,17 +141,27 @@ class Reconciler:
             answered |= decided.questions
 
     async def _carry_out(self, seen: Observed, actions: tuple[Action, ...]) -> None:
-        namespace = seen.run.namespace
+        """What a Job needs goes first and side by side, then the Job."""
+        first = [a for a in actions if not (isinstance(a, Create) and a.resource is JOBS)]
+        done = await asyncio.gather(*(self._do(seen, a) for a in first), return_exceptions=True)
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
         for action in actions:
-            match action:
-                case Create(resource, body):
-                    await self._create(resource, namespace, body, seen)
-                case Apply(resource, body):
-                    await self._cluster.apply(resource, namespace, body["metadata"]["name"], body)
-                case Patch(resource, name, body):
-                    await self._cluster.patch(resource, namespace, name, body)
-                case Delete(resource, name, uid, propagation):
-                    await self._cluster.delete(resource, namespace, name, uid=uid, propagation=propagation)  # type: ignore[arg-type]
+            if action not in first:
+                await self._do(seen, action)
+
+    async def _do(self, seen: Observed, action: Action) -> None:
+        namespace = seen.run.namespace
+        match action:
+            case Create(resource, body):
+                await self._create(resource, namespace, body, seen)
+            case Apply(resource, body):
+                await self._cluster.apply(resource, namespace, body["metadata"]["name"], body)
+            case Patch(resource, name, body):
+                await self._cluster.patch(resource, namespace, name, body)
+            case Delete(resource, name, uid, propagation):
+                await self._cluster.delete(resource, namespace, name, uid=uid, propagation=propagation)
 
     async def _create(self, resource: Any, namespace: str, body: dict[str, Any], seen: Observed) -> None:
         try:

@@ -1,0 +1,180 @@
+"""A burst of TrainingRuns: how long until each one's first Job exists, what it costs, and whether it is quiet afterwards.
+
+    python benchmarks/burst.py --runs 1000 --metrics http://127.0.0.1:18090/metrics
+
+The runs carry a queue label that nobody admits, so their Jobs stay suspended and no pod is made: what is measured is the
+operator and the API server. The time of a Job is the difference of the creation times that the API server itself saw in
+a watch of this process. A second part creates the same number of bare Jobs without any operator, as many at a time: the
+speed of the API server on this machine at this moment, to which the first figure is a ratio.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import statistics
+import time
+import urllib.request
+from typing import Any
+
+from trainyard.controller.cluster import Cluster
+from trainyard.controller.resources import JOBS, NAMESPACES, TRAININGRUNS
+
+CONCURRENCY = 32
+QUEUE = {"kueue.x-k8s.io/queue-name": "nobody-admits"}
+
+
+def manifest(name: str, namespace: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "trainyard.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": name, "namespace": namespace, "labels": QUEUE},
+        "spec": {
+            "model": {
+                "scratch": {"architecture": "llama", "config": {"hidden_size": 64}, "tokenizer": {"trainVocabSize": 500}}
+            },
+            "datasets": [{"name": "text", "inline": {"text": "hello"}}],
+            "training": {"method": "Pretrain", "maxSteps": 10},
+        },
+    }
+
+
+def bare_job(name: str, namespace: str) -> dict[str, Any]:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "none"}]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"suspend": True, "template": {"spec": pod}},
+    }
+
+
+async def create_all(cluster: Cluster, resource: Any, bodies: list[dict[str, Any]]) -> dict[str, float]:
+    """Monotonic time at which each create was answered, by name."""
+    answered: dict[str, float] = {}
+    queue = iter(bodies)
+
+    async def work() -> None:
+        for body in queue:
+            await cluster.create(resource, body["metadata"]["namespace"], body)
+            answered[body["metadata"]["name"]] = time.monotonic()
+
+    await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+    return answered
+
+
+async def kubectl_watch(namespace: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        "kubectl", "get", "jobs", "-n", namespace, "--watch", "--output-watch-events", "-o",
+        "jsonpath={.type} {.object.metadata.labels.trainyard\\.dev/run}{\"\\n\"}",
+        stdout=asyncio.subprocess.PIPE, limit=2**24,
+    )  # fmt: skip
+
+
+async def note_jobs(process: asyncio.subprocess.Process, seen: dict[str, float], wanted: int) -> None:
+    assert process.stdout is not None
+    while len(seen) < wanted:
+        line = (await process.stdout.readline()).decode().split()
+        if len(line) == 2 and line[0] == "ADDED":
+            seen.setdefault(line[1], time.monotonic())
+
+
+def scrape(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return {m[1]: float(m[2]) for line in lines if (m := re.match(r"^(trainyard_\S+|process_\S+) (\S+)$", line))}
+
+
+def writes(metrics: dict[str, float]) -> dict[str, float]:
+    """API writes by verb and resource, without the Lease."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if name.startswith("trainyard_api_requests_total{"):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+            if labels["verb"] not in ("get", "list", "discover") and labels["resource"] != "leases":
+                key = f"{labels['verb']} {labels['resource']}"
+                found[key] = found.get(key, 0) + value
+    return found
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--namespace", default="burst")
+    parser.add_argument("--metrics", required=True, help="URL of the operator's metrics")
+    parser.add_argument("--idle", type=float, default=60, help="seconds of silence that are counted afterwards")
+    args = parser.parse_args()
+    cluster = await Cluster.connect()
+    if await cluster.get(NAMESPACES, None, args.namespace) is None:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": args.namespace}}
+        await cluster.create(NAMESPACES, None, body)
+
+    seen: dict[str, float] = {}
+    process = await kubectl_watch(args.namespace)
+    try:
+        # One alone first: what a single user feels.
+        alone = asyncio.create_task(note_jobs(process, seen, 1))
+        await asyncio.sleep(1)
+        started = await create_all(cluster, TRAININGRUNS, [manifest("alone", args.namespace)])
+        await asyncio.wait_for(alone, 60)
+        one = seen["alone"] - started["alone"]
+
+        before = scrape(args.metrics)
+        bodies = [manifest(f"burst-{i:04}", args.namespace) for i in range(args.runs)]
+        noting = asyncio.create_task(note_jobs(process, seen, args.runs + 1))
+        begin = time.monotonic()
+        created = await create_all(cluster, TRAININGRUNS, bodies)
+        creating = time.monotonic() - begin
+        await asyncio.wait_for(noting, 600)
+        whole = max(seen.values()) - begin
+    finally:
+        process.terminate()
+        await process.wait()
+    delays = [max(0.0, seen[name] - at) for name, at in created.items()]
+    at_once = scrape(args.metrics)
+    per_run = {k: round((v - writes(before).get(k, 0)) / args.runs, 2) for k, v in writes(at_once).items()}
+
+    settled = time.monotonic()
+    quiet = scrape(args.metrics)
+    while time.monotonic() - settled < 300:
+        await asyncio.sleep(5)
+        now = scrape(args.metrics)
+        if writes(now) == writes(quiet):
+            break
+        quiet = now
+    await asyncio.sleep(args.idle)
+    after = scrape(args.metrics)
+
+    begin = time.monotonic()
+    await create_all(cluster, JOBS, [bare_job(f"bare-{i:04}", args.namespace) for i in range(args.runs)])
+    bare = args.runs / (time.monotonic() - begin)
+    print(
+        json.dumps(
+            {
+                "runs": args.runs,
+                "one_alone_seconds": round(one, 3),
+                "runs_per_second": round(args.runs / whole, 1),
+                "created_per_second": round(args.runs / creating, 1),
+                "create_to_job_p50_seconds": round(statistics.median(delays), 3),
+                "create_to_job_p99_seconds": round(percentile(delays, 0.99), 3),
+                "writes_per_run_until_all_jobs_exist": per_run,
+                "writes_per_minute_idle": sum(writes(after).values()) - sum(writes(now).values()),
+                "operator_resident_megabytes": round(after["process_resident_memory_bytes"] / 1e6),
+                "operator_cpu_milliseconds_per_run": round(
+                    1000 * (at_once["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) / args.runs, 1
+                ),
+                "bare_jobs_per_second": round(bare, 1),
+            },
+            indent=1,
+        )
+    )
+    await cluster.delete(NAMESPACES, None, args.namespace)
+    await cluster.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
