@@ -17,7 +17,11 @@ CRD_FOLDERS = ("crds", "charts/trainyard/files/crds")
 def outputs() -> dict[str, str]:
     """Path in the repository to content."""
     files = {f"{folder}/{name}": text for folder in CRD_FOLDERS for name, text in crd.files().items()}
-    return {**files, "docs/api.md": reference.api_page(), "docs/values.md": reference.values_page(ROOT / "charts/trainyard")}
+    return {
+        **files,
+        "docs/api.md": reference.api_page(),
+        "docs/values.md": reference.values_page(ROOT / "charts/trainyard"),
+    }
 
 
 def main(arguments: list[str]) -> int:

@@ -37,7 +37,9 @@ def digest(image: str) -> str:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return str(answer.headers["Docker-Content-Digest"])
     except OSError as error:
-        raise target.Refused(f"the registry at {REGISTRY} has no image trainyard/{image}:dev: run `make images`") from error
+        raise target.Refused(
+            f"the registry at {REGISTRY} has no image trainyard/{image}:dev: run `make images`"
+        ) from error
 
 
 def image_values() -> dict[str, str]:
@@ -64,7 +66,9 @@ def install() -> None:
     chart = str(target.ROOT / "charts/trainyard")
     where = ("--namespace", target.NAMESPACE)
     try:
-        target.call("helm", "upgrade", "--install", target.RELEASE, chart, *where, *settings, "--wait", "--timeout", "3m")
+        target.call(
+            "helm", "upgrade", "--install", target.RELEASE, chart, *where, *settings, "--wait", "--timeout", "3m"
+        )
     except target.Refused as error:
         raise target.Refused(f"{error}\n\n{_why_not_ready()}") from None
 

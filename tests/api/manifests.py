@@ -146,7 +146,7 @@ def at(value: Any, place: Place) -> Any:
 def put(spec: dict[str, Any], place: Place, value: Any) -> dict[str, Any]:
     """A copy of the spec with another value at one place; parents that are missing are made."""
     changed = copy.deepcopy(spec)
-    inner = changed
+    inner: Any = changed
     for part in place[:-1]:
         inner = inner.setdefault(part, {}) if isinstance(inner, dict) else inner[part]
     inner[place[-1]] = value

@@ -67,7 +67,9 @@ def rule_for(place: Place) -> str:
 @pytest.fixture(scope="module")
 def made(runs: Runs) -> Runs:
     for name, start, suspended in (("new", False, False), ("started", True, False), ("suspended", True, True)):
-        assert (created := runs.create(run(put(FINE_TUNING, ("suspend",), suspended), name=name))).accepted, created.message
+        assert (created := runs.create(run(put(FINE_TUNING, ("suspend",), suspended), name=name))).accepted, (
+            created.message
+        )
         if start:
             assert runs.patch(name, STARTED, status=True).accepted
     return runs
@@ -89,7 +91,9 @@ def label(case: Any) -> str:
     return shown(case[0]) if isinstance(case, tuple) and len(case) == 2 else json.dumps(case)
 
 
-@pytest.mark.parametrize("case", [c for c in FIXED if c[0] != ("training", "method")] + list(WHILE_SUSPENDED + ALWAYS), ids=label)
+@pytest.mark.parametrize(
+    "case", [c for c in FIXED if c[0] != ("training", "method")] + list(WHILE_SUSPENDED + ALWAYS), ids=label
+)
 def test_before_the_start_everything_may_change(case: tuple[Place, Any], made: Runs) -> None:
     answer = change(made, "new", *case)
     assert answer.accepted, answer.message

@@ -23,7 +23,11 @@ EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if "kind: TrainingRu
 def kubectl(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     program = KUBECONFIG.parent / "bin/kubectl"
     return subprocess.run(
-        [str(program), "--kubeconfig", str(KUBECONFIG), *arguments], input=stdin, capture_output=True, text=True, timeout=60
+        [str(program), "--kubeconfig", str(KUBECONFIG), *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -89,12 +93,16 @@ SCALARS = (
 def test_yaml_scalars_mean_to_us_what_they_mean_to_kubectl(runs: Runs) -> None:
     text = "".join(f"  k{i}: {scalar}\n" for i, scalar in enumerate(SCALARS))
     manifest = f"apiVersion: v1\nkind: List\nitems: []\nvalues:\n{text}"
-    result = kubectl("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", stdin=_probe(runs, text))
+    result = kubectl(
+        "create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", stdin=_probe(runs, text)
+    )
     assert result.returncode == 0, result.stderr
     theirs = yaml.safe_load(result.stdout)["spec"]["model"]["scratch"]["config"]
     ours = read_documents(manifest)[0].value["values"]
     for i, scalar in enumerate(SCALARS):
-        assert ours[f"k{i}"] == theirs.get(f"k{i}"), f"{scalar!r}: {ours[f'k{i}']!r} is not kubectl's {theirs.get(f'k{i}')!r}"
+        assert ours[f"k{i}"] == theirs.get(f"k{i}"), (
+            f"{scalar!r}: {ours[f'k{i}']!r} is not kubectl's {theirs.get(f'k{i}')!r}"
+        )
 
 
 def _probe(runs: Runs, values: str) -> str:
@@ -114,7 +122,9 @@ def test_printed_columns_are_those_that_kubectl_shows(runs: Runs) -> None:
     assert table[1].split()[:4] == ["columns", "Training", "Pretrain", "42%"]
 
 
-@pytest.mark.parametrize(("field", "part"), [("spec.training.maxSteps", "Optimizer steps"), ("status.state", "One word")])
+@pytest.mark.parametrize(
+    ("field", "part"), [("spec.training.maxSteps", "Optimizer steps"), ("status.state", "One word")]
+)
 def test_kubectl_explain_tells_what_a_field_means(field: str, part: str, runs: Runs) -> None:
     result = kubectl("explain", f"trainingruns.{field}", f"--api-version={runs.group}/v1alpha1")
     assert part in result.stdout, result.stderr

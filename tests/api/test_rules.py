@@ -44,8 +44,16 @@ CASES = (
     Case("the built-in trainer needs spec.model", without(SCRATCH, ("training",)), SCRATCH),
     Case("the built-in trainer needs spec.model", {**SCRATCH, "model": None}, {**SCRIPT, **SCRATCH}),
     Case("spec.args are the arguments of spec.command", {**SCRATCH, "args": ["x"]}, SCRIPT),
-    Case("modes DryRun and Debug belong to the built-in trainer", {**SCRIPT, "mode": "Debug"}, {**SCRIPT, "mode": "Train"}),
-    Case("modes DryRun and Debug belong to the built-in trainer", {**SCRIPT, "mode": "DryRun"}, {**SCRATCH, "mode": "DryRun"}),
+    Case(
+        "modes DryRun and Debug belong to the built-in trainer",
+        {**SCRIPT, "mode": "Debug"},
+        {**SCRIPT, "mode": "Train"},
+    ),
+    Case(
+        "modes DryRun and Debug belong to the built-in trainer",
+        {**SCRIPT, "mode": "DryRun"},
+        {**SCRATCH, "mode": "DryRun"},
+    ),
     Case("spec.command runs in an image of your own", without(SCRIPT, ("image",)), SCRIPT),
     Case("spec.command runs in an image of your own", {**SCRIPT, "image": ""}, SCRIPT),
     Case(

@@ -72,7 +72,10 @@ def test_one_operator_at_a_time(render: Render) -> None:
 
 
 def test_resources_are_those_of_a_small_process(render: Render) -> None:
-    assert container(render())["resources"] == {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
+    assert container(render())["resources"] == {
+        "requests": {"cpu": "50m", "memory": "96Mi"},
+        "limits": {"memory": "256Mi"},
+    }
 
 
 def test_the_operator_understands_its_environment(render: Render) -> None:

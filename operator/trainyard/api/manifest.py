@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -47,20 +47,19 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float | int:
         """On its way to the API server a manifest becomes JSON, where 1e3 and 1000 are the same number."""
-        value = float(super().construct_yaml_float(node))  # type: ignore[no-untyped-call]
+        value = float(super().construct_yaml_float(node))
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Raises MarkedYAMLError at the second of two equal keys; the first would be lost without a word."""
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    if key.value in seen:
-                        problem = f"the key {key.value!r} stands twice in the same place; keep one of them"
-                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                    seen.add(key.value)
-        return cast(dict[Any, Any], super().construct_mapping(node, deep))  # type: ignore[no-untyped-call]
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"the key {key.value!r} stands twice in the same place; keep one of them"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
@@ -109,16 +108,16 @@ def read_documents(text: str) -> list[Document]:
             [Fault("YAML", f"the character U+{int(error.character):04X} is not allowed in YAML", line)]
         ) from error
     try:
-        while loader.check_node():  # type: ignore[no-untyped-call]
-            node = loader.get_node()  # type: ignore[no-untyped-call]
-            value = loader.construct_document(node)  # type: ignore[no-untyped-call]
-            if value is not None:
+        while loader.check_node():
+            node = loader.get_node()
+            value = loader.construct_document(node) if node is not None else None
+            if node is not None and value is not None:
                 documents.append(Document(value, dict(_lines(node, (), set()))))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InvalidManifest([Fault("YAML", str(error.problem), mark.line + 1 if mark else None)]) from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
     return documents
 
 

@@ -66,7 +66,9 @@ def _named(variable: dict[str, Any]) -> dict[str, Any]:
     name = variable.get("name")
     if not isinstance(name, str) or not 1 <= len(name) <= ENV_NAME_LIMIT:
         raise PydanticCustomError(
-            "env_name", "name is {name}: must be a text of 1 to {limit} characters", {"name": repr(name), "limit": ENV_NAME_LIMIT}
+            "env_name",
+            "name is {name}: must be a text of 1 to {limit} characters",
+            {"name": repr(name), "limit": ENV_NAME_LIMIT},
         )
     return variable
 
@@ -143,6 +145,9 @@ class PodTemplate(ApiModel):
     shared_memory: Quantity = Field("1Gi", description="Size limit of /dev/shm, which data loaders use.")
 
 
+AccessMode = Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]
+
+
 class Claim(ApiModel):
     """A PersistentVolumeClaim that is made, or shared by its name."""
 
@@ -155,8 +160,8 @@ class Claim(ApiModel):
     storage_class_name: str | None = Field(
         None, max_length=253, description="StorageClass; absent means the default one."
     )
-    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] = Field(
-        default_factory=lambda: ["ReadWriteOnce"],
+    access_modes: list[AccessMode] = Field(
+        default_factory=lambda: list[AccessMode](["ReadWriteOnce"]),
         min_length=1,
         max_length=3,
         description="Access modes of a claim that is made.",

@@ -37,7 +37,10 @@ def validate(
     files: Annotated[
         list[str],
         typer.Option(
-            "-f", "--filename", metavar="FILE", help="Manifest, folder of manifests, or - for standard input. Repeatable."
+            "-f",
+            "--filename",
+            metavar="FILE",
+            help="Manifest, folder of manifests, or - for standard input. Repeatable.",
         ),
     ],
     server: Annotated[
@@ -79,7 +82,9 @@ def run(
     local: Annotated[bool, typer.Option("--local", help="Run all steps here, as processes of this machine.")] = False,
     workdir: Annotated[
         Path | None,
-        typer.Option(help="Where data, checkpoints and the model go. Default: ./trainyard/NAME. Kept, and resumed from."),
+        typer.Option(
+            help="Where data, checkpoints and the model go. Default: ./trainyard/NAME. Kept, and resumed from."
+        ),
     ] = None,
     volume: Annotated[
         list[str] | None,

@@ -85,7 +85,9 @@ def _kubectl(arguments: list[str], report: RunReport, *, stdin: str = "") -> sub
         )
     except subprocess.TimeoutExpired as error:
         raise NoKubectl(f"no answer from the API server within {2 * TIMEOUT_SECONDS} s; use --offline") from error
-    if result.returncode != 0 and re.search(r"refused|no such host|timeout|timed out|current-context|dial tcp", result.stderr):
+    if result.returncode != 0 and re.search(
+        r"refused|no such host|timeout|timed out|current-context|dial tcp", result.stderr
+    ):
         raise NoKubectl(f"kubectl cannot reach an API server: {_tidy(result.stderr)}; use --offline")
     return result
 

@@ -26,7 +26,8 @@ def test_run_without_local_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("called_as", "shown"), [("trainyard", "trainyard"), ("/bin/kubectl-trainyard", "kubectl trainyard"), ("x.py", "trainyard")]
+    ("called_as", "shown"),
+    [("trainyard", "trainyard"), ("/bin/kubectl-trainyard", "kubectl trainyard"), ("x.py", "trainyard")],
 )
 def test_it_calls_itself_as_it_was_called(
     called_as: str, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

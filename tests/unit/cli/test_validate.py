@@ -73,7 +73,9 @@ def test_json_for_programs() -> None:
 
 
 def test_several_documents_and_other_kinds() -> None:
-    code, output = run("-f", "-", stdin=f"kind: Secret\nmetadata: {{name: s}}\n---\n{QUICKSTART.read_text()}---\n{WRONG}")
+    code, output = run(
+        "-f", "-", stdin=f"kind: Secret\nmetadata: {{name: s}}\n---\n{QUICKSTART.read_text()}---\n{WRONG}"
+    )
     assert code == 1
     assert "TrainingRun quickstart is valid" in output
     assert "TrainingRun wrong has 2 faults" in output
