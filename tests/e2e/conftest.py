@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -44,16 +45,30 @@ def _available(deployment: Object | None) -> bool:
     return bool(status.get("availableReplicas", 0) >= 1)
 
 
-@pytest.fixture
-def space(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace of the test's own with the strictest Pod Security, deleted when it passed; kept to look at when not."""
-    short = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:35].strip("-")
+@contextmanager
+def made_space(kube: Kube, request: pytest.FixtureRequest, title: str) -> Iterator[str]:
+    """A namespace with the strictest Pod Security; with TRAINYARD_KEEP set it stays when a test in it failed."""
+    short = re.sub(r"[^a-z0-9]+", "-", title.lower())[:35].strip("-")
     name = f"e2e-{short}-{secrets.token_hex(2)}"
     namespace_of(kube, name, labels={"pod-security.kubernetes.io/enforce": "restricted", "trainyard.dev/test": "e2e"})
     failed_before = request.session.testsfailed
     yield name
     if request.session.testsfailed == failed_before or not os.environ.get("TRAINYARD_KEEP"):
         kube.delete(NAMESPACES, None, name)
+
+
+@pytest.fixture
+def space(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own."""
+    with made_space(kube, request, request.node.name.removeprefix("test_")) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def wide_space(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace for all tests of a file."""
+    with made_space(kube, request, request.path.stem.removeprefix("test_")) as name:
+        yield name
 
 
 @pytest.fixture

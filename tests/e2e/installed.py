@@ -5,10 +5,11 @@ ever longer after each crash. `kill_and_replace` also deletes the pod object, as
 slate, has to take the Lease over from a dead holder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from e2e import processes
-from e2e.kube import Kube, Object, TimedOut
+from e2e.kube import DEPLOYMENTS, Kube, Object, TimedOut
 from trainyard.controller.resources import PODS
 
 NAMESPACE = "trainyard-system"
@@ -60,6 +61,19 @@ def kill_and_replace(kube: Kube) -> bool:
         return False
     kube.delete(PODS, NAMESPACE, found["metadata"]["name"], grace=0)
     return True
+
+
+@contextmanager
+def away(kube: Kube) -> Iterator[None]:
+    """Inside, there is no operator; afterwards it is ready again."""
+    kube.merge(DEPLOYMENTS, NAMESPACE, NAME, {"spec": {"replicas": 0}})
+    try:
+        for found in kube.list(PODS, NAMESPACE, labels=LABELS):
+            kube.wait_gone(PODS, NAMESPACE, found["metadata"]["name"], seconds=60)
+        yield
+    finally:
+        kube.merge(DEPLOYMENTS, NAMESPACE, NAME, {"spec": {"replicas": 1}})
+        until_ready(kube)
 
 
 def _until(kube: Kube, holds: Callable[[Object | None], bool], *, seconds: float, what: str) -> Object:

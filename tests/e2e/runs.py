@@ -8,11 +8,13 @@ import copy
 import json
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from e2e.kube import Found, Kube, Object
+from e2e.kube import CONFIG_MAPS, Found, Kube, Object
 from trainyard.api import names
-from trainyard.controller.resources import JOBS, PODS, TRAININGRUNS
+from trainyard.api.manifest import read_documents
+from trainyard.controller.resources import JOBS, PODS, PVCS, SECRETS, TRAININGRUNS
 
 SAMPLES = "file:///opt/trainyard/samples/python-stdlib"
 TEXT: Object = {"name": "text", "storageUri": f"{SAMPLES}/js*.py", "split": {"eval": 0.1}}
@@ -149,3 +151,55 @@ def final_record(pod: Found) -> Object:
             record: Object = json.loads(text)
             return record
     return {}
+
+
+def until_cleaned_up(kube: Kube, namespace: str, name: str, *, seconds: float) -> Object:
+    """The run once ttlSecondsAfterFinished has been carried out."""
+
+    def clean(run: Object | None) -> bool:
+        return bool(run and run["status"].get("cleanedUp"))
+
+    run = kube.wait(TRAININGRUNS, namespace, name, clean, seconds=seconds, what="the clean-up")
+    assert run is not None
+    return run
+
+
+def suspend(kube: Kube, namespace: str, name: str, wanted: bool) -> None:
+    """Set spec.suspend."""
+    kube.merge(TRAININGRUNS, namespace, name, {"spec": {"suspend": wanted}})
+
+
+def example(topic: str) -> list[Object]:
+    """The manifests of an example, as they stand in the repository."""
+    folder = Path(__file__).parents[2] / "examples" / topic
+    documents = [d.value for f in sorted(folder.glob("*.yaml")) for d in read_documents(f.read_text())]
+    assert documents, f"there is no example {topic}"
+    return documents
+
+
+def create_any(kube: Kube, namespace: str, manifest: Object) -> Object:
+    """Create an object of a kind that examples use."""
+    resource = {r.kind: r for r in (TRAININGRUNS, CONFIG_MAPS, SECRETS, PVCS)}[manifest["kind"]]
+    return kube.create(resource, namespace, manifest)
+
+
+def leftovers(kube: Kube, namespace: str) -> list[str]:
+    """What Trainyard made in the namespace and what is still there."""
+    labels = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+    found = [
+        (r.kind, o["metadata"]["name"]) for r in (JOBS, PVCS, SECRETS) for o in kube.list(r, namespace, labels=labels)
+    ]
+    found += [("Pod", p["metadata"]["name"]) for p in kube.list(PODS, namespace, labels=names.RUN_LABEL)]
+    return sorted(f"{kind} {name}" for kind, name in found)
+
+
+def until_nothing_is_left(kube: Kube, namespace: str, *, seconds: float) -> None:
+    """Until the garbage collector has taken everything of runs that were deleted. Claims go last."""
+    for resource in (JOBS, PODS, SECRETS, PVCS):
+        labels = names.RUN_LABEL if resource is PODS else f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+        if not kube.list(resource, namespace, labels=labels):
+            continue
+        for change in kube.watch(resource, namespace, seconds=seconds, labels=labels):
+            if change.type == "DELETED" and not kube.list(resource, namespace, labels=labels):
+                break
+    assert leftovers(kube, namespace) == []

@@ -1,0 +1,48 @@
+"""A node stops reporting under a run whose volume lies on that node. The run says so, waits, and goes on.
+
+Only the kubelet is stopped, which is what a cluster sees of a broken network: the container itself goes on. The test
+stays below the five minutes after which Kubernetes evicts the pods of a lost node; docs/errors-runtime.md tells what
+happens then.
+"""
+
+import time
+
+import pytest
+
+from e2e import measure, runs
+from e2e.faults import node_lost
+from e2e.kube import Kube
+from e2e.recording import Recording
+from e2e.scripted import counting, steps_done
+from trainyard.controller.resources import JOBS
+
+NODE = "arcanine"
+
+
+@pytest.mark.timeout(600)
+def test_a_run_survives_the_loss_of_its_node(kube: Kube, space: str) -> None:
+    placed = {
+        "placement": {"nodeNames": [NODE]},
+        "resources": {"requests": {"cpu": "10m"}, "limits": {"nvidia.com/gpu": 1}},
+    }
+    with Recording(kube, JOBS, space) as jobs:
+        runs.apply(kube, space, counting("far-away", steps=200, pause=0.5, save=10, **placed))
+        run = runs.until(kube, space, "far-away", lambda r: runs.step_number(r) > 0, seconds=90, what="its first steps")
+        assert runs.attempts(run)[0]["node"] == NODE
+        lost = time.monotonic()
+        with node_lost(NODE):
+            run = runs.until(
+                kube, space, "far-away", lambda r: "stopped reporting" in runs.message(r), seconds=150, what="the loss"
+            )
+            shown = time.monotonic() - lost
+            ready = runs.condition(run, "Ready")
+            assert ready is not None
+            assert ready["reason"] == "NodeLost"
+            assert NODE in runs.message(run)
+            assert not runs.has(run, "Stalled"), "it goes on by itself"
+        back = time.monotonic()
+        run = runs.until_succeeded(kube, space, "far-away", seconds=200)
+        assert jobs.created() == ["far-away-train-1"], "the pod was there all the time; a second one would train twice"
+    assert run["status"]["restarts"] == 0
+    assert set(steps_done(kube, run).values()) == {1}
+    measure.record("node-lost", message_after=round(shown, 1), succeeded_after_return=round(time.monotonic() - back, 1))

@@ -1,0 +1,123 @@
+"""Kill -9 the operator again and again under ten runs. None of them may notice.
+
+The moments are random (with a printed seed), so that over time they fall between any two of the operator's requests.
+Every second death also takes the pod away, so that a new pod must take the Lease over from a dead holder; the others
+leave the restart to the kubelet.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+
+import pytest
+
+from e2e import installed, measure, runs
+from e2e.kube import Kube
+from e2e.recording import Recording
+from e2e.scripted import counting, steps_done
+from trainyard.api import names
+from trainyard.controller.resources import JOBS, PODS, TRAININGRUNS
+
+RUNS = 10
+REAL = int(os.environ.get("TRAINYARD_REAL_RUNS", "1"))
+"""How many of them train a real model; the rest count steps, because ten models do not fit into two cores."""
+STEPS = 150
+SAVE = 10
+
+
+@pytest.mark.timeout(1800)
+def test_runs_do_not_notice_that_the_operator_dies(kube: Kube, space: str, kills: int) -> None:
+    seed = int(os.environ.get("TRAINYARD_SEED", str(time.time_ns() % 1_000_000)))
+    print(f"\nTRAINYARD_SEED={seed}")
+    chance = random.Random(seed)
+    made = [runs.tiny(f"real-{i}") for i in range(REAL)]
+    # The pauses differ, so that at any moment the runs are at different places.
+    made += [counting(f"counted-{i}", steps=STEPS, save=SAVE, pause=0.2 + 0.05 * i) for i in range(RUNS - REAL)]
+    starts = sorted(chance.uniform(0, 5.0 * kills) for _ in made)
+    begun = time.monotonic()
+    deaths: list[float] = []
+    returns: list[float] = []
+    with Recording(kube, JOBS, space) as job_record, Recording(kube, TRAININGRUNS, space) as run_record:
+        while len(deaths) < kills or made:
+            if made and time.monotonic() - begun >= starts[-len(made)]:
+                runs.apply(kube, space, made.pop(0))
+            if len(deaths) < kills:
+                # From "hardly started" to "long at work".
+                chance_moment(chance.uniform(0.2, 8.0))
+                replace = len(deaths) % 2 == 1 or len(deaths) > 6
+                if installed.kill_and_replace(kube) if replace else installed.kill(kube):
+                    died = time.monotonic()
+                    deaths.append(died - begun)
+                    installed.until_running(kube)
+                    returns.append(time.monotonic() - died)
+        installed.until_ready(kube)
+        finals = [
+            runs.until_succeeded(kube, space, run["metadata"]["name"], seconds=600)
+            for run in kube.list(TRAININGRUNS, space)
+        ]
+        assert len(finals) == RUNS
+        created = Counter(job_record.created())
+        took = time.monotonic() - begun
+
+    doubled = {name: count for name, count in created.items() if count > 1}
+    assert not doubled, f"Jobs that were made more than once: {doubled}"
+    for run in finals:
+        name = run["metadata"]["name"]
+        steps = ["prepare", "train", "evaluate"] if name.startswith("real") else ["train"]
+        mine = sorted(job for job in created if job.startswith(f"{name}-"))
+        assert mine == sorted(names.job_name(name, step, 1) for step in steps), "no step may be started a second time"
+        assert run["status"]["restarts"] == 0
+        ends = [runs.finished(v) for v in run_record.versions(name)]
+        assert ends == sorted(ends), f"{name} was finished and then not"
+        if name.startswith("counted"):
+            done = steps_done(kube, run)
+            assert sorted(done) == list(range(1, STEPS + 1))
+            twice = [step for step, times in done.items() if times > 1]
+            assert not twice, f"{name} did steps {twice} more than once"
+            assert runs.step_number(run) == STEPS, "the last progress was lost with the operator"
+
+    for run in finals:
+        kube.delete(TRAININGRUNS, space, run["metadata"]["name"])
+    runs.until_nothing_is_left(kube, space, seconds=120)
+    measure.record(
+        "operator-killed",
+        kills=len(deaths),
+        runs=RUNS,
+        real=REAL,
+        succeeded=len(finals),
+        jobs=sum(created.values()),
+        doubled=len(doubled),
+        seconds=round(took, 1),
+        back_after=measure.spread(returns),
+        seed=seed,
+    )
+
+
+def chance_moment(seconds: float) -> None:
+    """Wait for a moment that means nothing: that is the point of it."""
+    time.sleep(seconds)
+
+
+@pytest.mark.timeout(600)
+def test_a_pod_ends_while_no_operator_is_there(kube: Kube, space: str) -> None:
+    """The end of a step, and what it left, are found afterwards."""
+    installed.until_ready(kube)
+    runs.apply(kube, space, counting("alone", steps=60, pause=0.1, save=20))
+    runs.until(kube, space, "alone", lambda r: runs.state(r) == "Training", seconds=60, what="training")
+    with installed.away(kube):
+        pod = runs.pods(kube, space, "alone", step="train")[0]["metadata"]["name"]
+        kube.wait(
+            PODS,
+            space,
+            pod,
+            lambda p: bool(p and p["status"]["phase"] == "Succeeded"),
+            seconds=60,
+            what="the end of the pod",
+        )
+        assert not runs.finished(kube.need(TRAININGRUNS, space, "alone"))
+    begun = time.monotonic()
+    run = runs.until_succeeded(kube, space, "alone", seconds=120)
+    measure.record("operator-away", seconds_until_noticed=round(time.monotonic() - begun, 1))
+    assert run["status"]["restarts"] == 0
+    assert set(steps_done(kube, run).values()) == {1}
