@@ -69,7 +69,7 @@ class Metrics:
         )
         self._leading = Gauge("trainyard_leader", "1 while this process holds the Lease.", registry=r)
         build = Gauge("trainyard_build_info", "1; the labels tell what runs.", ["version", "python"], registry=r)
-        build.labels(importlib.metadata.version("trainyard"), platform.python_version()).set(1)
+        build.labels(_version(), platform.python_version()).set(1)
         self._states: dict[Key, str] = {}
         r.register(_Live(lambda: _by_state(self._states.values())))
 
@@ -133,6 +133,13 @@ class Metrics:
         if attempt.start_time and attempt.completion_time:
             taken = datetime.fromisoformat(attempt.completion_time) - datetime.fromisoformat(attempt.start_time)
             self._step_seconds.labels(step, attempt.state).observe(max(0.0, taken.total_seconds()))
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("trainyard")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"  # run from a checkout that is not installed
 
 
 class _Live(Collector):

@@ -15,6 +15,9 @@ Key = tuple[str, str]
 
 SOON = 0.2
 """Seconds; lets several reports of one moment be seen in one look."""
+MARGIN = 0.25
+"""Seconds that a look comes later than the interval, because the status may only be written a whole interval after the
+last write, and that came a little after its look began."""
 
 
 class ProgressPacer:
@@ -34,7 +37,7 @@ class ProgressPacer:
         self._clock = clock
         self._interval = interval_seconds
         self._budget = writes_per_second
-        self._next: OrderedDict[str, float] = OrderedDict()  # uid: when its numbers may be looked at again
+        self._looks: OrderedDict[str, float] = OrderedDict()  # uid: its newest look, often one yet to come
 
     def interval(self) -> float:
         """Seconds between two looks at one run's numbers, at the present load."""
@@ -45,13 +48,14 @@ class ProgressPacer:
         if accepted in (Accepted.OUTDATED, Accepted.GONE):
             return
         now = self._clock.monotonic()
-        due = self._next.get(uid, now)
-        if accepted is Accepted.NEW or due <= now:
-            self._add_after(key, SOON)
-            # A little later than the interval, because the status is written a little after the look began.
-            self._next[uid] = now + SOON + self.interval()
-            self._next.move_to_end(uid)
-            if len(self._next) > KEPT:
-                self._next.popitem(last=False)
-        else:
-            self._add_after(key, due - now)
+        look = self._looks.get(uid, float("-inf"))
+        if accepted is Accepted.NEW:
+            look = now + SOON
+        elif look <= now:
+            look = max(now + SOON, look + self.interval() + MARGIN)
+        # Also when it is planned already: the queue forgets a planned look when the run is looked at for another reason.
+        self._add_after(key, look - now)
+        self._looks[uid] = look
+        self._looks.move_to_end(uid)
+        if len(self._looks) > KEPT:
+            self._looks.popitem(last=False)

@@ -1,0 +1,65 @@
+"""Settings from the environment, and what wrong ones say."""
+
+import pytest
+
+from trainyard.controller.settings import InvalidSettings, Settings, misspelled
+
+NEEDED = {"TRAINYARD_TRAINER_IMAGE": "registry/trainer:1"}
+
+
+def test_defaults_need_only_the_image():
+    settings = Settings.from_environment(NEEDED | {"TRAINYARD_WORKERS": "", "HOME": "/root"})
+    assert (settings.trainer_image, settings.workers, settings.namespaces, settings.lease) == (
+        "registry/trainer:1",
+        8,
+        (),
+        True,
+    )
+
+
+def test_values_are_read_as_what_they_are():
+    settings = Settings.from_environment(
+        NEEDED
+        | {
+            "TRAINYARD_WORKERS": "16",
+            "TRAINYARD_NAMESPACES": "team-a, team-b,",
+            "TRAINYARD_LEASE": "false",
+            "TRAINYARD_RESYNC_SECONDS": "600",
+            "TRAINYARD_RECEIVER_URL": "http://trainyard-receiver.trainyard-system.svc:8080",
+        }
+    )
+    assert (settings.workers, settings.namespaces, settings.lease) == (16, ("team-a", "team-b"), False)
+    assert settings.resync_seconds == 600
+
+
+def test_all_faults_are_named_at_once():
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_environment(
+            {"TRAINYARD_WORKERS": "many", "TRAINYARD_RECEIVER_URL": "receiver:8080", "TRAINYARD_LOG_FORMAT": "xml"}
+        )
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert any(line.startswith("TRAINYARD_TRAINER_IMAGE is not set; Image of the steps") for line in lines)
+    assert any(line.startswith("TRAINYARD_WORKERS='many': ") for line in lines)
+    assert any(line.startswith("TRAINYARD_RECEIVER_URL='receiver:8080': ") for line in lines)
+    assert any("'auto', 'json' or 'text'" in line for line in lines)
+
+
+def test_no_setting_is_mistaken_for_what_kubernetes_injects_for_a_service():
+    injected = {
+        "TRAINYARD_RECEIVER_PORT": "tcp://10.0.0.7:8080",
+        "TRAINYARD_RECEIVER_SERVICE_HOST": "10.0.0.7",
+        "TRAINYARD_METRICS_PORT": "tcp://10.0.0.8:9090",
+    }
+    assert Settings.from_environment(NEEDED | injected) == Settings.from_environment(NEEDED)
+    assert not any(name.endswith("_port") and not name.endswith("_listen_port") for name in Settings.model_fields)
+
+
+def test_a_misspelled_variable_is_noticed():
+    assert misspelled({"TRAINYARD_RESYNC_SECOND": "5", "TRAINYARD_WORKERS": "8", "PATH": "/bin"}) == [
+        "TRAINYARD_RESYNC_SECOND is not a setting and is ignored; did you mean TRAINYARD_RESYNC_SECONDS?"
+    ]
+
+
+def test_every_setting_is_explained():
+    assert all(field.description for field in Settings.model_fields.values())
