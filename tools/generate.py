@@ -20,6 +20,7 @@ def outputs() -> dict[str, str]:
     return {
         **files,
         "docs/api.md": reference.api_page(),
+        "docs/settings.md": reference.settings_page(),
         "docs/values.md": reference.values_page(ROOT / "charts/trainyard"),
     }
 

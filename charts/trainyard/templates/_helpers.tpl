@@ -53,7 +53,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [get, list, watch]
 - apiGroups: [trainyard.dev]
   resources: [trainingruns/status]
-  verbs: [patch, update]
+  verbs: [update]
 # Where admission enforces it, an owner reference that blocks deletion needs this.
 - apiGroups: [trainyard.dev]
   resources: [trainingruns/finalizers]
