@@ -79,8 +79,8 @@ async def settle(rounds: int = 20) -> None:
 async def eventually(condition: Callable[[], object], seconds: float = 5) -> None:
     """Until it holds, while real I/O on loopback goes on; there is no event to wait for in a clock's or a server's list."""
     async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.001)  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 @dataclass
