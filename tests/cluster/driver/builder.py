@@ -22,6 +22,9 @@ CERTIFICATES = Path("/etc/ssl/certs")
 CLIENT_CONFIG = "/etc/xdg"
 """pip and uv both look for machine-wide settings below this folder."""
 
+COMPRESSION = ("--compression-format", "zstd")
+"""Layers are compressed once and unpacked on each node, and gzip is the slower at both."""
+
 MANIFEST_TYPES = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -56,7 +59,7 @@ def build(paths: Paths, *, dockerfile: Path, context: Path, image: str, argument
 
 def push(paths: Paths, image: str) -> None:
     """Copy an image of the builder's store to the local registry under the same name."""
-    buildah(paths, "push", "--quiet", "--tls-verify=false", image)
+    buildah(paths, "push", "--quiet", "--tls-verify=false", *COMPRESSION, image)
 
 
 def mounts(paths: Paths) -> list[str]:

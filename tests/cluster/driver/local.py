@@ -25,6 +25,7 @@ def up(paths: Paths) -> None:
     """Bring the cluster up, or repair it. Returns when pods can be scheduled on both nodes."""
     if os.geteuid() != 0:
         raise ClusterError("the local cluster needs root (mounts, namespaces, cgroups); run as root, or CLUSTER=kind")
+    system.check_owner(paths)
     with only_one(paths):
         timings = Timings("up")
         if not health.problems(paths):
@@ -44,14 +45,14 @@ def _prepare(paths: Paths, timings: Timings) -> None:
             packages.install(missing)
     with timings.part("programs"):
         build.build_programs(paths)
-    if _is_stale(paths):
-        with timings.part("remains from before the machine's restart"):
+    if _has_remains(paths):
+        with timings.part("remains of an earlier cluster"):
             _stop_all(paths)
+    _check_ports(paths)
     with timings.part("certificates, network"):
         pki.make(paths)
         _write_configuration(paths)
         system.set_up_network(paths)
-    _check_ports(paths)
 
 
 def _start(paths: Paths, timings: Timings) -> None:
@@ -85,10 +86,12 @@ def _start(paths: Paths, timings: Timings) -> None:
         processes.wait_for("the default service account", lambda: client.exists(DEFAULT_ACCOUNT), seconds=60)
 
 
-def _is_stale(paths: Paths) -> bool:
-    """Whether records are from before the machine's last start: then nothing they name exists any more."""
+def _has_remains(paths: Paths) -> bool:
+    """Whether records are from before the machine's last start, or were deleted while the cluster ran."""
     records = [processes.recorded(paths, name) for name in processes.names(paths)]
-    return any(record is not None and record.boot != processes.boot_id() for record in records)
+    if any(record is not None and record.boot != processes.boot_id() for record in records):
+        return True
+    return not records and system.has_link()
 
 
 def _write_configuration(paths: Paths) -> None:
@@ -107,14 +110,12 @@ def _check_ports(paths: Paths) -> None:
     for name in ("etcd", "registry"):
         url = health.ENDPOINTS[name]
         if processes.running(paths, name) is None and api.answers(url):
-            raise ClusterError(
-                f"{url} already answers, and not from this cluster: another one runs, perhaps with another "
-                "TRAINYARD_CLUSTER_DIR; take that one down first"
-            )
+            raise ClusterError(f"another program answers at {url}, where the cluster's {name} belongs; end it first")
 
 
 def down(paths: Paths, *, purge: bool) -> None:
     """End the cluster and undo what it changed on the machine; `purge` also removes programs and images."""
+    system.check_owner(paths)
     with only_one(paths), only_one(paths, "images"):
         timings = Timings("down")
         with timings.part("processes, mounts, network"):
@@ -137,6 +138,9 @@ def _stop_all(paths: Paths) -> None:
     processes.stop(paths, "registry")
     for name in processes.names(paths):
         processes.stop(paths, name, how=signal.SIGKILL)
+    commands = [list(program.command) for program in health.programs(paths)]
+    for pid, started in processes.matching(lambda words: words in commands):  # started by us, record lost
+        processes.end(pid, started, grace=0.0)
     _unmount_below(paths.state)
     system.restore(paths)
     nodes.remove_mount_points()

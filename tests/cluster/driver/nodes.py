@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 from driver import components, processes, system
@@ -34,7 +35,7 @@ def anchor(paths: Paths, node: Node) -> Program:
     for place in PRIVATE_FOLDERS:
         lines.append(f"mount --bind '{_own(paths, node, place)}' '{place}'")
     lines.append("mount --make-rshared /")
-    lines.append(f"exec '{paths.bin}/pause'")
+    lines.append(f"exec '{paths.bin}/pause' {node.name}")
     shell = ("sh", "-c", "\n".join(lines))
     return Program(f"node-{node.name}", ("unshare", "--mount", "--propagation", "private", "--", *shell))
 
@@ -119,12 +120,19 @@ def stop(paths: Paths, node: Node) -> None:
     system.kill_cgroup(node)
     if processes.running(paths, f"containerd-{node.name}") and runtime_answers(paths, node):
         _forget_containers(paths, node)
-    for pid, started in processes.with_words(["-address", str(paths.containerd_socket(node))]):
-        processes.end(pid, started, grace=0.0)
     processes.stop(paths, f"containerd-{node.name}")
     processes.stop(paths, f"node-{node.name}")
+    socket, holder = str(paths.containerd_socket(node)), [str(paths.bin / "pause"), node.name]
+    shims_and_anchors = processes.matching(lambda words: _follows(words, "-address", socket) or words == holder)
+    for pid, started in shims_and_anchors:
+        processes.end(pid, started, grace=0.0)
     system.remove_cgroup(node)
     shutil.rmtree(paths.node(node), ignore_errors=True)
+
+
+def _follows(words: list[str], flag: str, value: str) -> bool:
+    """Whether the command line has the flag with this value."""
+    return (flag, value) in pairwise(words)
 
 
 def _forget_containers(paths: Paths, node: Node) -> None:

@@ -203,18 +203,18 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
-def with_words(words: Sequence[str]) -> list[tuple[int, int]]:
-    """(pid, start time) of the processes whose command line holds all the given words as whole arguments."""
+def matching(wanted: Callable[[list[str]], bool]) -> list[tuple[int, int]]:
+    """(pid, start time) of the processes whose command line, as a list of words, is wanted."""
     found = []
     for entry in PROC.iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
         started = start_time(int(entry.name))
-        if started is not None and all(word in arguments for word in words):
+        if started is not None and wanted(words):
             found.append((int(entry.name), started))
     return found
 

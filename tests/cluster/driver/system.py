@@ -83,6 +83,23 @@ def has_link() -> bool:
     return Path("/sys/class/net", LINK).exists()
 
 
+def owner() -> Path | None:
+    """State folder of the cluster that uses this machine, noted on the link; None if there is none."""
+    if not has_link():
+        return None
+    return Path(Path("/sys/class/net", LINK, "ifalias").read_text().strip() or "/")
+
+
+def check_owner(paths: Paths) -> None:
+    """ClusterError if another cluster uses the machine: addresses, ports and cgroups are there only once."""
+    other = owner()
+    if other is not None and other != paths.state:
+        raise ClusterError(
+            f"a cluster with its state in {other} runs on this machine, and there is room for one; "
+            f"take it down first: TRAINYARD_CLUSTER_DIR={other} cluster.py down"
+        )
+
+
 def set_up_network(paths: Paths) -> None:
     """The link with the cluster's addresses, the firewall table, forwarding. Idempotent."""
     _note_settings(paths)
@@ -93,7 +110,7 @@ def set_up_network(paths: Paths) -> None:
                 "end it, or use it with CLUSTER=existing"
             )
         run("ip", "link", "add", LINK, "type", "bridge")
-    run("ip", "link", "set", LINK, "up")
+    run("ip", "link", "set", LINK, "up", "alias", str(paths.state))
     for address in (HOST_ADDRESS, *(node.address for node in NODES)):
         run("ip", "addr", "replace", f"{address}/32", "dev", LINK)
     if not succeeds("nft", "list", "table", "ip", NFT_TABLE):
