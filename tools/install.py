@@ -65,12 +65,29 @@ def install() -> None:
     settings = [word for name, value in image_values().items() for word in ("--set-string", f"{name}={value}")]
     chart = str(target.ROOT / "charts/trainyard")
     where = ("--namespace", target.NAMESPACE)
+    command = (
+        "upgrade",
+        "--install",
+        target.RELEASE,
+        chart,
+        *where,
+        *settings,
+        *_takeover(),
+        "--wait",
+        "--timeout",
+        "3m",
+    )
     try:
-        target.call(
-            "helm", "upgrade", "--install", target.RELEASE, chart, *where, *settings, "--wait", "--timeout", "3m"
-        )
+        target.call("helm", *command)
     except target.Refused as error:
         raise target.Refused(f"{error}\n\n{_why_not_ready()}") from None
+
+
+def _takeover() -> tuple[str, ...]:
+    """A CRD that stayed from an earlier release, or that was applied by hand, becomes this release's."""
+    if target.call("helm", "version", "--short").startswith("v3"):
+        return ("--take-ownership",)
+    return ("--take-ownership", "--force-conflicts")
 
 
 def _why_not_ready() -> str:

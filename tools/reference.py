@@ -102,14 +102,22 @@ def settings_page() -> str:
         "|---|---|---|",
     ]
     for name, field in Settings.model_fields.items():
-        default = "**required**" if field.is_required() else f"`{_setting(field.default)}`" if field.default not in ("", ()) else ""
+        default = (
+            "**required**"
+            if field.is_required()
+            else f"`{_setting(field.default)}`"
+            if field.default not in ("", ())
+            else ""
+        )
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
 def _setting(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else ",".join(value) if isinstance(value, tuple) else str(value)
+    return (
+        str(value).lower() if isinstance(value, bool) else ",".join(value) if isinstance(value, tuple) else str(value)
+    )
 
 
 def values_page(chart: Path) -> str:
