@@ -82,14 +82,18 @@ def load_for_training(
 
 
 def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel | PeftModel:
-    """The run's result: the final model, or its base with the adapter where it was not merged."""
+    """The run's result: the final model, or its base with the adapter where it was not merged. Ready for `measure`."""
+    from trainyard.trainer.evaluation.loss import add_output_head
+
     if context.model_dir.is_dir():
         model: Any = _from_folder(context.model_dir, device.compute_dtype, uri="the trained model")
+        add_output_head(model)
     else:
         spec = context.model
         assert spec.storage_uri is not None
         folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
         base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
+        add_output_head(base)
         model = load_adapter(base, context.adapter_dir, trainable=False)
     return model.to(device.kind).eval()  # type: ignore[no-any-return]
 

@@ -1,0 +1,110 @@
+"""The evaluate step: the trained model on the records that it has never seen.
+
+Leaves `evaluation/metrics.json` and `evaluation/samples.json`, committed together, and the metrics in the final record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from trainyard.trainer.commit import commit_folder, read_committed
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.errors import invalid_config, storage
+from trainyard.trainer.ledger import LEDGER
+from trainyard.trainer.log import say, warn
+from trainyard.trainer.methods.train import find_result, open_data
+from trainyard.trainer.progress import Reporter
+
+
+def evaluate(context: RunContext, reporter: Reporter) -> None:
+    """Measure, generate, commit. Does nothing if this very model has been measured."""
+    reporter.report(phase="load")
+    data = open_data(context)
+    result = find_result(context)
+    if result is None:
+        raise storage(f"there is no trained model in {context.model_dir}", hint="run the train step first")
+    split = context.run.spec.evaluation.split.lower()
+    held_out = data.manifest["splits"][split]
+    if not held_out["sequences"]:
+        raise invalid_config(
+            f"spec.evaluation.split {split.capitalize()}: no records are held out for it",
+            hint=f"set split.{split} on a dataset, add one with role {split.capitalize()}, or set evaluation.enabled: false",
+        )
+    subject = {"model": result.manifest["files"], "data": data.manifest["key"], "split": split}
+    present = read_committed(context.evaluation_dir)
+    if present is not None and present.manifest.get("subject") == subject:
+        say("this model has been measured on this data: nothing to do")
+        note(json.loads((context.evaluation_dir / "metrics.json").read_text()))
+        return
+
+    started = time.monotonic()
+    from transformers.utils import logging as transformers_logging
+
+    from trainyard.trainer.data.store import Sequences
+    from trainyard.trainer.data.tokenizer import load_tokenizer
+    from trainyard.trainer.device import find_device
+    from trainyard.trainer.evaluation import samples
+    from trainyard.trainer.evaluation.loss import measure
+    from trainyard.trainer.models.load import load_for_evaluation
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*generation flags are not valid.*")
+    device = find_device(context.training.precision)
+    tokenizer = load_tokenizer(context.data_dir / "tokenizer")
+    model = load_for_evaluation(context, device)
+    LEDGER.note(timings={"load": round(time.monotonic() - started, 2)})
+
+    reporter.report(phase="evaluate", percentage=0.0)
+    sequences = Sequences.open(context.data_dir / split, vocab_size=int(data.manifest["vocabSize"]))
+    outcome = measure(
+        model,
+        sequences,
+        batch_size=context.training.per_device_eval_batch_size,
+        padding_id=tokenizer.pad_token_id,
+        device=device.kind,
+        dtype=device.compute_dtype,
+        progress=lambda done, total: reporter.report(percentage=round(90.0 * done / total, 1)),
+    )
+    metrics: dict[str, Any] = {
+        "split": split,
+        "records": held_out["records"],
+        "metrics": {"loss": outcome.loss, "perplexity": outcome.perplexity, "tokens": outcome.tokens},
+    }
+    say(
+        f"{split}: loss {outcome.loss:.4f}, perplexity {outcome.perplexity:.2f} over {outcome.tokens:,} tokens of "
+        f"{held_out['records']} records"
+    )
+    generated = _samples(samples, model, tokenizer, sequences, device=device.kind, seed=context.training.seed)
+
+    def write(folder: Path) -> None:
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+        texts = [dataclasses.asdict(sample) for sample in generated]
+        (folder / "samples.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False))
+
+    commit_folder(context.evaluation_dir, write, subject=subject)
+    note(metrics)
+    reporter.report(
+        metrics={"eval_loss": outcome.loss, "perplexity": outcome.perplexity}, percentage=100.0, milestone=True
+    )
+
+
+def note(metrics: dict[str, Any]) -> None:
+    """The result in the final record."""
+    LEDGER.note(evaluation=metrics, metrics={"eval_loss": metrics["metrics"]["loss"]}, percentage=100.0)
+
+
+def _samples(samples: Any, model: Any, tokenizer: Any, sequences: Any, *, device: str, seed: int) -> list[Any]:
+    """Samples are an extra: an architecture that cannot generate step by step still has its metrics."""
+    try:
+        generated: list[Any] = samples.generate(model, tokenizer, sequences, device=device, seed=seed)
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        warn(f"no samples: {str(error).splitlines()[0]}")
+        return []
+    samples.show(generated)
+    return generated

@@ -1,0 +1,82 @@
+"""A few continuations of held-out text: numbers say that a model got better, samples say at what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainyard.trainer.data.store import Sequences
+from trainyard.trainer.log import say
+
+SAMPLES = 3
+PROMPT_TOKENS = 48
+NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the model was given, what it made of it, and what stood there in truth."""
+
+    prompt: str
+    generated: str
+    expected: str
+
+
+def generate(model: Any, tokenizer: Any, sequences: Sequences, *, device: str, seed: int) -> list[Sample]:
+    """Continue the beginnings of a few held-out examples, greedily, so that the same model says the same.
+
+    Where only an answer counts for the loss, the prompt is everything before it; in plain text the first tokens are.
+    """
+    count = len(sequences.starts) - 1
+    chosen = np.random.default_rng(seed).permutation(count)[:SAMPLES]
+    samples = []
+    for number in sorted(int(n) for n in chosen):
+        ids, counts = sequences.example(number)
+        cut = int(counts.argmax()) if counts is not None else min(PROMPT_TOKENS, len(ids) // 2)
+        if cut < 1:
+            continue
+        prompt = torch.from_numpy(ids[:cut])[None].to(device)
+        with torch.no_grad():
+            output = model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=NEW_TOKENS,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=_end_tokens(tokenizer),
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        samples.append(
+            Sample(
+                prompt=tokenizer.decode(ids[:cut], skip_special_tokens=False),
+                generated=tokenizer.decode(output[0, cut:], skip_special_tokens=True),
+                expected=tokenizer.decode(ids[cut : cut + NEW_TOKENS], skip_special_tokens=True),
+            )
+        )
+    return samples
+
+
+def show(samples: list[Sample]) -> None:
+    """Print them, indented."""
+    for number, sample in enumerate(samples, start=1):
+        say(f"sample {number}:")
+        _block("given", sample.prompt[-400:])
+        _block("generated", sample.generated[:400])
+
+
+def _block(title: str, text: str) -> None:
+    print(f"  {title}:")
+    for line in text.strip("\n").splitlines() or [""]:
+        print(f"    | {line}")
+
+
+def _end_tokens(tokenizer: Any) -> list[int]:
+    """The end of a text, and the end of a turn where the tokenizer has one."""
+    known = tokenizer.get_vocab()
+    turns = [known[token] for token in ("<|im_end|>", "<end_of_turn>", "<|eot_id|>") if token in known]
+    return sorted({tokenizer.eos_token_id, *turns})

@@ -1,0 +1,130 @@
+"""What people and the operator see of a running training: one line per logging step, the same numbers as progress.
+
+The rate behind the ETA is that of this attempt, without its first step (which warms up caches and allocators): after a
+restart the percentage goes on where it was, and the ETA is right from the second step on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from transformers import TrainerCallback
+
+from trainyard.trainer.device import Device
+from trainyard.trainer.errors import UNEXPECTED, UserError
+from trainyard.trainer.ledger import LEDGER
+from trainyard.trainer.log import say
+from trainyard.trainer.methods.trainer import CommittingTrainer
+from trainyard.trainer.progress import Reporter
+from trainyard.api.conditions import Reason
+
+
+class Reporting(TrainerCallback):
+    """Follows transformers' loop."""
+
+    def __init__(self, reporter: Reporter, device: Device, *, process_started: float) -> None:
+        self._reporter = reporter
+        self._device = device
+        self._process_started = process_started
+        self._trainer: CommittingTrainer | None = None
+        self._first_step = 0
+        self._first_step_ended: float | None = None
+        self._logged_at = 0.0
+        self._logged_tokens = 0
+
+    def follow(self, trainer: CommittingTrainer) -> None:
+        """The trainer whose counters are shown."""
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        assert self._trainer is not None
+        self._trainer.continue_unlogged_loss()
+        self._first_step = state.global_step
+        self._logged_at = time.monotonic()
+        self._logged_tokens = self._trainer.counters.tokens
+        self._reporter.report(phase="train", **self._position(state))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._first_step_ended is None:
+            self._first_step_ended = time.monotonic()
+            since = time.time() - self._process_started
+            LEDGER.note(timings={"firstStepAfter": round(since, 2)})
+            say(f"first step {since:.1f} s after the process started")
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        LEDGER.note(**self._position(state))
+        self._reporter.report(**self._position(state), estimated_remaining_seconds=self._eta(state))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        assert self._trainer is not None
+        logs = logs or {}
+        if any(name.startswith("eval_") for name in logs):
+            self._log_evaluation(state, logs)
+        if "loss" not in logs:
+            return
+        now, tokens = time.monotonic(), self._trainer.counters.tokens
+        rate = (tokens - self._logged_tokens) / max(now - self._logged_at, 1e-9)
+        self._logged_at, self._logged_tokens = now, tokens
+        metrics = {
+            "loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate", 0.0),
+            "grad_norm": logs.get("grad_norm", 0.0),
+            "tokens_per_second": round(rate, 1),
+            "memory_bytes": float(self._device.memory_used()),
+        }
+        if "mean_token_accuracy" in logs:
+            metrics["token_accuracy"] = logs["mean_token_accuracy"]
+        LEDGER.note(metrics=dict(metrics), **self._position(state))
+        self._reporter.report(metrics=dict(metrics), **self._position(state), estimated_remaining_seconds=self._eta(state))
+        say(
+            f"step {state.global_step}/{state.max_steps} ({state.global_step / state.max_steps:.1%})  "
+            f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}  |grad| {metrics['grad_norm']:.3f}  "
+            f"{rate:,.0f} tok/s  ETA {duration(self._eta(state))}  mem {metrics['memory_bytes'] / 1e9:.2f} GB"
+        )
+        if math.isnan(metrics["loss"]):
+            raise UserError(
+                f"the loss is not a number at step {state.global_step}",
+                hint="lower spec.training.learningRate, raise warmupSteps, or train in precision FP32; the last good "
+                "checkpoint is kept",
+                reason=Reason.ERROR,
+                exit_code=UNEXPECTED,
+            )
+
+    def _log_evaluation(self, state: Any, logs: dict[str, float]) -> None:
+        if (loss := logs.get("eval_loss")) is not None:
+            perplexity = math.exp(loss) if loss < 700 else math.inf
+            LEDGER.note(metrics={"eval_loss": loss})
+            self._reporter.report(metrics={"eval_loss": loss}, milestone=True)
+            say(f"step {state.global_step}/{state.max_steps}  eval loss {loss:.4f}  perplexity {perplexity:.2f}")
+
+    def _position(self, state: Any) -> dict[str, Any]:
+        return {
+            "step_number": state.global_step,
+            "total_steps": state.max_steps,
+            "percentage": round(100.0 * state.global_step / max(state.max_steps, 1), 2),
+        }
+
+    def _eta(self, state: Any) -> float | None:
+        """Seconds; None until a second step has been timed."""
+        timed = state.global_step - self._first_step - 1
+        if self._first_step_ended is None or timed < 1:
+            return None
+        per_step = (time.monotonic() - self._first_step_ended) / timed
+        return round(per_step * (state.max_steps - state.global_step), 1)
+
+
+def duration(seconds: float | None) -> str:
+    """`3m20s`, `2h05m`, `4d07h`; `?` if unknown."""
+    if seconds is None:
+        return "?"
+    whole = round(seconds)
+    minutes, secs = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{secs:02}s" if minutes else f"{secs}s"

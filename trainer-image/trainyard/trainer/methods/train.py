@@ -1,0 +1,288 @@
+"""The train step, from top to bottom.
+
+    is it done already?  ->  prepared data  ->  checkpoint to go on from  ->  model  ->  trainer  ->  train  ->  export
+
+Pretrain, CPT and SFT differ in where the weights come from and in which tokens count for the loss. Both are settled before
+this point (by `spec.model` and by the prepare step), so one recipe serves all three.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from trainyard.trainer import __version__, checkpoint
+from trainyard.trainer.checkpoint import Checkpoint
+from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.prepare import note_dataset, specification_key
+from trainyard.trainer.errors import invalid_config, storage
+from trainyard.trainer.ledger import LEDGER
+from trainyard.trainer.log import say, warn
+from trainyard.trainer.progress import Reporter
+from trainyard.trainer.signals import STOP
+
+
+def train(context: RunContext, reporter: Reporter) -> None:
+    """Train to the end and leave `model/` (or `adapter/`) behind. Does nothing if they are there.
+
+    Raises:
+        UserError: the spec cannot be honoured, or the volume is damaged.
+    """
+    reporter.report(phase="load")
+    process_started = started_at()
+    data = open_data(context)
+    if (done := find_result(context)) is not None:
+        say(f"training is complete: {done.path.name}/ was committed at step {done.manifest.get('step')}")
+        note_result(context, done)
+        return
+
+    clock = time.monotonic()
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    from trainyard.trainer.data.tokenizer import load_tokenizer
+    from trainyard.trainer.device import find_device
+    from trainyard.trainer.methods.arguments import build_arguments, total_steps
+    from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
+    from trainyard.trainer.methods.reporting import Reporting
+    from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
+    from trainyard.trainer.models.load import load_for_training
+
+    # TRL still spells it gradient_checkpointing and has another default for it, so this is the name to set.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated.*")
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    imported = time.monotonic()
+    LEDGER.note(timings={"imports": round(imported - clock, 2)})
+
+    # ---- where to go on from
+    resume = find_checkpoint(context, data)
+    vocab_size = int(data.manifest["vocabSize"])
+    train_set = SequenceDataset.open(context.data_dir / "train", vocab_size=vocab_size)
+    steps = total_steps(context, len(train_set))
+    if resume is not None and resume.step >= steps and resume.path.parent != context.checkpoint_dir:
+        raise invalid_config(
+            f"spec.checkpoints.resumeFrom is at step {resume.step} already, and the run ends at step {steps}",
+            hint="raise spec.training.maxSteps: it counts from the other run's beginning",
+        )
+
+    # ---- model
+    device = find_device(context.training.precision)
+    tokenizer = load_tokenizer(context.data_dir / "tokenizer")
+    loaded = load_for_training(
+        context, device, tokenizer, vocab_size=vocab_size, resume=resume.path if resume else None
+    )
+    model: Any = loaded.model.to(device.kind)
+    if context.training.packing and not keeps_examples_apart(model, vocab_size=vocab_size, device=device.kind):
+        warn(f"{model.config.model_type} lets packed examples see each other: training without packing")
+        train_set = train_set.unpacked()
+        steps = total_steps(context, len(train_set))
+    eval_set = None
+    if context.training.eval_steps and data.manifest["splits"]["eval"]["sequences"]:
+        eval_set = SequenceDataset.open(context.data_dir / "eval", vocab_size=vocab_size)
+    LEDGER.note(
+        timings={"load": round(time.monotonic() - imported, 2)},
+        effective=effective(context, device, train_set, torch.get_num_threads()),
+        provenance=provenance(context, loaded.revision),
+    )
+
+    # ---- trainer
+    def save(step: int, write: Any) -> None:
+        reporter.report(phase="save")
+        saved = checkpoint.save(context.checkpoint_dir, step, write, data=data.manifest["key"])
+        checkpoint.prune(context.checkpoint_dir, context.run.spec.checkpoints.keep_last)
+        LEDGER.note(checkpoint=saved.record(context.volume))
+        reporter.report(phase="train", checkpoint=saved.record(context.volume))
+
+    reporting = Reporting(reporter, device, process_started=process_started)
+    trainer = CommittingTrainer(
+        save=save,
+        every_minutes=context.run.spec.checkpoints.every_minutes,
+        model=model,
+        args=build_arguments(context, device, steps=steps, evaluates=eval_set is not None),
+        train_dataset=stand_in(),
+        processing_class=tokenizer,
+        data_collator=collate(tokenizer.pad_token_id),
+        callbacks=[reporting],
+    )
+    trainer.train_dataset, trainer.eval_dataset = train_set, eval_set
+    reporting.follow(trainer)
+    silence(trainer)
+    if resume is not None:
+        LEDGER.note(checkpoint=resume.record(context.volume))
+    say(
+        f"{context.training.method} for {steps} steps on {device.name} in {device.precision}: "
+        f"{len(train_set)} sequences, batch {context.training.per_device_train_batch_size} x "
+        f"{context.training.gradient_accumulation_steps}"
+        + (f", going on from step {resume.step}" if resume else "")
+    )
+
+    # ---- train, and leave with a checkpoint when told to
+    with STOP.deferred():
+        try:
+            trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+        except Stopped:
+            pass  # leaving this block ends the process with the exit code that means: run me again
+    LEDGER.note(timings={"training": round(trainer.seconds, 1)})
+
+    # ---- export
+    reporter.report(phase="save")
+    result = export(context, model, trainer_step=trainer.state.global_step, dtype=loaded.source_dtype, data=data)
+    note_result(context, result)
+    reporter.report(percentage=100.0, milestone=True)
+
+
+def open_data(context: RunContext) -> Committed:
+    """The prepared data.
+
+    Raises:
+        UserError: there is none, it is damaged, or it was made from another specification.
+    """
+    data = read_committed(context.data_dir)
+    if data is None:
+        raise storage(f"there is no prepared data in {context.data_dir}", hint="run the prepare step first")
+    if (damage := find_damage(data, hashes=False)) is not None:
+        raise storage(f"the prepared data in {context.data_dir} is damaged: {damage}", hint="delete it and prepare again")
+    if data.manifest["key"] != specification_key(context):
+        raise invalid_config(
+            f"the prepared data in {context.data_dir} was made from other datasets or another maxLength or packing",
+            hint="run the prepare step again, or use another metadata.name",
+        )
+    note_dataset(data)
+    return data
+
+
+def find_checkpoint(context: RunContext, data: Committed) -> Checkpoint | None:
+    """The run's own newest checkpoint; at the very beginning the one that resumeFrom names; else none."""
+    own = checkpoint.newest_valid(context.checkpoint_dir)
+    if own is not None:
+        manifest = read_committed(own.path)
+        assert manifest is not None
+        if manifest.manifest.get("data") != data.manifest["key"]:
+            raise invalid_config(
+                f"the checkpoints in {context.checkpoint_dir} were made on other data",
+                hint="use another metadata.name, or delete that folder to start over",
+            )
+        say(f"going on from {own.path.name}")
+        return own
+    reference = context.run.spec.checkpoints.resume_from
+    if not reference:
+        return None
+    other = checkpoint.find_other(reference, volume=context.volume, own=context.work_dir)
+    say(f"going on from {other.path.relative_to(context.volume)} (spec.checkpoints.resumeFrom)")
+    return other
+
+
+def find_result(context: RunContext) -> Committed | None:
+    """The committed outcome, if the run has got that far."""
+    for folder in (context.work_dir, context.checkpoint_dir):
+        remove_leftovers(folder)
+    folder = context.model_dir if is_exported_whole(context) else context.adapter_dir
+    result = read_committed(folder)
+    if result is None:
+        return None
+    if (damage := find_damage(result, hashes=False)) is not None:
+        warn(f"{folder.name}/ is damaged and made again: {damage}")
+        return None
+    return result
+
+
+def is_exported_whole(context: RunContext) -> bool:
+    """Whether the outcome is a model by itself, rather than an adapter alone."""
+    return context.model.adapter is None or context.model.adapter.merge
+
+
+def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, data: Committed) -> Committed:
+    """Write the outcome: the model, or the adapter and, if asked, the model with the adapter merged into it."""
+    facts = {"step": trainer_step, "run": context.run.metadata.name, "data": data.manifest["digest"]}
+    tokenizer = context.data_dir / "tokenizer"
+
+    def write_adapter(folder: Path) -> None:
+        model.save_pretrained(folder)
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+
+    def write_model(folder: Path) -> None:
+        whole = model.merge_and_unload(safe_merge=True) if context.model.adapter else model
+        whole.config.use_cache = True
+        whole.to(dtype or whole.dtype).save_pretrained(folder)
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+
+    if context.model.adapter is not None:
+        adapter = commit_folder(context.adapter_dir, write_adapter, **facts)
+        say(f"adapter: {adapter.bytes / 1e6:.1f} MB in {adapter.path}")
+        if not context.model.adapter.merge:
+            return adapter
+    result = commit_folder(context.model_dir, write_model, **facts)
+    say(f"model: {result.bytes / 1e6:.1f} MB in {result.path}")
+    return result
+
+
+def note_result(context: RunContext, result: Committed) -> None:
+    """The facts of a finished training."""
+    step = result.manifest.get("step")
+    newest = checkpoint.listed(context.checkpoint_dir)
+    LEDGER.note(
+        step_number=step,
+        total_steps=step,
+        percentage=100.0,
+        checkpoint=newest[0].record(context.volume) if newest else None,
+    )
+
+
+def effective(context: RunContext, device: Any, train_set: Any, threads: int) -> dict[str, Any]:
+    """What really runs, after every automatic choice."""
+    return {
+        "device": device.name,
+        "precision": device.precision,
+        "perDeviceTrainBatchSize": context.training.per_device_train_batch_size,
+        "gradientAccumulationSteps": context.training.gradient_accumulation_steps,
+        "sequences": len(train_set),
+        "threads": threads,
+    }
+
+
+def provenance(context: RunContext, revision: str | None) -> dict[str, Any]:
+    """What has to be the same for the same result."""
+    import platform
+    from importlib.metadata import version
+
+    facts = {
+        "trainerVersion": __version__,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "trl": version("trl"),
+        "python": platform.python_version(),
+        "seed": context.training.seed,
+    }
+    return facts | ({"modelRevision": revision} if revision else {})
+
+
+def stand_in() -> Any:
+    """A data set of the type that TRL's constructor insists on. The real one is memory-mapped and takes its place."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]})
+
+
+def silence(trainer: Any) -> None:
+    """Progress has one voice: ours."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+
+
+def started_at() -> float:
+    """When this process started, as seconds since the epoch."""
+    import os
+    import sys
+
+    if sys.platform == "linux":
+        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    return time.time()

@@ -1,0 +1,153 @@
+"""TRL's trainer with committed checkpoints, an exact continuation, and an ear for stop signals.
+
+Inheriting is what the library asks for. What is overridden, and why:
+
+    _get_train_sampler          the order of the data depends on seed and epoch alone
+    get_batch_samples           counts the real tokens
+    training_step               leaves between two micro-batches when told to stop
+    evaluate, prediction_step   evaluation does not move the random numbers of training, and can be left too
+    _maybe_log_save_evaluate    the border between two steps: remembers the state that a checkpoint has to hold
+    _save_checkpoint            everything goes through `checkpoint.save`
+    _load_from_checkpoint       the weights came in when the model was loaded
+
+A stop between two micro-batches throws the gradients collected so far away: weights, optimizer and counters are still
+those of the last whole step, and the generators are taken from that moment too, so the continued run repeats the step with
+the same batch and the same dropout.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import SFTTrainer
+
+from trainyard.trainer.methods import state
+from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
+from trainyard.trainer.signals import STOP
+
+
+class Stopped(Exception):
+    """Raised through transformers' loop after the checkpoint has been committed."""
+
+
+class CommittingTrainer(SFTTrainer):
+    """See the module's text. `save(step, write)` commits a checkpoint; `every_minutes` bounds the time between two."""
+
+    def __init__(
+        self, *, save: Callable[[int, Callable[[Path], None]], None], every_minutes: float, **arguments: Any
+    ) -> None:
+        super().__init__(**arguments)
+        self._commit = save
+        self._every_seconds = every_minutes * 60
+        self._last_saved = time.monotonic()
+        self._started = time.monotonic()
+        self.counters = state.Counters()
+        self._boundary_loss: torch.Tensor | None = None
+        self._boundary_generators: dict[str, Any] | None = None
+        self._boundary_counters = state.Counters()
+
+    def train(self, resume_from_checkpoint: str | None = None, **arguments: Any) -> Any:  # type: ignore[override]
+        """Train to the end, or to a stop.
+
+        Raises:
+            Stopped: a signal came in; the state of the last whole step is committed.
+        """
+        if resume_from_checkpoint is not None:
+            self.counters = state.read_counters(Path(resume_from_checkpoint))
+        self._started = self._last_saved = time.monotonic()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, over all attempts, up to the last whole step."""
+        return self._boundary_counters.seconds
+
+    def continue_unlogged_loss(self) -> None:
+        """Called once the loop has set its own sums to zero: the first line after a restart then shows the same average as
+        it would have without one."""
+        if self.counters.last_logged_step or self.counters.unlogged_loss:
+            self._tr_loss += self.counters.unlogged_loss
+            self._globalstep_last_logged = self.counters.last_logged_step
+        self._remember_boundary()
+
+    # ---- data
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        return EpochOrder(len(self.train_dataset if train_dataset is None else train_dataset), self.args.seed)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.counters.tokens += sum(int(batch.pop(TOKEN_COUNT)) for batch in batches)
+        return batches, items
+
+    # ---- steps
+
+    def training_step(self, *arguments: Any, **named: Any) -> Any:
+        if STOP.requested:
+            self._save_and_stop()
+        return super().training_step(*arguments, **named)
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
+        if time.monotonic() - self._last_saved >= self._every_seconds:
+            self.control.should_save = True
+        super()._maybe_log_save_evaluate(*arguments, **named)
+        self._remember_boundary()
+        if STOP.requested and self.state.global_step < self.state.max_steps:
+            self._save_and_stop()
+
+    # ---- evaluation
+
+    def evaluate(self, *arguments: Any, **named: Any) -> Any:
+        if STOP.requested:
+            self._remember_boundary()
+            self._save_and_stop()
+        generators = state.read_generators()
+        try:
+            return super().evaluate(*arguments, **named)
+        finally:
+            state.restore_generators(generators)
+
+    def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+        inputs.pop(TOKEN_COUNT, None)
+        return super().prediction_step(model, inputs, *arguments, **named)
+
+    # ---- checkpoints
+
+    def _remember_boundary(self) -> None:
+        self._boundary_generators = state.read_generators()
+        self._boundary_loss = self._tr_loss.clone()
+        self._boundary_counters = state.Counters(
+            tokens=self.counters.tokens,
+            seconds=self.counters.seconds + time.monotonic() - self._started,
+            last_logged_step=self._globalstep_last_logged,
+        )
+
+    def _save_and_stop(self) -> None:
+        if self.state.global_step > 0:
+            self._commit(self.state.global_step, self._write)
+        raise Stopped
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._remember_boundary()
+        self.store_flos()
+        self._commit(self.state.global_step, self._write)
+        self._last_saved = time.monotonic()
+
+    def _write(self, folder: Path) -> None:
+        """Everything that the continuation needs, as of the last whole step."""
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        torch.save(self._boundary_generators, folder / state.RNG_FILE)
+        counters = self._boundary_counters
+        counters.unlogged_loss = self._boundary_loss.item() if self._boundary_loss is not None else 0.0
+        state.write_counters(folder, counters)
+        self.state.stateful_callbacks.clear()
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Nothing: `models/load.py` has loaded the weights from the checkpoint, in the names and types of the model."""
