@@ -26,6 +26,9 @@ _KEPT = (
     "x-kubernetes-list-map-keys", "x-kubernetes-validations",
 )  # fmt: skip
 
+UNSEEN_GENERATION = -1
+"""`status.observedGeneration` of an object that the operator has not seen yet; equal to no generation."""
+
 PRINTER_COLUMNS = (
     ("State", "string", ".status.state", 0, "What it is doing"),
     ("Method", "string", ".status.summary.method", 0, "Training method"),
@@ -91,7 +94,8 @@ def _root_schema() -> Schema:
             "kind": {"type": "string", "description": "TrainingRun."},
             "metadata": {"type": "object"},
             "spec": structural(TrainingRunSpec),
-            "status": structural(TrainingRunStatus),
+            # Without any status a new object counts as done to kstatus, until the operator has looked at it.
+            "status": {**structural(TrainingRunStatus), "default": {"observedGeneration": UNSEEN_GENERATION}},
         },
         "x-kubernetes-validations": [_validation(rule) for rule in ROOT_RULES],
     }

@@ -56,3 +56,8 @@ def test_nothing_that_a_structural_schema_forbids() -> None:
 def test_printed_columns_read_fields_that_exist() -> None:
     known = {path for path, _ in nodes(SCHEMA)} | {".metadata.creationTimestamp"}
     assert {path for _, _, path, _, _ in PRINTER_COLUMNS} <= known
+
+
+def test_a_new_object_is_not_done_before_the_operator_has_looked() -> None:
+    """kstatus takes an object without status for Current; one whose generation nobody has observed is InProgress."""
+    assert SCHEMA["properties"]["status"]["default"] == {"observedGeneration": -1}

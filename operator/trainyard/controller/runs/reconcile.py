@@ -105,7 +105,8 @@ class Reconciler:
             generation=raw["metadata"]["generation"],
             status=TrainingRunStatus.model_validate(raw.get("status") or {}),
             now=self._clock.now(),
-            fresh=not raw.get("status"),
+            # Not an empty status: the API server fills in an observedGeneration that says "not seen yet".
+            fresh=not (raw.get("status") or {}).get("conditions"),
             progress=self._progress.get(raw["metadata"]["uid"]),
         )
         decided = await self._decide(seen)
