@@ -8,6 +8,7 @@ and trains a new one.
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -160,12 +161,17 @@ def samples(status: Object) -> str:
     if job is None:
         return ""
     log = target.call("kubectl", "logs", f"job/{job}", "-n", NAMESPACE, check=False)
-    start, end = log.find(SAMPLES_BEGIN), log.find(SAMPLES_END)
-    return str(log[start + len(SAMPLES_BEGIN) : end].strip("\n")) if 0 <= start < end else ""
+    return "\n".join(sample_lines(log))
 
 
-SAMPLES_BEGIN = "--- samples"
-SAMPLES_END = "--- end of samples"
+def sample_lines(log: str) -> Iterator[str]:
+    """The blocks `sample N:` of a log with the indented lines below each."""
+    inside = False
+    for line in log.splitlines():
+        inside = bool(re.search(r"\bsample \d+:$", line)) or (inside and line.startswith(" "))
+        if inside:
+            yield line
+
 
 NEXT = f"""\
 What to type next:

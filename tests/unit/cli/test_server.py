@@ -1,0 +1,88 @@
+"""`trainyard validate --server`: kubectl's answers, and the objects that a run names."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trainyard.api.manifest import read_run
+from trainyard.cli.main import app
+from trainyard.cli.server import named_objects
+
+MANIFEST = """\
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingRun
+metadata: {name: a, namespace: team}
+spec:
+  model: {storageUri: "pvc://models/base", secretRef: {name: hub}}
+  datasets:
+  - {name: d, storageUri: s3://bucket/key, secretRef: {name: store}}
+  - {name: e, storageUri: "pvc://data/x.jsonl"}
+  training: {method: SFT}
+  storage:
+    checkpoints: {claimName: kept}
+    cache: {claimName: cache, size: 1Gi}
+"""
+
+
+def fake_kubectl(folder: Path, script: str) -> None:
+    """A kubectl that writes down how it was called and then runs the script."""
+    program = folder / "kubectl"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\n{script}\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+
+
+def validate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    result = CliRunner().invoke(app, ["validate", "-f", "-", "--server"], input=MANIFEST)
+    return result.exit_code, result.output
+
+
+def test_what_must_exist_before_the_run_starts() -> None:
+    assert list(named_objects(read_run(MANIFEST).spec)) == [
+        ("secret", "spec.model.secretRef.name", "hub"),
+        ("persistentvolumeclaim", "spec.model.storageUri", "models"),
+        ("secret", "spec.datasets[0].secretRef.name", "store"),
+        ("persistentvolumeclaim", "spec.datasets[1].storageUri", "data"),
+        ("persistentvolumeclaim", "spec.storage.checkpoints.claimName", "kept"),
+    ]
+
+
+def test_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kubectl(tmp_path, "exit 0")
+    code, output = validate(tmp_path, monkeypatch)
+    assert code == 0, output
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert "--namespace team apply --dry-run=server --validate=strict -f -" in calls[0]
+    assert all("--namespace team" in call for call in calls)
+
+
+def test_a_missing_secret_is_a_fault_of_its_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kubectl(tmp_path, 'case "$*" in *"secret store"*) echo "Error from server (NotFound): x" >&2; exit 1;; esac')
+    code, output = validate(tmp_path, monkeypatch)
+    assert code == 1
+    assert "spec.datasets[0].secretRef.name: there is no secret 'store' in the namespace" in output
+
+
+def test_the_api_servers_refusal_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kubectl(
+        tmp_path, 'case "$*" in *apply*) echo "Error from server (Forbidden): quota exceeded" >&2; exit 1;; esac'
+    )
+    code, output = validate(tmp_path, monkeypatch)
+    assert code == 1
+    assert "API server: (Forbidden): quota exceeded" in output
+
+
+def test_no_cluster_is_no_fault_of_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kubectl(tmp_path, 'echo "The connection to the server 127.0.0.1:1 was refused" >&2; exit 1')
+    code, output = validate(tmp_path, monkeypatch)
+    assert code == 2
+    assert "cannot reach an API server" in output
+
+
+def test_no_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = CliRunner().invoke(app, ["validate", "-f", "-", "--server"], input=MANIFEST)
+    assert result.exit_code == 2
+    assert "needs kubectl on the PATH" in result.output
