@@ -64,6 +64,15 @@ def test_a_run_goes_through_its_steps_and_succeeds() -> None:
     assert status.summary.step == "10/10"
 
 
+def test_the_next_step_does_not_wait_for_the_job_controller() -> None:
+    world = World()
+    world.settle()
+    world.end(record={})
+    world.jobs["tiny-prepare-1"]["status"] = {"active": 1}
+    world.reconcile()
+    assert world.created == ["tiny-prepare-1", "tiny-train-1"]
+
+
 def test_four_writes_until_the_first_job_exists() -> None:
     world = World()
     world.reconcile()
@@ -224,7 +233,9 @@ def test_the_deadline_leaves_suspended_time_out() -> None:
     world.settle()
     assert world.status().state == "Failed"
     assert condition(world, "Failed") == ("True", "DeadlineExceeded")
-    assert all("deletionTimestamp" in j["metadata"] for j in world.jobs.values() if j["metadata"]["name"].endswith("train-2"))
+    assert all(
+        "deletionTimestamp" in j["metadata"] for j in world.jobs.values() if j["metadata"]["name"].endswith("train-2")
+    )
 
 
 def test_ttl_deletes_children_but_neither_run_nor_volume() -> None:

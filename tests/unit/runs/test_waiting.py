@@ -9,7 +9,7 @@ from trainyard.controller.runs.waiting import Warning_, needs_events, why_waitin
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = JobView(name="r-train-1", uid="j", step="train", attempt=1, created=START)
-PULL = 'rpc error: code = NotFound desc = localhost/x:1: not found'
+PULL = "rpc error: code = NotFound desc = localhost/x:1: not found"
 
 
 def pod(**fields: object) -> PodView:
@@ -21,7 +21,10 @@ def test_trying_and_backing_off_give_the_same_sentence() -> None:
     trying = why_waiting(JOB, pod(waiting_reason="ErrImagePull", waiting_message=PULL), now=later, warning=None)
     backing_off = why_waiting(
         JOB,
-        pod(waiting_reason="ImagePullBackOff", waiting_message=f'Back-off pulling image "localhost/x:1": ErrImagePull: {PULL}'),
+        pod(
+            waiting_reason="ImagePullBackOff",
+            waiting_message=f'Back-off pulling image "localhost/x:1": ErrImagePull: {PULL}',
+        ),
         now=later,
         warning=None,
     )
@@ -36,7 +39,11 @@ def test_trying_and_backing_off_give_the_same_sentence() -> None:
 @pytest.mark.parametrize(
     ("warning", "reason", "words"),
     [
-        (Warning_("FailedCreate", 'pods "x" is forbidden: exceeded quota: small, requested: cpu=4'), "QuotaExceeded", "small"),
+        (
+            Warning_("FailedCreate", 'pods "x" is forbidden: exceeded quota: small, requested: cpu=4'),
+            "QuotaExceeded",
+            "small",
+        ),
         (Warning_("FailedCreate", 'violates PodSecurity "restricted:latest"'), "PodForbidden", "PodSecurity"),
     ],
 )
@@ -47,7 +54,9 @@ def test_a_job_without_a_pod_is_explained_by_its_events(warning: Warning_, reaso
 
 
 def test_a_volume_that_does_not_mount_is_named() -> None:
-    wait = why_waiting(JOB, pod(node="forge"), now=START, warning=Warning_("FailedMount", 'references non-existent secret key'))
+    wait = why_waiting(
+        JOB, pod(node="forge"), now=START, warning=Warning_("FailedMount", "references non-existent secret key")
+    )
     assert wait is not None
     assert wait.reason == "Volume"
 
@@ -59,7 +68,9 @@ def test_events_are_read_only_after_a_while(seconds: int, asks: bool) -> None:
 
 
 def test_a_lost_node_and_a_queue_are_named() -> None:
-    lost = why_waiting(JOB, pod(phase="Running", node="arcanine", running=True, node_lost=True), now=START, warning=None)
+    lost = why_waiting(
+        JOB, pod(phase="Running", node="arcanine", running=True, node_lost=True), now=START, warning=None
+    )
     assert lost is not None
     assert "arcanine" in lost.message
     queued = why_waiting(JobView("j", "j", "train", 1, START, suspended=True), None, now=START, warning=None)

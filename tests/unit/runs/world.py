@@ -32,7 +32,11 @@ def manifest(**spec: Any) -> dict[str, Any]:
         "metadata": {"name": "tiny", "namespace": "lab", "uid": UID, "generation": 1},
         "spec": {
             "model": {
-                "scratch": {"architecture": "llama", "config": {"hidden_size": 64}, "tokenizer": {"trainVocabSize": 500}}
+                "scratch": {
+                    "architecture": "llama",
+                    "config": {"hidden_size": 64},
+                    "tokenizer": {"trainVocabSize": 500},
+                }
             },
             "datasets": [{"name": "text", "inline": {"text": "hello"}, "split": {"eval": 0.1}}],
             "training": {"method": "Pretrain", "maxSteps": 10},
@@ -225,7 +229,10 @@ class World:
         """The live Job's container ends, and the Job with it."""
         job = self.live_job()
         assert job is not None
-        if not any(p["metadata"]["labels"]["batch.kubernetes.io/job-name"] == job["metadata"]["name"] for p in self.pods.values()):
+        if not any(
+            p["metadata"]["labels"]["batch.kubernetes.io/job-name"] == job["metadata"]["name"]
+            for p in self.pods.values()
+        ):
             self.start_pod()
         pod = self.pods[f"{job['metadata']['name']}-x"]
         labels = job["metadata"]["labels"]
@@ -233,7 +240,11 @@ class World:
         if record is not None:
             base = {"step": labels[STEP_LABEL], "attempt": int(labels[ATTEMPT_LABEL]), "outcome": "Succeeded"}
             text = json.dumps(base | record)
-        ended = {"exitCode": exit_code, "reason": reason or ("Completed" if exit_code == 0 else "Error"), "message": text}
+        ended = {
+            "exitCode": exit_code,
+            "reason": reason or ("Completed" if exit_code == 0 else "Error"),
+            "message": text,
+        }
         ended["finishedAt"] = self.now.isoformat()
         pod["status"] = {
             "phase": "Succeeded" if exit_code == 0 else "Failed",
@@ -242,7 +253,13 @@ class World:
         kind = "Complete" if exit_code == 0 else "Failed"
         job["status"] = {
             "conditions": [
-                {"type": kind, "status": "True", "lastTransitionTime": self.now.isoformat(), "message": "", "reason": ""}
+                {
+                    "type": kind,
+                    "status": "True",
+                    "lastTransitionTime": self.now.isoformat(),
+                    "message": "",
+                    "reason": "",
+                }
             ]
         }
 

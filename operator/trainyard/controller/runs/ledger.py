@@ -92,14 +92,16 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     pod = seen.pod_of(job)
     if pod is not None and pod.node and last.node is None and (pod.running or pod.exit_code is not None):
         step = amend(step, node=pod.node)
-    if not job.finished:
+    # A pod that has succeeded makes its Job succeed, a second or two later; the next step need not wait for that.
+    succeeded = job.succeeded or (pod is not None and pod.phase == "Succeeded" and not job.failed)
+    if not (job.finished or succeeded):
         return replace(ledger, steps=(*ledger.steps, step))
 
     record = final_record(pod)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
     ended = rfc3339((pod.ended if pod else None) or job.ended or seen.now)
     last_step = record.step_number if record else None
-    if job.succeeded:
+    if succeeded:
         step = amend(step, state="Succeeded", exit_code=0, completion_time=ended, last_step=last_step)
         step = step.model_copy(update={"state": "Succeeded"})
         return replace(ledger, steps=(*ledger.steps, step), finals=finals)

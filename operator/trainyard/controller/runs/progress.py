@@ -109,7 +109,9 @@ def _metrics(values: dict[str, Any]) -> list[Metric]:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float | int) else "nan" if value is None else str(value)[:64]
+    if isinstance(value, float | int):
+        return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+    return "nan" if value is None else str(value)[:64]
 
 
 def outputs(seen: Observed) -> dict[str, str]:
