@@ -205,7 +205,7 @@ def kill_cgroup(node: Node, *, seconds: float = 15.0) -> None:
         if time.monotonic() > limit:
             raise ClusterError(f"processes of {node.name} do not end: {pids}")
         for pid in pids:
-            if processes.start_time(pid) is not None:
+            if pid and processes.start_time(pid) is not None:  # 0: in a process namespace that we do not see
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
