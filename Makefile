@@ -51,7 +51,11 @@ test-fast: venv ## What needs neither cluster nor long training: the daily selec
 .PHONY: venv
 venv: .venv/.stamp ## The Python environment in .venv, from the lock files
 .venv/.stamp: $(LOCKS) pyproject.toml trainer-image/cpu/install.py trainer-image/cpu/stubs.py
-	@command -v uv > /dev/null || { echo "installing uv"; $(PYTHON3) -m venv .cluster/uv; .cluster/uv/bin/pip install --quiet uv; }
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON3) is older than Python 3.11: make venv PYTHON3=python3.12"; exit 1; }
+	@command -v uv > /dev/null || { echo "installing uv"; \
+	  $(PYTHON3) -m ensurepip --version &> /dev/null || { apt-get update -qq; apt-get install -qq -y python3-venv; }; \
+	  $(PYTHON3) -m venv .cluster/uv; .cluster/uv/bin/pip install --quiet uv; }
 	@test -x $(PYTHON) || uv venv --quiet --python "$$(command -v $(PYTHON3))" .venv
 	$(PYTHON3) trainer-image/cpu/install.py .venv --quiet
 	uv pip install --quiet --python $(PYTHON) --no-deps --require-hashes --requirement requirements-dev.lock
