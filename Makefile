@@ -82,6 +82,7 @@ cluster-down: ## Stop the local cluster and remove what it put on the machine
 
 .PHONY: bench
 bench: venv cluster images install ## Measure: burst of runs, time to first step, memory
+	$(PYTHON) tools/bench.py
 	$(PYTEST) tests -m load --durations=0
 
 .PHONY: generate
