@@ -49,11 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         context.work_dir.mkdir(parents=True, exist_ok=True)
         reporter = Reporter.of(context)
         run_step(context, reporter)
-    except BaseException as error:  # noqa: BLE001 - the top of the process: everything becomes a record
+    except BaseException as error:
         return fail(step, describe(error), error, reporter)
-    write_final_record(
-        termination_log(), LEDGER.record("Succeeded", step=step, attempt=attempt_number())
-    )
+    write_final_record(termination_log(), LEDGER.record("Succeeded", step=step, attempt=attempt_number()))
     reporter.close()
     return ExitCode.OK
 
@@ -86,9 +84,7 @@ def fail(step: str, fault: UserError, error: BaseException, reporter: Reporter |
     say(f"{step} failed: {fault.message}")
     if fault.hint:
         say(f"what to do: {fault.hint}")
-    write_final_record(
-        termination_log(), LEDGER.record("Failed", step=step, attempt=attempt_number(), error=fault)
-    )
+    write_final_record(termination_log(), LEDGER.record("Failed", step=step, attempt=attempt_number(), error=fault))
     if reporter is not None:
         reporter.close(timeout=1.0)
     return fault.exit_code

@@ -52,9 +52,12 @@ def commit_folder(path: Path, write: Callable[[Path], Mapping[str, Any] | None],
     temporary.mkdir()
     try:
         found = write(temporary)
-        files = {}
+        files: dict[str, dict[str, Any]] = {}
         for file in sorted(f for f in temporary.rglob("*") if f.is_file()):
-            files[file.relative_to(temporary).as_posix()] = {"size": file.stat().st_size, "sha256": flush_and_hash(file)}
+            files[file.relative_to(temporary).as_posix()] = {
+                "size": file.stat().st_size,
+                "sha256": flush_and_hash(file),
+            }
         manifest = {"version": MANIFEST_VERSION, **facts, **(found or {}), "files": files}
         with open(temporary / MANIFEST, "w") as stream:
             json.dump(manifest, stream, indent=1)

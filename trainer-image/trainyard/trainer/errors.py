@@ -13,7 +13,6 @@ import sys
 from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 
-
 UNEXPECTED = 1
 """Exit code of everything without a meaning of its own; the operator counts it against backoffLimit."""
 
@@ -48,9 +47,7 @@ def invalid_data(message: str, *, hint: str = "") -> UserError:
 
 def source_unavailable(message: str, *, hint: str = "") -> UserError:
     """A source does not answer at the moment."""
-    return UserError(
-        message, hint=hint, reason=Reason.SOURCE_UNAVAILABLE, exit_code=ExitCode.SOURCE_UNAVAILABLE
-    )
+    return UserError(message, hint=hint, reason=Reason.SOURCE_UNAVAILABLE, exit_code=ExitCode.SOURCE_UNAVAILABLE)
 
 
 def storage(message: str, *, hint: str = "") -> UserError:

@@ -9,6 +9,7 @@ what arrives late. 401, 404 and 410 mean that the run is gone: then nothing is s
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -161,14 +162,10 @@ class Reporter:
         """`sent`, `lost` (try again) or `gone` (never try again)."""
         assert self._url is not None
         headers = {"Content-Type": "application/json"}
-        try:
-            # Read every time: the operator may have renewed it.
+        # Read every time: the operator may have renewed it. Without one, a receiver answers 401, which ends this.
+        with contextlib.suppress(OSError):
             headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
-        except OSError:
-            pass  # a receiver that wants none, or answers 401 and thereby ends this
-        request = urllib.request.Request(
-            self._url, data=record.to_json().encode(), headers=headers, method="POST"
-        )
+        request = urllib.request.Request(self._url, data=record.to_json().encode(), headers=headers, method="POST")
         try:
             with self._opener.open(request, timeout=TIMEOUT):
                 return "sent"

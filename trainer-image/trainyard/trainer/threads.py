@@ -12,6 +12,11 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+SPIN_VARIABLE = "GOMP_SPINCOUNT"
+SPINS = 1000
+"""How often a thread that waits for the others looks again before it sleeps: some microseconds. OpenMP's own default is
+milliseconds, in which it keeps the CPU from the very thread it waits for whenever something else runs on the node. Measured
+with two training processes' worth of load per CPU: 16 steps per second against 2, and no difference on an idle machine."""
 
 
 def available(*, cgroup: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int:
@@ -25,6 +30,7 @@ def apply(count: int) -> None:
     """Tell the libraries, before they are loaded; what the user has set stays."""
     for variable in VARIABLES:
         os.environ.setdefault(variable, str(count))
+    os.environ.setdefault(SPIN_VARIABLE, str(SPINS))
 
 
 def _folders(cgroup: Path, membership: Path) -> list[Path]:

@@ -53,7 +53,9 @@ def _prompt_completion(row: Row) -> Record | Fault | None:
         return {"prompt": _clean(prompt), "completion": _clean(completion)}
     for field, part in (("prompt", prompt), ("completion", completion)):
         if not isinstance(part, str):
-            return Fault(row.place, f"field {field}: expected a string (or both as lists of messages), found {_shown(part)}")
+            return Fault(
+                row.place, f"field {field}: expected a string (or both as lists of messages), found {_shown(part)}"
+            )
     if not completion:
         return Fault(row.place, "field completion: is empty, so there is nothing to learn; remove the record")
     return {"prompt": prompt, "completion": completion}

@@ -215,7 +215,9 @@ def collect(context: RunContext, staging: Path) -> Pool:
                 elif checked is None:
                     empty += 1
                 else:
-                    line = json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+                    line = json.dumps(checked, ensure_ascii=False, separators=(",", ":")).encode(
+                        "utf-8", "surrogatepass"
+                    )
                     spool.write(line + b"\n")
                     hashes.append(record_hash(line))
         shutil.rmtree(folder)

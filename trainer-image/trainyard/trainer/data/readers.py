@@ -118,7 +118,7 @@ def _parse(line: str, source: str, number: int) -> Row | Fault:
         detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         return Fault(f"{source}:{number}", f"not JSON: {detail}")
     if not isinstance(value, dict):
-        return Fault(f"{source}:{number}", f"expected an object like {{\"text\": ...}}, found {_kind(value)}")
+        return Fault(f"{source}:{number}", f'expected an object like {{"text": ...}}, found {_kind(value)}')
     return Row(source, number, value)
 
 
@@ -179,7 +179,9 @@ def _read_csv(file: SourceFile) -> Iterator[Row | Fault]:
         if row is None:
             return
         if None in row or None in row.values():
-            found = len([v for v in row.values() if v is not None]) + (len(row.get(None) or []) - 1 if None in row else 0)
+            found = len([v for v in row.values() if v is not None]) + (
+                len(row.get(None) or []) - 1 if None in row else 0
+            )
             yield Fault(
                 f"{file.name}:{reader.line_num}",
                 f"has {found} fields where the header names {len(reader.fieldnames or [])}; quote values that contain "

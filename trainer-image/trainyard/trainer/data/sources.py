@@ -37,9 +37,73 @@ DATA_SUFFIXES = {
     ".parquet": "Parquet",
 }
 TEXT_SUFFIXES = frozenset(
-    ".txt .text .md .markdown .rst .adoc .tex .html .htm .xml .yaml .yml .toml .ini .cfg .conf .log .py .pyi .go .rs .c .h "
-    ".cc .cpp .hpp .java .kt .scala .js .mjs .ts .tsx .jsx .css .sh .bash .rb .php .pl .lua .sql .proto .tf .hcl "
-    ".nix .jinja .j2 .tpl .dockerfile .mk .cmake .r .jl .hs .ml .ex .exs .erl .clj .swift .cs .vue .svelte .txtpb".split()
+    [
+        ".txt",
+        ".text",
+        ".md",
+        ".markdown",
+        ".rst",
+        ".adoc",
+        ".tex",
+        ".html",
+        ".htm",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".ini",
+        ".cfg",
+        ".conf",
+        ".log",
+        ".py",
+        ".pyi",
+        ".go",
+        ".rs",
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".hpp",
+        ".java",
+        ".kt",
+        ".scala",
+        ".js",
+        ".mjs",
+        ".ts",
+        ".tsx",
+        ".jsx",
+        ".css",
+        ".sh",
+        ".bash",
+        ".rb",
+        ".php",
+        ".pl",
+        ".lua",
+        ".sql",
+        ".proto",
+        ".tf",
+        ".hcl",
+        ".nix",
+        ".jinja",
+        ".j2",
+        ".tpl",
+        ".dockerfile",
+        ".mk",
+        ".cmake",
+        ".r",
+        ".jl",
+        ".hs",
+        ".ml",
+        ".ex",
+        ".exs",
+        ".erl",
+        ".clj",
+        ".swift",
+        ".cs",
+        ".vue",
+        ".svelte",
+        ".txtpb",
+    ]
 )
 T = TypeVar("T")
 
@@ -158,7 +222,9 @@ def _download_http(dataset: Dataset, uri: str, secret: dict[str, str], staging: 
     def attempt() -> None:
         try:
             # urllib3 follows redirects and drops the Authorization header on the way to another host.
-            response = pool.request("GET", uri, headers=headers, preload_content=False, redirect=True, retries=_redirects())
+            response = pool.request(
+                "GET", uri, headers=headers, preload_content=False, redirect=True, retries=_redirects()
+            )
             with response, open(file.path, "wb") as target:
                 _check_status(dataset, uri, response.status, bool(secret))
                 for block in response.stream(1 << 20):
@@ -182,9 +248,7 @@ def _redirects() -> object:
     return Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5)
 
 
-def _download_s3(
-    dataset: Dataset, bucket: str, key: str, secret: dict[str, str], staging: Path
-) -> list[SourceFile]:
+def _download_s3(dataset: Dataset, bucket: str, key: str, secret: dict[str, str], staging: Path) -> list[SourceFile]:
     import os
 
     import boto3
@@ -224,7 +288,8 @@ def _download_s3(
             code = error.response.get("Error", {}).get("Code", "")
             if code in ("NoSuchBucket", "NoSuchKey", "404"):
                 raise invalid_data(
-                    f"dataset {dataset.name}: {uri} does not exist ({code})", hint="check bucket, key and AWS_ENDPOINT_URL"
+                    f"dataset {dataset.name}: {uri} does not exist ({code})",
+                    hint="check bucket, key and AWS_ENDPOINT_URL",
                 ) from error
             if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
                 status = 403
@@ -336,4 +401,3 @@ def _read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:
     if "ca.crt" in values:
         values["ca.crt path"] = str(folder / "ca.crt")
     return values
-

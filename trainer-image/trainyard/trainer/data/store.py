@@ -1,10 +1,10 @@
 """Token sequences on disk, memory-mapped when read: a terabyte of them costs no memory, and no time to open.
 
-    <split>/tokens.bin     every example's ids, one after the other (uint16 where the vocabulary allows it, else uint32)
-    <split>/counts.bin     one byte per token: does it count for the loss? Missing if all do
-    <split>/starts.npy     where each example begins in these, with the end as the last entry
-    <split>/items.npy      example numbers, sequence by sequence (an example that is repeated appears as often)
-    <split>/offsets.npy    where each sequence begins in items
+<split>/tokens.bin     every example's ids, one after the other (uint16 where the vocabulary allows it, else uint32)
+<split>/counts.bin     one byte per token: does it count for the loss? Missing if all do
+<split>/starts.npy     where each example begins in these, with the end as the last entry
+<split>/items.npy      example numbers, sequence by sequence (an example that is repeated appears as often)
+<split>/offsets.npy    where each sequence begins in items
 """
 
 from __future__ import annotations

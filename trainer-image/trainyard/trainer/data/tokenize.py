@@ -154,9 +154,7 @@ class Encoder:
 
         try:
             return str(
-                self._tokenizer.apply_chat_template(
-                    messages, tools=tools, tokenize=False, add_generation_prompt=ask
-                )
+                self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=ask)
             )
         except jinja2.TemplateError as error:
             roles = ", ".join(m["role"] for m in messages)

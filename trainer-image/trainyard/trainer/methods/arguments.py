@@ -201,10 +201,22 @@ def check_optimizer(name: str) -> None:
             f"spec.training.optim {name!r} is unknown",
             hint=f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}",
         )
-    for marker, package in {"8bit": "bitsandbytes", "bnb": "bitsandbytes", "paged": "bitsandbytes", "galore": "galore_torch",
-                            "lomo": "lomo_optim", "grokadamw": "grokadamw", "schedule_free": "schedulefree",
-                            "apollo": "apollo_torch", "stable_adamw": "optimi", "torch_4bit": "torchao",
-                            "torch_8bit": "torchao", "apex": "apex", "npu": "torch_npu", "xla": "torch_xla"}.items():
+    for marker, package in {
+        "8bit": "bitsandbytes",
+        "bnb": "bitsandbytes",
+        "paged": "bitsandbytes",
+        "galore": "galore_torch",
+        "lomo": "lomo_optim",
+        "grokadamw": "grokadamw",
+        "schedule_free": "schedulefree",
+        "apollo": "apollo_torch",
+        "stable_adamw": "optimi",
+        "torch_4bit": "torchao",
+        "torch_8bit": "torchao",
+        "apex": "apex",
+        "npu": "torch_npu",
+        "xla": "torch_xla",
+    }.items():
         if marker in name and importlib.util.find_spec(package) is None:
             raise invalid_config(
                 f"spec.training.optim {name} needs the package {package}, which this image has not",

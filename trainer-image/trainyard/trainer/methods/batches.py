@@ -110,9 +110,11 @@ def keeps_examples_apart(model: Any, *, vocab_size: int, device: str) -> bool:
             logits: torch.Tensor = model(input_ids=ids, position_ids=positions.to(device), use_cache=False).logits
             return logits[0, 7:].float()
 
-        alone = model(
-            input_ids=second.to(device), position_ids=torch.arange(6)[None].to(device), use_cache=False
-        ).logits[0].float()
+        alone = (
+            model(input_ids=second.to(device), position_ids=torch.arange(6)[None].to(device), use_cache=False)
+            .logits[0]
+            .float()
+        )
         behind_one, behind_other = tail(first), tail(other)
     model.train(was_training)
     scale = float(alone.abs().max())

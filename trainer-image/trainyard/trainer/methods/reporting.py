@@ -12,16 +12,16 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from trainyard.api.conditions import Reason
 from trainyard.trainer.device import Device
 from trainyard.trainer.errors import UNEXPECTED, UserError
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.methods.trainer import CommittingTrainer
 from trainyard.trainer.progress import Reporter
-from trainyard.api.conditions import Reason
 
 
-class Reporting(TrainerCallback):
+class Reporting(TrainerCallback):  # type: ignore[misc]
     """Follows transformers' loop."""
 
     def __init__(self, reporter: Reporter, device: Device, *, process_started: float) -> None:
@@ -77,7 +77,9 @@ class Reporting(TrainerCallback):
         if "mean_token_accuracy" in logs:
             metrics["token_accuracy"] = logs["mean_token_accuracy"]
         LEDGER.note(metrics=dict(metrics), **self._position(state))
-        self._reporter.report(metrics=dict(metrics), **self._position(state), estimated_remaining_seconds=self._eta(state))
+        self._reporter.report(
+            metrics=dict(metrics), **self._position(state), estimated_remaining_seconds=self._eta(state)
+        )
         say(
             f"step {state.global_step}/{state.max_steps} ({state.global_step / state.max_steps:.1%})  "
             f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}  |grad| {metrics['grad_norm']:.3f}  "
@@ -112,7 +114,7 @@ class Reporting(TrainerCallback):
         if self._first_step_ended is None or timed < 1:
             return None
         per_step = (time.monotonic() - self._first_step_ended) / timed
-        return round(per_step * (state.max_steps - state.global_step), 1)
+        return round(float(per_step * (state.max_steps - state.global_step)), 1)
 
 
 def duration(seconds: float | None) -> str:

@@ -8,6 +8,7 @@ this point (by `spec.model` and by the prepare step), so one recipe serves all t
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 import warnings
@@ -117,16 +118,13 @@ def train(context: RunContext, reporter: Reporter) -> None:
     say(
         f"{context.training.method} for {steps} steps on {device.name} in {device.precision}: "
         f"{len(train_set)} sequences, batch {context.training.per_device_train_batch_size} x "
-        f"{context.training.gradient_accumulation_steps}"
-        + (f", going on from step {resume.step}" if resume else "")
+        f"{context.training.gradient_accumulation_steps}" + (f", going on from step {resume.step}" if resume else "")
     )
 
     # ---- train, and leave with a checkpoint when told to
     with STOP.deferred():
-        try:
+        with contextlib.suppress(Stopped):  # leaving the outer block then ends the process: run me again
             trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
-        except Stopped:
-            pass  # leaving this block ends the process with the exit code that means: run me again
     LEDGER.note(timings={"training": round(trainer.seconds, 1)})
 
     # ---- export
@@ -146,7 +144,9 @@ def open_data(context: RunContext) -> Committed:
     if data is None:
         raise storage(f"there is no prepared data in {context.data_dir}", hint="run the prepare step first")
     if (damage := find_damage(data, hashes=False)) is not None:
-        raise storage(f"the prepared data in {context.data_dir} is damaged: {damage}", hint="delete it and prepare again")
+        raise storage(
+            f"the prepared data in {context.data_dir} is damaged: {damage}", hint="delete it and prepare again"
+        )
     if data.manifest["key"] != specification_key(context):
         raise invalid_config(
             f"the prepared data in {context.data_dir} was made from other datasets or another maxLength or packing",

@@ -34,7 +34,7 @@ class Stopped(Exception):
     """Raised through transformers' loop after the checkpoint has been committed."""
 
 
-class CommittingTrainer(SFTTrainer):
+class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     """See the module's text. `save(step, write)` commits a checkpoint; `every_minutes` bounds the time between two."""
 
     def __init__(
@@ -50,7 +50,7 @@ class CommittingTrainer(SFTTrainer):
         self._boundary_generators: dict[str, Any] | None = None
         self._boundary_counters = state.Counters()
 
-    def train(self, resume_from_checkpoint: str | None = None, **arguments: Any) -> Any:  # type: ignore[override]
+    def train(self, resume_from_checkpoint: str | None = None, **arguments: Any) -> Any:
         """Train to the end, or to a stop.
 
         Raises:

@@ -95,7 +95,7 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
         base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
         add_output_head(base)
         model = load_adapter(base, context.adapter_dir, trainable=False)
-    return model.to(device.kind).eval()  # type: ignore[no-any-return]
+    return model.to(device.kind).eval()
 
 
 def dtype_of(folder: Path) -> torch.dtype | None:

@@ -52,7 +52,9 @@ def check_targets(model: PreTrainedModel, targets: list[str]) -> None:
     """Every name must be the last part of some linear layer's path, or a path's end."""
     import torch
 
-    paths = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) or _is_conv1d(module)]
+    paths = [
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) or _is_conv1d(module)
+    ]
     kinds = Counter(path.rsplit(".", 1)[-1] for path in paths)
     output_head = {"lm_head", "embed_out"} & set(kinds)
     for target in targets:

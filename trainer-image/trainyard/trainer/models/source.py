@@ -15,8 +15,16 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
 
-TOKENIZER_FILES = ["tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json",
-                   "chat_template*", "config.json"]
+TOKENIZER_FILES = [
+    "tokenizer*",
+    "*.model",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "config.json",
+]
 MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json", "*config.json"]
 TRIES = 3
 PAUSES = (1.0, 3.0)

@@ -1,0 +1,89 @@
+"""How large the model is and about how much memory training takes, without allocating any of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trainyard.api.model import Lora
+from trainyard.api.training import Training
+
+ACTIVATION_BYTES_PER_UNIT = 34
+"""Bytes of activations per token, layer and hidden unit in 16-bit with a fused attention kernel (Korthikanti et al.,
+"Reducing Activation Recomputation in Large Transformer Models", 2022); twice that in FP32."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameters, and bytes by what they are for."""
+
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def estimate(config: Any, training: Training, *, lora: Lora | None, bytes_per_value: int) -> Estimate:
+    """Build the model on torch's meta device, where tensors have shapes and no storage, and add up.
+
+    Args:
+        config: the model's configuration.
+        training: batch size and length, optimizer.
+        lora: the adapter, if one is trained.
+        bytes_per_value: 4 for FP32, 2 for BF16 and FP16.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    trainable = _adapter_parameters(model, lora) if lora else parameters
+    base_bytes = bytes_per_value if lora else 4
+    text = config.get_text_config()
+    hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
+    tokens = training.per_device_train_batch_size * training.max_length
+    per_layer = 2 if training.gradient_checkpointing else ACTIVATION_BYTES_PER_UNIT
+    activations = tokens * layers * hidden * per_layer * bytes_per_value // 2
+    return Estimate(
+        parameters=parameters + (trainable if lora else 0),
+        trainable=trainable,
+        weights=parameters * base_bytes + (trainable * 4 if lora else 0),
+        gradients=trainable * 4,
+        optimizer=trainable * _optimizer_bytes(training.optim),
+        activations=activations,
+    )
+
+
+def _adapter_parameters(model: Any, lora: Lora) -> int:
+    """rank x (inputs + outputs) of every adapted layer."""
+    import torch
+
+    head = model.get_output_embeddings()
+    count = 0
+    for name, module in model.named_modules():
+        if module is head or not isinstance(module, torch.nn.Linear):
+            continue
+        if lora.target_modules == ["all-linear"] or any(
+            name == target or name.endswith(f".{target}") for target in lora.target_modules
+        ):
+            count += lora.rank * (module.in_features + module.out_features)
+    return count
+
+
+def _optimizer_bytes(name: str) -> int:
+    """Bytes of state per trained parameter."""
+    if "8bit" in name:
+        return 2
+    if name in ("adafactor", "sgd"):
+        return 0
+    if name in ("adagrad", "rmsprop") or "lion" in name:
+        return 4
+    return 8
