@@ -104,6 +104,8 @@ def test_generated_files_are_those_of_the_code() -> None:
 
 
 def test_make_alone_lists_every_target() -> None:
-    listed = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     wanted = "cluster images install demo test test-fast bench generate lint lock cluster-down venv".split()
     assert not [target for target in wanted if f"make {target} " not in listed]
