@@ -133,7 +133,24 @@ def pull_everywhere(paths: Paths, reference: str, timings: Timings) -> None:
         return
     what = f"pull {reference.rpartition('/')[2]} on {', '.join(n.name for n in stale)}"
     with timings.part(what), ThreadPoolExecutor(len(stale)) as pool:
-        list(pool.map(lambda node: nodes.ctr(paths, node, "images", "pull", reference), stale))
+        list(pool.map(lambda node: _pull(paths, node, reference), stale))
+
+
+def _pull(paths: Paths, node: Node, reference: str) -> None:
+    """Pull, then forget what the tag named before: each build would otherwise stay on every node for ever."""
+    nodes.ctr(paths, node, "images", "pull", reference)
+    old = untagged_references(nodes.ctr(paths, node, "images", "list"))
+    if old:
+        nodes.ctr(paths, node, "images", "remove", *old)
+
+
+def untagged_references(listing: str) -> list[str]:
+    """Names by digest, in what `ctr images list` prints, whose image no tag names any more."""
+    rows = [line.split() for line in listing.splitlines()[1:]]
+    images = {row[0]: row[2] for row in rows if len(row) > 2}
+    by_digest = {name for name in images if name.startswith("sha256:") or "@" in name}
+    tagged = {digest for name, digest in images.items() if name not in by_digest}
+    return sorted(name for name in by_digest if images[name] not in tagged)
 
 
 def node_digest(paths: Paths, node: Node, reference: str) -> str | None:

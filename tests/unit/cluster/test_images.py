@@ -91,6 +91,18 @@ def test_digest_is_found_for_the_very_name() -> None:
     assert images.digest_in_list(listing, "localhost:5001/a") is None
 
 
+def test_only_images_without_a_tag_are_forgotten() -> None:
+    listing = (
+        "REF TYPE DIGEST SIZE\n"
+        "localhost:5001/a:dev t sha256:new 1\n"
+        "localhost:5001/a@sha256:new t sha256:new 1\n"
+        "sha256:config-of-new t sha256:new 1\n"
+        "localhost:5001/a@sha256:old t sha256:old 1\n"
+        "sha256:config-of-old t sha256:old 1\n"
+    )
+    assert images.untagged_references(listing) == ["localhost:5001/a@sha256:old", "sha256:config-of-old"]
+
+
 def test_unknown_image_is_refused_with_the_known_names() -> None:
     with pytest.raises(ClusterError, match="no image 'oprator'; there are: operator, trainer"):
         images.chosen(["oprator"])
