@@ -106,6 +106,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
         model=model,
         args=build_arguments(context, device, steps=steps, evaluates=eval_set is not None),
         train_dataset=stand_in(),
+        eval_dataset=stand_in() if eval_set else None,
         processing_class=tokenizer,
         data_collator=collate(tokenizer.pad_token_id),
         callbacks=[reporting],
@@ -122,9 +123,11 @@ def train(context: RunContext, reporter: Reporter) -> None:
     )
 
     # ---- train, and leave with a checkpoint when told to
-    with STOP.deferred():
-        with contextlib.suppress(Stopped):  # leaving the outer block then ends the process: run me again
-            trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
+    with (
+        STOP.deferred(),
+        contextlib.suppress(Stopped),
+    ):  # leaving `deferred` after a stop ends the process: run me again
+        trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
     LEDGER.note(timings={"training": round(trainer.seconds, 1)})
 
     # ---- export
