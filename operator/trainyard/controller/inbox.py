@@ -45,7 +45,9 @@ class _Delivered:
 class Inbox:
     """Takes the watch engine's events."""
 
-    def __init__(self, *, queue: Keys, runs: Runs, on_event: Callable[[str, str], None] = lambda kind, type_: None) -> None:
+    def __init__(
+        self, *, queue: Keys, runs: Runs, on_event: Callable[[str, str], None] = lambda kind, type_: None
+    ) -> None:
         self._queue = queue
         self._runs = runs
         self._on_event = on_event

@@ -32,9 +32,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         r = self.registry
-        self._reconciles = Counter(
-            "trainyard_reconciles_total", "Looks at a run, by result.", ["result"], registry=r
-        )
+        self._reconciles = Counter("trainyard_reconciles_total", "Looks at a run, by result.", ["result"], registry=r)
         self._reconcile_seconds = Histogram(
             "trainyard_reconcile_duration_seconds", "How long a look takes.", registry=r, buckets=_LOOK_BUCKETS
         )
@@ -52,7 +50,10 @@ class Metrics:
             buckets=_API_BUCKETS,
         )
         self._progress = Counter(
-            "trainyard_progress_reports_total", "Reports of pods, by format and result.", ["format", "result"], registry=r
+            "trainyard_progress_reports_total",
+            "Reports of pods, by format and result.",
+            ["format", "result"],
+            registry=r,
         )
         self._attempts = Counter(
             "trainyard_attempts_total",

@@ -116,7 +116,9 @@ class Receiver:
         status = _validated(_KubeflowReport, body).trainer_status
         step, attempt = request.query.get("step", STEP_TRAIN), request.query.get("attempt", "1")
         if step not in STEPS or not attempt.isdecimal() or int(attempt) < 1:
-            raise _Refusal(422, f"the URL's query has step={step!r} and attempt={attempt!r}; leave the URL as it was given")
+            raise _Refusal(
+                422, f"the URL's query has step={step!r} and attempt={attempt!r}; leave the URL as it was given"
+            )
         metrics = {m.name: _number(m.value) for m in status.metrics}
         total, done, epoch = (metrics.pop(name, None) for name in ("total_steps", "current_step", "current_epoch"))
         return ProgressRecord(

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from unit.controller_shell.fakes import FakeApi, fake_api, status
 
 from trainyard.controller import errors
 from trainyard.controller.cluster import JOBS, NODES, SECRETS, TRAININGRUNS, Cluster
+from unit.controller_shell.fakes import FakeApi, fake_api, status
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": {}}
 

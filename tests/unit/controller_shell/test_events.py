@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from unit.controller_shell.fakes import FakeClock, Seen, fake_api, status
 
 from trainyard.controller.events import BURST_PER_RUN, MESSAGE_LIMIT, REFILL_SECONDS, EventRecorder
+from unit.controller_shell.fakes import FakeClock, Seen, fake_api, status
 
 RUN = {
     "apiVersion": "trainyard.dev/v1alpha1",
@@ -50,7 +50,9 @@ class Bench:
             self.stored[name] |= seen.body
         return web.json_response(self.stored[name])
 
-    async def record(self, message: str = "prepare runs on forge", *, run: dict = RUN, reason: str = "StepStarted") -> None:
+    async def record(
+        self, message: str = "prepare runs on forge", *, run: dict = RUN, reason: str = "StepStarted"
+    ) -> None:
         self.recorder.record(run, type="Normal", reason=reason, message=message)
         await self.recorder.flush(5)
 

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from unit.controller_shell.fakes import eventually
 
 from trainyard.controller import handlers
 from trainyard.controller.cluster import JOBS, NAMESPACES, PODS, PVCS, TRAININGRUNS
 from trainyard.controller.inbox import Inbox
 from trainyard.controller.resources import Resource
 from trainyard.controller.transport import Credentials
+from unit.controller_shell.fakes import eventually
 
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
 SERVED = (TRAININGRUNS, JOBS, PODS, PVCS, NAMESPACES, CRDS)
@@ -157,7 +157,13 @@ def run(name: str) -> dict:
 
 def job(name: str) -> dict:
     labels = {"trainyard.dev/run": name, "app.kubernetes.io/managed-by": "trainyard"}
-    metadata = {"namespace": "ns", "name": f"{name}-train-1", "uid": f"job-{name}", "labels": labels, "resourceVersion": "2"}
+    metadata = {
+        "namespace": "ns",
+        "name": f"{name}-train-1",
+        "uid": f"job-{name}",
+        "labels": labels,
+        "resourceVersion": "2",
+    }
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "status": {"active": 1}}
 
 

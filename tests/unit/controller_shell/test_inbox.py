@@ -3,7 +3,6 @@
 import asyncio
 
 from aiohttp import web
-from unit.controller_shell.fakes import FakeClock, eventually, fake_api, status
 
 from trainyard.controller.inbox import SOON, Inbox
 from trainyard.controller.metrics import Metrics
@@ -15,6 +14,7 @@ from trainyard.controller.watchdog import (
     UNREACHABLE_LIMIT,
     Watchdog,
 )
+from unit.controller_shell.fakes import FakeClock, eventually, fake_api, status
 
 
 class Keys:
@@ -43,7 +43,9 @@ class Bench:
         return {s.labels["state"]: s.value for s in families["trainyard_runs"].samples}
 
 
-def run(name: str = "alpha", *, version: int = 1, generation: int = 1, uid: str = "u", state: str = "", **metadata) -> dict:
+def run(
+    name: str = "alpha", *, version: int = 1, generation: int = 1, uid: str = "u", state: str = "", **metadata
+) -> dict:
     described = {"namespace": "ns", "name": name, "uid": uid, "resourceVersion": str(version), "generation": generation}
     return {"metadata": described | metadata, "status": {"state": state} if state else {}}
 

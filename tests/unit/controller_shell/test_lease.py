@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from unit.controller_shell.fakes import FakeApi, FakeClock, Seen, fake_api, settle, status
 
 from trainyard.controller.lease import DURATION, RENEW_DEADLINE, RENEW_EVERY, RETRY, Lease, LeaseLost
+from unit.controller_shell.fakes import FakeApi, FakeClock, Seen, fake_api, settle, status
 
 
 class LeaseServer:

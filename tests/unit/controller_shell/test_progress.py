@@ -1,11 +1,10 @@
 """The store keeps the newest record; the pacer decides when it is worth a look."""
 
-from unit.controller_shell.fakes import FakeClock
-
 from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.controller import progress_store
 from trainyard.controller.pacing import MARGIN, SOON, ProgressPacer
 from trainyard.controller.progress_store import Accepted, ProgressStore
+from unit.controller_shell.fakes import FakeClock
 
 
 def record(sequence: int = 1, **changes) -> ProgressRecord:

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.controller_shell.fakes import FakeClock, settle
 
 from trainyard.controller.queue import BACKOFF_LIMIT, FAIRNESS, WorkQueue
+from unit.controller_shell.fakes import FakeClock, settle
 
 
 class Bench:

@@ -4,9 +4,9 @@ import base64
 
 import pytest
 from aiohttp import web
-from unit.controller_shell.fakes import fake_api, status
 
 from trainyard.controller.tokens import KEY_BYTES, RunTokens, load_or_create_key
+from unit.controller_shell.fakes import fake_api, status
 
 
 def test_each_run_has_its_own_token():
