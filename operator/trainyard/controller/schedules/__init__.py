@@ -1,0 +1,1 @@
+"""TrainingSchedules: the right run at the right time, exactly once."""

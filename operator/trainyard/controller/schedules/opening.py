@@ -1,0 +1,162 @@
+"""The next start: by a person, by the clock, by a trigger, in this order; and what may be in its way. Pure."""
+
+import json
+from datetime import datetime, timedelta
+
+from trainyard.api.schedulestatus import CLOCK, RUN_NOW, Firing, ScheduleReason
+from trainyard.api.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION
+from trainyard.controller.clock import rfc3339
+from trainyard.controller.runs.views import parse_time
+from trainyard.controller.schedules import clockwork
+from trainyard.controller.schedules.draft import Draft
+from trainyard.controller.schedules.observed import Observed
+from trainyard.controller.schedules.timetable import Timetable
+from trainyard.controller.schedules.triggers.judge import Judgement, fired
+from trainyard.controller.schedules.validity import faults
+
+
+def open_next(draft: Draft, timetable: Timetable | None, verdicts: dict[str, Judgement]) -> bool:
+    """Put the next start into `firing`, where there is one and nothing is in its way."""
+    busy = draft.status.firing is not None and draft.seen.schedule.spec.concurrency_policy != "Replace"
+    if _open_run_now(draft, busy=busy):
+        return True
+    if draft.seen.schedule.spec.suspend:
+        return False
+    return _open_slot(draft, timetable, busy=busy) or _open_trigger(draft, verdicts, busy=busy)
+
+
+def _open_run_now(draft: Draft, *, busy: bool) -> bool:
+    annotations = draft.seen.schedule.annotations
+    wanted = annotations.get(RUN_NOW_ANNOTATION, "")[:1024]
+    if not wanted or wanted == draft.status.last_run_now:
+        return False
+    overrides = annotations.get(OVERRIDES_ANNOTATION) or None
+    if overrides is not None and (fault := _bad_overrides(draft.seen, overrides)):
+        draft.set(last_run_now=wanted)
+        draft.note("Warning", ScheduleReason.INVALID_RUN_NOW, fault)
+        return False
+    if obstacle := _in_the_way(draft, busy=busy):
+        draft.waiting = f"run-now waits: {obstacle}"
+        return False
+    _begin(
+        draft,
+        Firing(
+            time=_unused_second(draft),
+            started_by=RUN_NOW,
+            force=wanted.startswith("force") or None,
+            overrides=overrides,
+        ),
+    )
+    draft.set(last_run_now=wanted)
+    return True
+
+
+def _bad_overrides(seen: Observed, overrides: str) -> str | None:
+    where = f"annotation {OVERRIDES_ANNOTATION}"
+    try:
+        patch = json.loads(overrides)
+    except json.JSONDecodeError as error:
+        return f"{where} is not JSON: {error}; nothing was started"
+    if not isinstance(patch, dict) or len(overrides) > 16384:
+        return f"{where} has to be a JSON mapping of at most 16384 characters; nothing was started"
+    wrong = faults(seen.schedule, overrides=patch)
+    return f"{where}: {wrong[0]}; nothing was started" if wrong else None
+
+
+def _open_slot(draft: Draft, timetable: Timetable | None, *, busy: bool) -> bool:
+    seen, spec = draft.seen, draft.seen.schedule.spec
+    handled = parse_time(draft.status.handled_until)
+    if timetable is None or handled is None:
+        return False
+    due = clockwork.due(timetable, handled, seen.now)
+    if due is None:
+        return False
+    obstacle = _in_the_way(draft, busy=busy)
+    too_early = clockwork.too_early(spec, draft.status, seen.now)
+    in_the_way = obstacle or (f"minIntervalSeconds is {spec.min_interval_seconds}" if too_early else None)
+    late = (seen.now - due.slot).total_seconds() - spec.starting_deadline_seconds
+    if due.earlier:
+        _give_up(draft, due.earlier, in_the_way, due.first)
+    draft.set(handled_until=rfc3339(due.slot - timedelta(seconds=1)) if due.earlier else draft.status.handled_until)
+    if late > 0 and spec.catch_up == "Skip":
+        _give_up(draft, 1, in_the_way, due.slot)
+        draft.set(handled_until=rfc3339(due.slot))
+        return False
+    if in_the_way:
+        until = rfc3339(due.slot + timedelta(seconds=spec.starting_deadline_seconds))
+        limit = f"; it is skipped after {until}" if spec.catch_up == "Skip" else ""
+        draft.waiting = f"the start of {rfc3339(due.slot)} waits: {in_the_way}{limit}"
+        if spec.catch_up == "Skip":
+            draft.wakes.append(-late + 0.001)
+        if too_early:
+            draft.wakes.append(too_early)
+        return False
+    window = draft.status.last_schedule_time
+    _begin(draft, Firing(time=rfc3339(due.slot), started_by=CLOCK, window_start=window))
+    draft.set(handled_until=rfc3339(due.slot), last_schedule_time=rfc3339(due.slot), last_start_time=rfc3339(seen.now))
+    return True
+
+
+def _give_up(draft: Draft, slots: int, obstacle: str | None, slot: datetime) -> None:
+    which = f"the start of {rfc3339(slot)}" if slots == 1 else f"{slots} starts from {rfc3339(slot)} on"
+    if obstacle:
+        draft.count(skipped=slots)
+        draft.note("Normal", ScheduleReason.SKIPPED, f"skipped {which}: {obstacle}")
+    else:
+        draft.count(missed=slots)
+        draft.note("Warning", ScheduleReason.MISSED, f"missed {which}: nobody was there to make it in time")
+
+
+def _open_trigger(draft: Draft, verdicts: dict[str, Judgement], *, busy: bool) -> bool:
+    seen, spec = draft.seen, draft.seen.schedule.spec
+    for name, verdict in verdicts.items():
+        if not verdict.ready:
+            continue
+        too_early = clockwork.too_early(spec, draft.status, seen.now)
+        obstacle = _in_the_way(draft, busy=busy) or (
+            f"minIntervalSeconds is {spec.min_interval_seconds}" if too_early else None
+        )
+        if obstacle:
+            draft.waiting = draft.waiting or f"the start by trigger {name} waits: {obstacle}"
+            if too_early:
+                draft.wakes.append(too_early)
+            return False
+        _begin(draft, Firing(time=_unused_second(draft), window_start=verdict.status.last_fire_time, started_by=name))
+        draft.set(last_start_time=rfc3339(seen.now))
+        draft.note("Normal", ScheduleReason.TRIGGER_FIRED, f"{name}: {verdict.status.observed}")
+        return True
+    return False
+
+
+def _in_the_way(draft: Draft, *, busy: bool) -> str | None:
+    """What keeps a start from beginning, in words."""
+    policy = draft.seen.schedule.spec.concurrency_policy
+    if busy and draft.status.firing is not None:
+        return f"the start of {draft.status.firing.time} has not made all of its runs yet"
+    live = [c.name for c in draft.seen.children if not c.finished]
+    if policy == "Forbid" and live:
+        others = f" and {len(live) - 1} more" if len(live) > 1 else ""
+        return f"{live[0]}{others} is under way and concurrencyPolicy is Forbid"
+    return None
+
+
+def _begin(draft: Draft, firing: Firing) -> None:
+    if (old := draft.status.firing) is not None:
+        left = len(draft.variants()) - old.next_variant
+        draft.count(skipped=1)
+        draft.note(
+            "Normal", ScheduleReason.REPLACED, f"the start of {old.time} gives way with {left} of its runs not made"
+        )
+    # A start answers everything that has changed before it: no second run for what the first one has seen.
+    triggers = [
+        fired(t, draft.seen.looks.get(t.name), draft.seen.now) if t.pending else t for t in draft.status.triggers or ()
+    ]
+    draft.set(firing=firing, triggers=triggers or None)
+
+
+def _unused_second(draft: Draft) -> str:
+    """Now; or a second later than the last one, because starts of one second would share their names."""
+    now, last = draft.seen.now.replace(microsecond=0), parse_time(draft.status.last_moment)
+    moment = rfc3339(now if last is None else max(now, last + timedelta(seconds=1)))
+    draft.set(last_moment=moment)
+    return moment

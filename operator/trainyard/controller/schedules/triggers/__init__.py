@@ -1,0 +1,1 @@
+"""Triggers: judging what a source answered (pure), and asking the sources."""

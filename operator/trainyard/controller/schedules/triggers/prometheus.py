@@ -1,0 +1,42 @@
+"""The `prometheus` trigger: one instant query, compared with a threshold.
+
+A query without any series is no answer. It may mean that all is well, or that the exporter is gone; a run started, or a
+trigger armed again, because of a gap in the data would be the wrong one.
+"""
+
+import math
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+
+from trainyard.api.triggers import PrometheusQuery
+from trainyard.controller.schedules.observed import Reading
+from trainyard.controller.schedules.triggers.access import SIGNS, Access, SourceDown, compare, get_json
+
+
+async def read(session: aiohttp.ClientSession, spec: PrometheusQuery, access: Access, *, now: datetime) -> Reading:
+    """Ask. Raises `SourceDown`."""
+    url = f"{spec.url.rstrip('/')}/api/v1/query"
+    status, body = await get_json(session, url, access, query={"query": spec.query})
+    if not isinstance(body, dict) or body.get("status") != "success":
+        said = body.get("error") if isinstance(body, dict) else None
+        raise SourceDown(f"{url}: {said or f'HTTP {status}'}; check prometheus.query")
+    values = _values(body.get("data") or {})
+    if not values:
+        raise SourceDown(f"the query {spec.query!r} has no data; the comparison belongs into comparison and threshold")
+    meeting = [v for v in values if compare(v, spec.comparison, spec.threshold)]
+    shown = meeting[0] if meeting else values[0]
+    told = f"{shown:g}, wanted for a run is {SIGNS[spec.comparison]} {spec.threshold:g}"
+    return Reading(now, "holds" if meeting else "quiet", told, holds=bool(meeting))
+
+
+def _values(data: dict[str, Any]) -> list[float]:
+    match data.get("resultType"):
+        case "vector":
+            found = [float(series["value"][1]) for series in data.get("result") or ()]
+        case "scalar":
+            found = [float(data["result"][1])]
+        case other:
+            raise SourceDown(f"prometheus.query gives a {other}; write one that gives a vector or a scalar")
+    return [v for v in found if not math.isnan(v)]
