@@ -30,6 +30,8 @@ class State(StrEnum):
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    CANCELLED = "Cancelled"
+    """Ended on request, or because there was nothing new to train. The condition is Failed, the reason tells which."""
 
 
 class Reason(StrEnum):
@@ -90,6 +92,10 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    CANCELLED = "Cancelled"
+    """The annotation trainyard.dev/cancel was set; the state was saved before the pod ended."""
+    UNCHANGED = "Unchanged"
+    """The prepared data are those of an earlier run, and the run was made to be skipped then."""
     NAME_CONFLICT = "NameConflict"
     """An object of the name that this run needs exists and belongs to somebody else."""
 

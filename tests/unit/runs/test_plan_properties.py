@@ -54,6 +54,11 @@ class RunLife(RuleBasedStateMachine):
     def user_suspends_or_resumes(self, suspend: bool) -> None:
         self.world.edit(suspend=suspend)
 
+    @rule(chance=st.integers(0, 5))
+    def user_cancels(self, chance: int) -> None:
+        if chance == 0:
+            self.world.run["metadata"]["annotations"] = {"trainyard.dev/cancel": "enough"}
+
     @invariant()
     def never_two_jobs_at_once(self) -> None:
         self.world.live_job()  # asserts it

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trainyard.api.manifest import parse_run
-from trainyard.api.names import ATTEMPT_LABEL, STEP_LABEL
+from trainyard.api.names import ATTEMPT_LABEL, CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION, STEP_LABEL
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
@@ -89,6 +89,8 @@ class World:
             now=self.now,
             fresh=not self.run.get("status"),
             progress=self.progress,
+            cancel=parsed.metadata.annotations.get(CANCEL_ANNOTATION),
+            trained_already=parsed.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
         )
 
     def decide(self) -> Plan:

@@ -32,6 +32,8 @@ def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
             yield Notice("Normal", Reason.SUCCEEDED, message)
         case State.FAILED:
             yield Notice("Warning", reason or Reason.ERROR, message)
+        case State.CANCELLED:
+            yield Notice("Normal", reason or Reason.CANCELLED, message)
         case State.SUSPENDED:
             yield Notice("Normal", Reason.SUSPENDED, message)
         case State.PENDING if reason is not None and reason in _WORTH_A_WARNING:

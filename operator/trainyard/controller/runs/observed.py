@@ -44,6 +44,10 @@ class Observed:
     conflict: str | None = None
     """An object of a name the run needs that belongs to somebody else."""
     progress: ProgressRecord | None = None
+    cancel: str | None = None
+    """Why the run is to be ended for good; None when nobody asked for it."""
+    trained_already: str | None = None
+    """Digest of prepared data with which there is nothing new to train."""
 
     def pod_of(self, job: JobView) -> PodView | None:
         """The Job's newest pod."""

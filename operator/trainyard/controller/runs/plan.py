@@ -150,6 +150,14 @@ def _fail(
     return replace(plan, requeue_after=_ttl_left(seen, plan.status))
 
 
+def _cancel(seen: Observed, status: TrainingRunStatus, *, reason: Reason, message: str) -> Plan:
+    """End it for good without a fault of its own. What a checkpoint holds stays, for another run to go on from."""
+    failure = Failure(reason=reason.value, message=message[:8000])
+    changes = {"completion_time": rfc3339(seen.now), "active_since": None, "failure": failure}
+    plan = _finish(seen, status.model_copy(update=changes), Standing(State.CANCELLED, reason, message))
+    return replace(plan, requeue_after=_ttl_left(seen, plan.status))
+
+
 def _after_the_end(seen: Observed, answered: frozenset[Question]) -> Plan:
     """Nothing is created any more. Retention may still change, and one day the Jobs go."""
     status = seen.status
@@ -206,12 +214,11 @@ def _while_running(
     if seen.status.observed_generation != seen.generation and Question.PREREQUISITES not in answered:
         return Plan(status, questions=frozenset({Question.PREREQUISITES}))
     retention = tuple(_retention(seen))
-    if seen.run.spec.suspend:
+    if seen.run.spec.suspend or seen.cancel is not None:
         status = _amend(status, current, reason=Reason.SUSPENDED.value)
         stop = () if job.terminating else (Delete(JOBS, job.name, job.uid, "Foreground"),)
-        standing = Standing(
-            State.PENDING, Reason.SUSPENDING, "suspending: waiting for the pod to save its state and stop"
-        )
+        verb = "suspending" if seen.cancel is None else "cancelling"
+        standing = Standing(State.PENDING, Reason.SUSPENDING, f"{verb}: waiting for the pod to save its state and stop")
         return _finish(seen, status, standing, actions=(*retention, *stop))
     if job.terminating:
         standing = Standing(State.PENDING, Reason.PENDING, f"waiting for Job {job.name}, which was deleted, to be gone")
@@ -255,6 +262,13 @@ def _before_an_attempt(
     last = books.last_attempt(current)
     if last is not None and last.state == "Failed" and (failed := _give_up(seen, status, ledger, current, last)):
         return failed
+    if seen.cancel is not None:
+        return _cancel(
+            seen, status, reason=Reason.CANCELLED, message=f"cancelled: {seen.cancel or 'no reason was given'}"
+        )
+    if current.name == names.STEP_TRAIN and last is None and _trained_already(seen, status):
+        text = "nothing new to train: the prepared data are those of the last successful run"
+        return _cancel(seen, status, reason=Reason.UNCHANGED, message=text)
     if spec.suspend:
         status = _stop_the_clock(seen, status)
         return _finish(seen, status, Standing(State.SUSPENDED, Reason.SUSPENDED, _suspended_message(status)))
@@ -275,6 +289,11 @@ def _before_an_attempt(
     if obstacle := _obstacle(seen, status, there):
         return _finish(seen, status, obstacle, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
     return _start_attempt(seen, policy, status, current, there, token=token, left=left)
+
+
+def _trained_already(seen: Observed, status: TrainingRunStatus) -> bool:
+    digest = status.dataset.digest if status.dataset else None
+    return digest is not None and digest == seen.trained_already
 
 
 def _give_up(

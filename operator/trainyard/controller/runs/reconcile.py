@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.manifest import InvalidManifest, parse_run
+from trainyard.api.names import CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.status import TrainingRunStatus
 from trainyard.controller import errors
@@ -108,6 +109,8 @@ class Reconciler:
             # Not an empty status: the API server fills in an observedGeneration that says "not seen yet".
             fresh=not (raw.get("status") or {}).get("conditions"),
             progress=self._progress.get(raw["metadata"]["uid"]),
+            cancel=run.metadata.annotations.get(CANCEL_ANNOTATION),
+            trained_already=run.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
         )
         decided = await self._decide(seen)
         try:

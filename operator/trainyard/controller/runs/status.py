@@ -25,7 +25,7 @@ class Standing:
     @property
     def finished(self) -> bool:
         """Terminal, for ever."""
-        return self.state in (State.SUCCEEDED, State.FAILED)
+        return self.state in (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 
 
 def is_finished(status: TrainingRunStatus) -> bool:
@@ -48,7 +48,7 @@ def stand(status: TrainingRunStatus, standing: Standing, *, generation: int, now
 
 
 def _conditions(status: TrainingRunStatus, standing: Standing, *, generation: int, now: datetime) -> list[Condition]:
-    succeeded, failed = standing.state is State.SUCCEEDED, standing.state is State.FAILED
+    succeeded, failed = standing.state is State.SUCCEEDED, standing.state in (State.FAILED, State.CANCELLED)
     suspended = standing.state is State.SUSPENDED
     before = {c.type: c for c in status.conditions or ()}
     wanted: dict[ConditionType, bool] = {ConditionType.READY: succeeded}
