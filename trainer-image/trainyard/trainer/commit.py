@@ -22,6 +22,8 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+READABLE = 0o644
+"""Some writers make files for their owner alone; a model is read by other pods, which may run as other users."""
 TEMPORARY = ".tmp-"
 """Prefix of folders that are being written or thrown away. Nothing with it is ever read."""
 
@@ -54,6 +56,7 @@ def commit_folder(path: Path, write: Callable[[Path], Mapping[str, Any] | None],
         found = write(temporary)
         files: dict[str, dict[str, Any]] = {}
         for file in sorted(f for f in temporary.rglob("*") if f.is_file()):
+            file.chmod(READABLE)
             files[file.relative_to(temporary).as_posix()] = {
                 "size": file.stat().st_size,
                 "sha256": flush_and_hash(file),

@@ -115,7 +115,7 @@ def _parse(line: str, source: str, number: int) -> Row | Fault:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        detail = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        detail = _where(error) if isinstance(error, json.JSONDecodeError) else str(error)
         return Fault(f"{source}:{number}", f"not JSON: {detail}")
     if not isinstance(value, dict):
         return Fault(f"{source}:{number}", f'expected an object like {{"text": ...}}, found {_kind(value)}')
@@ -138,7 +138,7 @@ def _read_json(file: SourceFile) -> Iterator[Row | Fault]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError):
             place = f"{file.name}:{error.lineno}"
-            detail = f"not JSON: {error.msg} at column {error.colno}"
+            detail = f"not JSON: {_where(error)}"
             if error.msg == "Extra data":
                 detail += "; a file with one record per line is JSONL: name it .jsonl or set fileFormat: JSONL"
             yield Fault(place, detail)
@@ -172,7 +172,7 @@ def _read_csv(file: SourceFile) -> Iterator[Row | Fault]:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield Fault(f"{file.name}:{reader.line_num}", f"not CSV: {error}")
+            yield Fault(f"{file.name}:{reader.line_num + 1}", f"not CSV: {error}")
             return
         yield from faults
         faults.clear()
@@ -224,6 +224,10 @@ def _read_text(file: SourceFile) -> Iterator[Row | Fault]:
             piece, size, start = [], 0, number + 1
     if piece:
         yield Row(file.name, start, {"text": "".join(piece)})
+
+
+def _where(error: json.JSONDecodeError) -> str:
+    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _kind(value: Any) -> str:
