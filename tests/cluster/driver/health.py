@@ -109,6 +109,7 @@ def problems(paths: Paths) -> list[str]:
         found = [trouble for program in programs(paths) if (trouble := _process_problem(paths, program))]
     except FileNotFoundError as error:
         return [f"{error.filename} is not there yet"]
+    found += [f"node {n.name} has lost its own {lost[0]}" for n in NODES if (lost := nodes.lost_folders(paths, n))]
     if found:
         return found
     found = [f"{name} does not answer at {url}" for name, url in ENDPOINTS.items() if not api.answers(url)]

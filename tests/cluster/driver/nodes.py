@@ -49,7 +49,7 @@ def start_runtime(paths: Paths, node: Node) -> None:
     system.make_cgroup(node)
     holder = anchor(paths, node)
     record = processes.running(paths, holder.name)
-    if record is None or record.fingerprint != holder.fingerprint():
+    if record is None or record.fingerprint != holder.fingerprint() or lost_folders(paths, node):
         stop(paths, node)
         system.make_cgroup(node)
         for place in PRIVATE_FOLDERS:
@@ -83,6 +83,28 @@ def inside(paths: Paths, node: Node, program: Program) -> Program:
         raise ClusterError(f"node {node.name} is not up; run `cluster.py up`")
     enter = ("nsenter", f"--mount=/proc/{record.pid}/ns/mnt", "--")
     return Program(program.name, program.command, program.inputs, enter)
+
+
+def lost_folders(paths: Paths, node: Node) -> list[Path]:
+    """Places at which a running node does not see a folder of its own any more.
+
+    Whoever removes the folder that a mount lies on takes the mount away in every namespace, without a word; then both
+    nodes work in the machine's folder and clear each other's pods away.
+    """
+    record = processes.running(paths, f"node-{node.name}")
+    if record is None:
+        return []
+    try:
+        mounts = Path(f"/proc/{record.pid}/mountinfo").read_text()
+    except OSError:  # it has just ended
+        return []
+    return missing_mounts(mounts)
+
+
+def missing_mounts(mountinfo: str) -> list[Path]:
+    """Which of the private folders are no mount points in a /proc/<pid>/mountinfo."""
+    points = {line.split()[4] for line in mountinfo.splitlines()}
+    return [place for place in PRIVATE_FOLDERS if str(place) not in points]
 
 
 def runtime_answers(paths: Paths, node: Node) -> bool:

@@ -35,5 +35,9 @@ while read -r place kind options; do
     esac
 done <<< "$mounts"
 mount -t tmpfs tmpfs /var/lib/containers
+# Removing a folder takes mounts on it away in every namespace: the nodes of the cluster in use have theirs here.
+for place in /var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /run/containerd; do
+    if [ -d "$place" ]; then mount -t tmpfs tmpfs "$place"; fi
+done
 ip link set lo up
 "$@"

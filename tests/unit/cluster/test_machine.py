@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from driver import api, build, builder, distribution, kwok, packages, system
+from driver import api, build, builder, distribution, kwok, nodes, packages, system
 from driver.settings import KUBERNETES_VERSION, SOURCES
 
 DEB822 = """Types: deb
@@ -121,3 +121,13 @@ def test_real_pods_do_not_land_on_fake_nodes() -> None:
     fake = kwok.fake_node(3)
     assert fake["metadata"]["name"] == fake["metadata"]["labels"]["kubernetes.io/hostname"] == "fake-3"
     assert fake["spec"]["taints"][0]["effect"] == "NoSchedule"
+
+
+def test_a_node_notices_that_its_own_folders_are_gone() -> None:
+    line = "{} 30 254:0 /state{} {} rw,relatime shared:1 - ext4 /dev/vda rw"
+    whole = "\n".join(line.format(i, place, place) for i, place in enumerate(nodes.PRIVATE_FOLDERS))
+    assert nodes.missing_mounts(whole) == []
+    without_first = "\n".join(whole.splitlines()[1:])
+    assert nodes.missing_mounts(without_first) == [nodes.PRIVATE_FOLDERS[0]]
+    below = line.format(9, "/x", f"{nodes.PRIVATE_FOLDERS[0]}/pods/1/volumes/secret")
+    assert nodes.missing_mounts(f"{without_first}\n{below}") == [nodes.PRIVATE_FOLDERS[0]]
