@@ -59,7 +59,7 @@ def test_standard_input_and_a_folder_of_ones_own(calls: list[dict[str, Any]], tm
         (("-f", str(QUICKSTART), "--volume", "data"), "", 2, "CLAIM=FOLDER"),
         (("-f", str(ROOT / "examples/resume")), "", 2, "name one of them"),
         (("-f", "-"), "kind: Secret\n", 1, "expected a TrainingRun"),
-        (("-f", "-"), QUICKSTART.read_text().replace("maxSteps: 100", "maxSteps: 0"), 1, "must be at least 1"),
+        (("-f", "-"), QUICKSTART.read_text().replace("maxSteps: 300", "maxSteps: 0"), 1, "must be at least 1"),
         (
             ("-f", "-"),
             f"{QUICKSTART.read_text()}---\n{(ROOT / 'examples/lora/trainingrun.yaml').read_text()}",
