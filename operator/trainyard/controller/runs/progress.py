@@ -33,18 +33,37 @@ def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
             "current_step": ledger.current.name if ledger.current else None,
         }
     )
-    if seen.progress is not None:
+    if seen.progress is not None and _speaks_of_now(seen, ledger, seen.progress):
         status = _learn_progress(status, seen.progress)
     for step, record in ledger.finals:
         status = _learn_final(seen, status, step, record)
+    if _trained(ledger.steps) and not _trained(tuple(seen.status.steps or ())):
+        # A script of one's own leaves no final record, and its last report may be a while old.
+        trainer = status.trainer_status or TrainerStatus()
+        status = status.model_copy(update={"trainer_status": trainer.model_copy(update=_TRAINED)})
     return status
 
 
+_TRAINED = {"progress_percentage": 100, "estimated_remaining_seconds": 0, "phase": "done"}
+
+
+def _trained(steps: tuple[StepStatus, ...]) -> bool:
+    return any(s.name == names.STEP_TRAIN and s.state == "Succeeded" for s in steps)
+
+
+def _speaks_of_now(seen: Observed, ledger: Ledger, record: ProgressRecord) -> bool:
+    """Whether the record is of an attempt that runs, or that ended since the last look.
+
+    Of an attempt that was closed earlier it must not be taken again: the final record knew better.
+    """
+    for steps in (ledger.steps, seen.status.steps or ()):
+        last = next((last_attempt(s) for s in steps if s.name == record.step), None)
+        if last is not None and last.number == record.attempt and last.state == "Running":
+            return True
+    return False
+
+
 def _learn_progress(status: TrainingRunStatus, record: ProgressRecord) -> TrainingRunStatus:
-    entry = next((s for s in status.steps or () if s.name == record.step), None)
-    last = last_attempt(entry) if entry else None
-    if last is None or last.number != record.attempt or last.state != "Running":
-        return status
     old = status.trainer_status or TrainerStatus()
     if record.step != names.STEP_TRAIN:
         # Preparing and evaluating have a phase to show, but must not wipe out what the training has reached.
@@ -84,8 +103,6 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
             "metrics": _metrics(record.metrics) or None,
         }
         done = {k: v for k, v in done.items() if v is not None}
-        if record.outcome == "Succeeded":
-            done |= {"progress_percentage": 100, "estimated_remaining_seconds": 0, "phase": "done"}
         changes["trainer_status"] = old.model_copy(update=done | {"last_updated_time": rfc3339(seen.now)})
     return status.model_copy(update=changes)
 
