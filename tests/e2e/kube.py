@@ -112,9 +112,11 @@ class Kube:
         name: str = "",
         labels: str = "",
         stop: threading.Event | None = None,
+        tell_absence: bool = False,
     ) -> Iterator[Change]:
         """What is there (as ADDED), then every change, until `seconds` are over or `stop` is set (seen within seconds).
 
+        With `tell_absence`, a list without any object comes as a DELETED of nothing.
         After a break the list is given anew; an object that went away meanwhile comes as DELETED, as it was last seen.
         """
         deadline = time.monotonic() + seconds
@@ -129,6 +131,8 @@ class Kube:
             for uid, item in now.items():
                 if uid not in known or known[uid]["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
                     yield Change("MODIFIED" if uid in known else "ADDED", _typed(resource, item), time.monotonic())
+            if tell_absence and not now:
+                yield Change("DELETED", {}, time.monotonic())
             known = now
             version = listed["metadata"]["resourceVersion"]
             for change in self._follow(resource, namespace, deadline, version, stop, labels=labels, fields=fields):
@@ -154,10 +158,7 @@ class Kube:
         Raises TimedOut with `what` and the last version's status.
         """
         last: Object | None = None
-        deadline = time.monotonic() + seconds
-        if holds(found := self.get(resource, namespace, name)):
-            return found
-        for change in self.watch(resource, namespace, seconds=deadline - time.monotonic(), name=name):
+        for change in self.watch(resource, namespace, seconds=seconds, name=name, tell_absence=True):
             last = None if change.type == "DELETED" else change.object
             if holds(last):
                 return last

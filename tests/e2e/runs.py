@@ -17,7 +17,7 @@ from trainyard.api.manifest import read_documents
 from trainyard.controller.resources import JOBS, PODS, PVCS, SECRETS, TRAININGRUNS
 
 SAMPLES = "file:///opt/trainyard/samples/python-stdlib"
-TEXT: Object = {"name": "text", "storageUri": f"{SAMPLES}/js*.py", "split": {"eval": 0.1}}
+TEXT: Object = {"name": "text", "storageUri": f"{SAMPLES}/json/*.py", "split": {"eval": 0.1}}
 MODEL: Object = {
     "scratch": {
         "architecture": "llama",

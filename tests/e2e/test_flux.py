@@ -19,7 +19,7 @@ def kubectl_wait(namespace: str, name: str, condition: str, *, seconds: int) -> 
     kubectl, config = (measure.FOLDER.parent / part for part in ("bin/kubectl", "kubeconfig"))
     command = [str(kubectl), "--kubeconfig", str(config), "-n", namespace, "wait", f"--for=condition={condition}"]
     return subprocess.run(
-        [*command, f"--timeout={seconds}s", f"trainingrun/{name}"], capture_output=True, text=True, check=False
+        [*command, f"--timeout={seconds}s", f"trainingruns.trainyard.dev/{name}"], capture_output=True, text=True, check=False
     )
 
 
@@ -31,7 +31,7 @@ def ordered(found: list[str]) -> list[str]:
 def test_a_run_that_succeeds(kube: Kube, space: str) -> None:
     with Recording(kube, TRAININGRUNS, space) as record:
         runs.apply(kube, space, counting("good", steps=30))
-        done = kubectl_wait(space, "good", "Ready", seconds=90)
+        done = kubectl_wait(space, "good", "Ready", seconds=200)
         assert done.returncode == 0, done.stderr
         for change in record.follow(seconds=10):
             if runs.finished(change.object):
@@ -44,19 +44,20 @@ def test_a_run_that_succeeds(kube: Kube, space: str) -> None:
 
 
 def test_the_moment_before_the_operator_has_looked_is_not_ready(kube: Kube, space: str) -> None:
-    """A new object has no status at all: Flux takes that for done, so the first write must come at once and say no."""
+    """Flux takes an object without status for done, so the API server gives a new one a generation that nobody has seen."""
     with Recording(kube, TRAININGRUNS, space) as record:
         runs.apply(kube, space, counting("new", steps=30))
         times: dict[str, float] = {}
         for change in record.follow(seconds=30):
-            times.setdefault("status" if change.object.get("status") else "created", change.at)
-            if "status" in times:
+            times.setdefault("told" if runs.condition(change.object, "Ready") else "created", change.at)
+            if "told" in times:
                 break
-    first = next(v for v in record.versions("new") if v.get("status"))
-    assert readings([first]) == ["InProgress"]
-    assert first["status"]["observedGeneration"] == first["metadata"]["generation"]
-    measure.record("first-status", seconds=round(times["status"] - times["created"], 3))
-    assert times["status"] - times["created"] < 5
+    unseen, told = record.versions("new")[:2]
+    assert unseen["status"] == {"observedGeneration": -1}
+    assert told["status"]["observedGeneration"] == told["metadata"]["generation"]
+    assert readings([unseen, told]) == ["InProgress", "InProgress"]
+    measure.record("first-status", seconds=round(times["told"] - times["created"], 3))
+    assert times["told"] - times["created"] < 5
 
 
 def test_a_run_that_fails(kube: Kube, space: str) -> None:
@@ -86,12 +87,12 @@ def test_a_run_that_is_suspended_and_edited(kube: Kube, space: str) -> None:
     """Suspended is not done; and a spec that the operator has not seen yet is never done."""
     with Recording(kube, TRAININGRUNS, space) as record:
         runs.apply(kube, space, counting("pausing", steps=60, pause=0.2))
-        runs.until(kube, space, "pausing", lambda r: runs.state(r) == "Training", seconds=60, what="Training")
+        runs.until(kube, space, "pausing", lambda r: runs.state(r) == "Training", seconds=120, what="Training")
         runs.suspend(kube, space, "pausing", True)
-        runs.until(kube, space, "pausing", lambda r: runs.has(r, "Suspended"), seconds=60, what="Suspended")
+        runs.until(kube, space, "pausing", lambda r: runs.has(r, "Suspended"), seconds=120, what="Suspended")
         waiting = threading.Thread(target=lambda: runs.suspend(kube, space, "pausing", False))
         waiting.start()
-        assert kubectl_wait(space, "pausing", "Ready", seconds=90).returncode == 0
+        assert kubectl_wait(space, "pausing", "Ready", seconds=200).returncode == 0
         waiting.join()
         for change in record.follow(seconds=10):
             if runs.finished(change.object):

@@ -75,7 +75,7 @@ class Watched:
     def __init__(self, namespace: str) -> None:
         kubectl = measure.FOLDER.parent / "bin" / "kubectl"
         config = measure.FOLDER.parent / "kubeconfig"
-        command = [str(kubectl), "--kubeconfig", str(config), "-n", namespace, "get", "trainingruns", "-w"]
+        command = [str(kubectl), "--kubeconfig", str(config), "-n", namespace, "get", "trainingruns.trainyard.dev", "-w"]
         self.rows: list[Row] = []
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self._thread = threading.Thread(target=self._read, daemon=True)
