@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 JITTER = 0.1
 SPREAD = 0.25
 """Share of the interval over which the looks are spread."""
+RETRY = 5.0
 GRACE = 60.0
 """Seconds that the watch has to deliver what a list has shown already."""
 
@@ -61,7 +62,13 @@ class Resync:
 
     async def catch_up(self) -> None:
         """Wait until the watch, just started, has delivered every run that exists; not longer than GRACE."""
-        self._inbox.compare(await self._listed())
+        while True:
+            try:
+                self._inbox.compare(await self._listed())
+                break
+            except errors.ClusterError as error:
+                log.warning("the runs cannot be listed yet: %s", error)
+                await self._clock.sleep(RETRY)
         try:
             async with asyncio.timeout(GRACE):
                 await self._inbox.caught_up()

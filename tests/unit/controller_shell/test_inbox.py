@@ -6,7 +6,7 @@ from aiohttp import web
 
 from trainyard.controller.inbox import SOON, Inbox
 from trainyard.controller.metrics import Metrics
-from trainyard.controller.resync import GRACE, Resync
+from trainyard.controller.resync import GRACE, RETRY, Resync
 from trainyard.controller.watchdog import (
     CANARY_EVERY,
     LONGEST_RUNNING_LIMIT,
@@ -203,7 +203,10 @@ async def test_a_change_between_list_and_look_is_no_fault_of_the_watch():
 async def test_the_operator_is_ready_when_the_watch_has_delivered_what_exists():
     async with fake_api() as api:
         r = Round(api)
+        api.answers = [status(503, "ServiceUnavailable")]
         catching_up = asyncio.ensure_future(r.resync.catch_up())
+        await eventually(lambda: r.clock.pending)
+        await r.clock.advance(RETRY)
         await eventually(r.bench.inbox.missing)
         r.bench.inbox.run_event(None, run())
         assert not catching_up.done()
