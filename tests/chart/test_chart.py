@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from chart.conftest import CHART, Objects, Render, of_kind, one
-from trainyard.api.crd import training_run_crd
+from trainyard.api.crd import files
 from trainyard.controller.settings import Settings
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
+KINDS = ("trainingruns", "trainingschedules")
 
 
 def container(objects: Objects) -> dict[str, Any]:
@@ -45,10 +47,10 @@ def test_lint_is_silent(helm: Helm) -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_the_crd_is_the_generated_one_and_outlives_the_release(render: Render) -> None:
-    crd = one(render(), "CustomResourceDefinition")
-    assert crd == training_run_crd()
-    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+def test_the_crds_are_the_generated_ones_and_outlive_the_release(render: Render) -> None:
+    crds = of_kind(render(), "CustomResourceDefinition")
+    assert crds == [yaml.safe_load(text) for _, text in sorted(files().items())]
+    assert all(crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for crd in crds)
 
 
 def test_crds_can_be_left_to_somebody_else(render: Render) -> None:
@@ -116,9 +118,9 @@ def test_service_finds_the_operator_and_nothing_else(render: Render) -> None:
 def test_rights_are_no_more_than_the_work_needs(values: tuple[str, ...], render: Render) -> None:
     rules = operator_rules(render(*values))
     assert granted(rules) == {
-        *(("trainyard.dev", "trainingruns", v) for v in ("get", "list", "watch")),
-        *(("trainyard.dev", "trainingruns/status", v) for v in ("update",)),
-        ("trainyard.dev", "trainingruns/finalizers", "update"),
+        *(("trainyard.dev", "trainingruns", v) for v in ("get", "list", "watch", "create", "patch", "delete")),
+        *(("trainyard.dev", "trainingschedules", v) for v in ("get", "list", "watch")),
+        *(("trainyard.dev", f"{kind}/{part}", "update") for kind in KINDS for part in ("status", "finalizers")),
         *(("batch", "jobs", v) for v in ("get", "list", "watch", "create", "patch", "delete")),
         *(("", "pods", v) for v in ("get", "list", "watch")),
         *(("", "persistentvolumeclaims", v) for v in ("get", "list", "watch", "create", "patch")),

@@ -68,7 +68,7 @@ def may(server: ApiServer, verb: str, group: str, resource: str, *, namespace: s
         ("delete", "", "persistentvolumeclaims", "default", False),
         ("delete", "", "pods", "default", False),
         ("create", "", "pods", "default", False),
-        ("delete", "trainyard.dev", "trainingruns", "default", False),
+        ("delete", "trainyard.dev", "trainingschedules", "default", False),
         ("update", "trainyard.dev", "trainingruns", "default", False),
         ("create", "coordination.k8s.io", "leases", "default", False),
         ("create", "rbac.authorization.k8s.io", "rolebindings", "default", False),
