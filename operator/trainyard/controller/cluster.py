@@ -172,10 +172,11 @@ class Cluster:
                 return
             query["continue"] = token
 
-    # Writes
+    # Writes. They are answered with the object's metadata only: nobody here reads the rest of what he has just sent, and
+    # the API server and this process save a quarter of the work.
 
     async def create(self, resource: Resource, namespace: str | None, body: Object) -> Object:
-        """Raises `AlreadyExists` when an object of this name is there, `NotFound` when the namespace is not."""
+        """Make it. Raises `AlreadyExists` when one of this name is there, `NotFound` when the namespace is not."""
         name = (body.get("metadata") or {}).get("name")
         return await self._transport.send(
             Request("create", resource.plural, namespace, name),
@@ -183,6 +184,7 @@ class Cluster:
             resource.path(namespace),
             query={"fieldManager": FIELD_MANAGER},
             body=body,
+            accept=_ONE_METADATA_ONLY,
         )
 
     async def apply(
@@ -196,6 +198,7 @@ class Cluster:
             resource.path(namespace, name),
             query=query,
             body=body,
+            accept=_ONE_METADATA_ONLY,
             content_type=APPLY_PATCH,
         )
 
@@ -215,6 +218,7 @@ class Cluster:
             resource.path(namespace, name, subresource),
             query={"fieldManager": FIELD_MANAGER},
             body=merge_patch,
+            accept=_ONE_METADATA_ONLY,
             content_type=MERGE_PATCH,
         )
 
@@ -240,6 +244,7 @@ class Cluster:
             resource.path(namespace, name, "status"),
             query={"fieldManager": FIELD_MANAGER},
             body=body,
+            accept=_ONE_METADATA_ONLY,
         )
 
     async def delete(

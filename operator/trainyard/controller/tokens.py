@@ -44,11 +44,12 @@ async def load_or_create_key(cluster: Cluster, *, namespace: str, name: str) -> 
     """
     found = await cluster.get(SECRETS, namespace, name)
     if found is None:
+        found = _secret(name)
         try:
-            found = await cluster.create(SECRETS, namespace, _secret(name))
+            await cluster.create(SECRETS, namespace, found)
         except errors.AlreadyExists:
-            found = await cluster.get(SECRETS, namespace, name)
-    return _key(found or {}, f"Secret {namespace}/{name}")
+            found = await cluster.get(SECRETS, namespace, name) or {}
+    return _key(found, f"Secret {namespace}/{name}")
 
 
 def _secret(name: str) -> Object:

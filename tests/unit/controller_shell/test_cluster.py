@@ -84,6 +84,7 @@ async def test_writes_name_their_field_manager(api: FakeApi, cluster: Cluster):
         ("PUT", "trainingruns/a/status", "application/json"),
     ]
     assert api.seen[1].query["force"] == "true"
+    assert all("as=PartialObjectMetadata;" in seen.headers["Accept"] for seen in api.seen)
     assert api.seen[3].body == {"status": {"state": "Pending"}, "metadata": {"resourceVersion": "42"}}
 
 
