@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated from the pydantic models.
+"""The CustomResourceDefinitions, generated from the pydantic models.
 
 Kubernetes wants a structural schema: no `$ref`, no `anyOf` with null, no `additionalProperties: false`, types
 everywhere. Pydantic's JSON Schema has all of these, so it is rewritten here, and the models' rules become
@@ -14,8 +14,10 @@ from pydantic import BaseModel
 
 from trainyard.api import GROUP, VERSION
 from trainyard.api.base import ApiModel, Rule
+from trainyard.api.schedulestatus import TrainingScheduleStatus
 from trainyard.api.status import TrainingRunStatus
 from trainyard.api.trainingrun import ROOT_RULES, TrainingRunSpec
+from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES, TrainingScheduleSpec
 
 Schema = dict[str, Any]
 
@@ -45,26 +47,75 @@ PRINTER_COLUMNS = (
     ("Message", "string", ".status.message", 1, "What happens, or why it waits"),
 )
 
+SCHEDULE_COLUMNS = (
+    ("Schedule", "string", ".status.summary", 0, "What starts runs"),
+    ("State", "string", ".status.state", 0, "How it stands"),
+    ("Last run", "string", ".status.lastRun.name", 0, "Newest run"),
+    ("Result", "string", ".status.lastRun.state", 0, "State of the newest run"),
+    ("Next", "string", ".status.nextScheduleTime", 0, "Next start by the clock, in UTC"),
+    ("Created", "integer", ".status.runs.created", 1, "Runs made so far"),
+    ("Missed", "integer", ".status.runs.missed", 1, "Starts that nobody was there to make"),
+    ("Skipped", "integer", ".status.runs.skipped", 1, "Starts that something was in the way of"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since it was created"),
+    ("Zone", "string", ".spec.timeZone", 1, "Time zone of the cron expression"),
+    ("Message", "string", ".status.message", 1, "What comes next, or what is in the way"),
+)
+
 
 def training_run_crd() -> Schema:
     """The whole CustomResourceDefinition of TrainingRun."""
+    return _definition(
+        "TrainingRun",
+        short_names=["trun", "tr"],
+        columns=PRINTER_COLUMNS,
+        description="One training, from data to an evaluated model.",
+        spec=TrainingRunSpec,
+        status=TrainingRunStatus,
+        rules=ROOT_RULES,
+    )
+
+
+def training_schedule_crd() -> Schema:
+    """The whole CustomResourceDefinition of TrainingSchedule."""
+    return _definition(
+        "TrainingSchedule",
+        short_names=["tsched"],
+        columns=SCHEDULE_COLUMNS,
+        description="A template of a TrainingRun, and what makes runs of it: clock, triggers, people.",
+        spec=TrainingScheduleSpec,
+        status=TrainingScheduleStatus,
+        rules=SCHEDULE_ROOT_RULES,
+    )
+
+
+def _definition(
+    kind: str,
+    *,
+    short_names: list[str],
+    columns: tuple[tuple[str, str, str, int, str], ...],
+    description: str,
+    spec: type[ApiModel],
+    status: type[ApiModel],
+    rules: tuple[Rule, ...],
+) -> Schema:
+    plural = f"{kind.lower()}s"
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"trainingruns.{GROUP}",
-            # A deleted CRD takes every run and its history along; helm uninstall must not do that by the way.
+            "name": f"{plural}.{GROUP}",
+            # A deleted CRD takes every object and its history along; helm uninstall must not do that by the way.
             "annotations": {"helm.sh/resource-policy": "keep"},
         },
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": "TrainingRun",
-                "listKind": "TrainingRunList",
-                "plural": "trainingruns",
-                "singular": "trainingrun",
-                "shortNames": ["trun", "tr"],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": short_names,
                 "categories": ["trainyard"],
             },
             "versions": [
@@ -74,30 +125,29 @@ def training_run_crd() -> Schema:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
-                        {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": description}
-                        for name, kind, path, priority, description in PRINTER_COLUMNS
+                        {"name": name, "type": type_, "jsonPath": path, "priority": priority, "description": told}
+                        for name, type_, path, priority, told in columns
                     ],
-                    "schema": {"openAPIV3Schema": _root_schema()},
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": description,
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
+                                "kind": {"type": "string", "description": f"{kind}."},
+                                "metadata": {"type": "object"},
+                                "spec": structural(spec),
+                                # Without any status a new object counts as done to kstatus, until the operator has
+                                # looked at it.
+                                "status": {**structural(status), "default": {"observedGeneration": UNSEEN_GENERATION}},
+                            },
+                            "x-kubernetes-validations": [_validation(rule) for rule in rules],
+                        }
+                    },
                 }
             ],
         },
-    }
-
-
-def _root_schema() -> Schema:
-    return {
-        "type": "object",
-        "description": "One training, from data to an evaluated model.",
-        "required": ["spec"],
-        "properties": {
-            "apiVersion": {"type": "string", "description": "trainyard.dev/v1alpha1."},
-            "kind": {"type": "string", "description": "TrainingRun."},
-            "metadata": {"type": "object"},
-            "spec": structural(TrainingRunSpec),
-            # Without any status a new object counts as done to kstatus, until the operator has looked at it.
-            "status": {**structural(TrainingRunStatus), "default": {"observedGeneration": UNSEEN_GENERATION}},
-        },
-        "x-kubernetes-validations": [_validation(rule) for rule in ROOT_RULES],
     }
 
 
@@ -183,7 +233,8 @@ def render(crd: Schema) -> str:
 
 def files() -> dict[str, str]:
     """File name to content of everything in `crds/`."""
-    return {f"{GROUP}_trainingruns.yaml": render(training_run_crd())}
+    definitions = (training_run_crd(), training_schedule_crd())
+    return {f"{GROUP}_{d['spec']['names']['plural']}.yaml": render(d) for d in definitions}
 
 
 if __name__ == "__main__":

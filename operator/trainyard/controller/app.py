@@ -32,9 +32,11 @@ from trainyard.controller.pacing import ProgressPacer
 from trainyard.controller.progress_store import ProgressStore
 from trainyard.controller.queue import WorkQueue
 from trainyard.controller.receiver import Receiver
+from trainyard.controller.resources import TRAININGSCHEDULES
 from trainyard.controller.resync import Resync
 from trainyard.controller.runs.observed import Policy
 from trainyard.controller.runs.reconcile import Reconciler
+from trainyard.controller.schedules.desk import ScheduleDesk
 from trainyard.controller.settings import Settings
 from trainyard.controller.tokens import RunTokens, load_or_create_key
 from trainyard.controller.watchdog import Watchdog
@@ -82,6 +84,7 @@ class _Operator:
         self._ready = False
         self._queue: WorkQueue[Key] = WorkQueue(clock=clock, retry_after=errors.retry_after, observe=self._looked)
         self._inbox = Inbox(queue=self._queue, runs=metrics)
+        self._schedules = ScheduleDesk(cluster=cluster, clock=clock, registry=metrics.registry)
         self._resync = Resync(
             cluster=cluster,
             clock=clock,
@@ -91,7 +94,7 @@ class _Operator:
             namespaces=settings.namespaces,
             interval=settings.resync_seconds,
         )
-        self._watchdog = Watchdog(queue=self._queue, clock=clock, stale=self._resync.overdue)
+        self._watchdog = Watchdog(queue=self._queue, clock=clock, stale=self._resync.overdue, schedules=self._schedules.queue)
         self._lease = Lease(
             cluster,
             clock=clock,
@@ -162,6 +165,7 @@ class _Operator:
                     "resync": self._catch_up_and_resync(),
                     "canary": self._watchdog.canary(cluster, next(iter(settings.namespaces), None)),
                     "events": events.run(),
+                    "schedules": self._schedules.run(events=events, workers=settings.schedule_workers),
                     **({"lease": self._hold_lease()} if settings.lease else {}),
                 }.items()
             }
@@ -169,6 +173,8 @@ class _Operator:
             self._ready = False
             if not await queue.drain(settings.shutdown_seconds):
                 log.warning("reconciles still run after %g s; the next start takes them up", settings.shutdown_seconds)
+            if not await self._schedules.queue.drain(settings.shutdown_seconds):
+                log.warning("schedules are still being looked at; the next start takes them up")
             await events.flush(FLUSH_SECONDS)
         # The receiver is closed by now: kopf would wait for its connections, as for all tasks younger than itself.
         stop_watching.set()
@@ -197,6 +203,7 @@ class _Operator:
     async def _watch(self, stop: asyncio.Event) -> None:
         await handlers.watch(
             inbox=self._inbox,
+            schedules=self._schedules.inbox,
             credentials=self._cluster.credentials,
             namespaces=self._settings.namespaces,
             stop=stop,
@@ -269,7 +276,8 @@ async def _check_crd(cluster: Cluster, clock: Clock) -> None:
     deadline = clock.monotonic() + START_SECONDS
     while True:
         try:
-            if await cluster.serves(TRAININGRUNS):
+            missing = [kind for kind in (TRAININGRUNS, TRAININGSCHEDULES) if not await cluster.serves(kind)]
+            if not missing:
                 return
         except errors.Transient as error:
             if clock.monotonic() > deadline:
@@ -280,7 +288,7 @@ async def _check_crd(cluster: Cluster, clock: Clock) -> None:
             raise CannotStart(str(error)) from None
         else:
             raise CannotStart(
-                f"the API server does not know {TRAININGRUNS.plural}.{TRAININGRUNS.group}/{TRAININGRUNS.version}; install "
+                f"the API server does not know {missing[0].plural}.{missing[0].group}/{missing[0].version}; install "
                 "the CRDs first: kubectl apply --server-side -f crds/, or the Helm chart, which brings them along"
             )
 

@@ -15,6 +15,8 @@ import kopf
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
 from trainyard.controller.cluster import JOBS, PODS, PVCS, TRAININGRUNS, Credentials, Resource
 from trainyard.controller.inbox import Inbox
+from trainyard.controller.resources import TRAININGSCHEDULES
+from trainyard.controller.schedules.inbox import ScheduleInbox
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +61,10 @@ def watch_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def watch_registry(inbox: Inbox, credentials: Callable[[], Awaitable[Credentials]]) -> kopf.OperatorRegistry:
-    """Handlers for the runs and their children, and the login."""
+def watch_registry(
+    inbox: Inbox, credentials: Callable[[], Awaitable[Credentials]], *, schedules: ScheduleInbox
+) -> kopf.OperatorRegistry:
+    """Handlers for schedules, runs and their children, and the login."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -70,6 +74,11 @@ def watch_registry(inbox: Inbox, credentials: Callable[[], Awaitable[Credentials
     @kopf.on.event(TRAININGRUNS.group, TRAININGRUNS.version, TRAININGRUNS.plural, registry=registry)
     async def run_changed(event: Any, **_: Any) -> None:
         inbox.run_event(event["type"], event["object"])
+        schedules.run_event(event["type"], event["object"])
+
+    @kopf.on.event(TRAININGSCHEDULES.group, TRAININGSCHEDULES.version, TRAININGSCHEDULES.plural, registry=registry)
+    async def schedule_changed(event: Any, **_: Any) -> None:
+        schedules.schedule_event(event["type"], event["object"])
 
     def watch(child: Resource) -> None:
         @kopf.on.event(child.group, child.version, child.plural, registry=registry, id=f"{child.plural}_changed")
@@ -99,6 +108,7 @@ def connection(credentials: Credentials) -> kopf.ConnectionInfo:
 async def watch(
     *,
     inbox: Inbox,
+    schedules: ScheduleInbox,
     credentials: Callable[[], Awaitable[Credentials]],
     namespaces: Sequence[str],
     stop: asyncio.Event,
@@ -110,7 +120,7 @@ async def watch(
     """
     ours = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
-        registry=watch_registry(inbox, credentials),
+        registry=watch_registry(inbox, credentials, schedules=schedules),
         settings=watch_settings(),
         clusterwide=not namespaces,
         namespaces=list(namespaces),

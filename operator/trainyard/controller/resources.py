@@ -36,6 +36,7 @@ class Resource:
 
 
 TRAININGRUNS = Resource(GROUP, VERSION, "trainingruns", "TrainingRun")
+TRAININGSCHEDULES = Resource(GROUP, VERSION, "trainingschedules", "TrainingSchedule")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 PVCS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")

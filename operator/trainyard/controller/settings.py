@@ -45,6 +45,9 @@ class Settings(BaseModel):
     workers: int = Field(8, ge=1, le=64)
     """Runs that are looked at side by side. More than 16 only help when the API server is slow to answer."""
 
+    schedule_workers: int = Field(8, ge=1, le=64)
+    """Schedules that are looked at side by side; they have a queue of their own."""
+
     resync_seconds: float = Field(300, ge=10)
     """Pause between two looks at every run that no event asked for; the safety net for lost events."""
 

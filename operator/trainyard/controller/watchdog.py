@@ -32,9 +32,16 @@ class Queue(Protocol):
 class Watchdog:
     """Collects what is wrong."""
 
-    def __init__(self, *, queue: Queue, clock: Clock, stale: Callable[[], list[tuple[str, str]]]) -> None:
-        """`stale` names the runs whose changes the watch has not delivered in time."""
-        self._queue = queue
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        clock: Clock,
+        stale: Callable[[], list[tuple[str, str]]],
+        schedules: Queue | None = None,
+    ) -> None:
+        """`schedules` is their own queue, `stale` names the runs whose changes the watch has not delivered in time."""
+        self._queues = {"run": queue, **({"schedule": schedules} if schedules is not None else {})}
         self._clock = clock
         self._stale = stale
         self._reached_at = clock.monotonic()
@@ -42,10 +49,11 @@ class Watchdog:
     def problems(self) -> list[str]:
         """One sentence each; empty when all is well."""
         found = []
-        if (waiting := self._queue.oldest_ready()) > OLDEST_READY_LIMIT:
-            found.append(f"a run has been waiting for {waiting:.0f} s to be looked at")
-        if (running := self._queue.longest_running()) > LONGEST_RUNNING_LIMIT:
-            found.append(f"a reconcile has been running for {running:.0f} s")
+        for kind, queue in self._queues.items():
+            if (waiting := queue.oldest_ready()) > OLDEST_READY_LIMIT:
+                found.append(f"a {kind} has been waiting for {waiting:.0f} s to be looked at")
+            if (running := queue.longest_running()) > LONGEST_RUNNING_LIMIT:
+                found.append(f"a reconcile has been running for {running:.0f} s")
         if (silent := self._clock.monotonic() - self._reached_at) > UNREACHABLE_LIMIT:
             found.append(f"the API server has not answered for {silent:.0f} s")
         if runs := self._stale():

@@ -21,6 +21,7 @@ from trainyard.controller.resources import (
     PVCS,
     SECRETS,
     TRAININGRUNS,
+    TRAININGSCHEDULES,
     Resource,
 )
 
@@ -35,7 +36,7 @@ class FakeKube:
     """`objects[plural][namespace, name]`; `requests` is every request as `METHOD plural[/subresource]`."""
 
     def __init__(self, *resources: Resource) -> None:
-        self.resources = {r.plural: r for r in (*CORE, *(resources or (TRAININGRUNS,)))}
+        self.resources = {r.plural: r for r in (*CORE, *(resources or (TRAININGRUNS, TRAININGSCHEDULES)))}
         self.objects: dict[str, dict[Key, dict[str, Any]]] = {plural: {} for plural in self.resources}
         self.requests: list[str] = []
         self.queries: list[tuple[str, dict[str, str]]] = []

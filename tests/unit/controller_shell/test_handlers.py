@@ -7,11 +7,12 @@ import pytest
 
 from trainyard.controller import handlers
 from trainyard.controller.inbox import Inbox
+from trainyard.controller.schedules.inbox import ScheduleInbox
 from trainyard.controller.transport import Credentials
 from unit.controller_shell.fake_kube import FakeKube
 from unit.controller_shell.fakes import eventually
 
-WATCHED = {"trainingruns", "jobs", "pods", "persistentvolumeclaims"}
+WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods", "persistentvolumeclaims"}
 
 
 class Keys:
@@ -51,6 +52,7 @@ async def watching(kube: FakeKube, *namespaces: str, gently: bool = False):
     task = asyncio.ensure_future(
         handlers.watch(
             inbox=Inbox(queue=keys, runs=Runs()),
+            schedules=ScheduleInbox(queue=keys),
             credentials=credentials,
             namespaces=namespaces,
             stop=stop,
@@ -100,7 +102,7 @@ async def test_children_are_selected_by_the_api_server(kube: FakeKube):
         kube.put("jobs", job("ours"))
         await eventually(lambda: ("ns", "ours") in keys.all)
     sent = {path.rpartition("/")[2]: query for path, query in kube.queries}
-    for child in WATCHED - {"trainingruns"}:
+    for child in WATCHED - {"trainingruns", "trainingschedules"}:
         for request in (child, f"{child}?watch"):
             assert sent[request]["labelSelector"] == "app.kubernetes.io/managed-by=trainyard", request
     for request in ("trainingruns", "trainingruns?watch"):

@@ -1,0 +1,60 @@
+"""All that schedules need in the operator's process, as one part of it.
+
+They have a queue and workers of their own: a burst of a thousand runs does not make a slot late, and five hundred slots
+of the same second do not hold up a run.
+"""
+
+import logging
+
+from prometheus_client import CollectorRegistry
+
+from trainyard.controller import errors, logs
+from trainyard.controller.clock import Clock
+from trainyard.controller.cluster import Cluster
+from trainyard.controller.queue import WorkQueue
+from trainyard.controller.schedules.inbox import ScheduleInbox
+from trainyard.controller.schedules.metrics import ScheduleMetrics
+from trainyard.controller.schedules.reconcile import Recorder, ScheduleReconciler
+from trainyard.controller.schedules.triggers.poll import Poller
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+
+
+class ScheduleDesk:
+    """Queue, watch, triggers and reconciler of schedules. `inbox` takes the events; `run` does the work."""
+
+    def __init__(self, *, cluster: Cluster, clock: Clock, registry: CollectorRegistry) -> None:
+        self.queue: WorkQueue[Key] = WorkQueue(clock=clock, retry_after=errors.retry_after, observe=self._looked)
+        self.inbox = ScheduleInbox(queue=self.queue)
+        self._cluster = cluster
+        self._clock = clock
+        self._metrics = ScheduleMetrics(registry)
+
+    async def run(self, *, events: Recorder, workers: int) -> None:
+        """Work until the queue is stopped."""
+        poller = Poller(self._cluster, clock=self._clock, notify=self.queue.add)
+        reconciler = ScheduleReconciler(
+            cluster=self._cluster, sources=poller, events=events, watcher=self._metrics, clock=self._clock
+        )
+
+        async def look(key: Key) -> float | None:
+            with logs.about(namespace=key[0], schedule=key[1]):
+                return await reconciler.reconcile(key)
+
+        try:
+            await self.queue.run(look, workers=workers)
+        finally:
+            await poller.close()
+
+    def _looked(self, key: Key, *, seconds: float, delay: float | None, error: BaseException | None) -> None:
+        if error is None:
+            return
+        fields = {"namespace": key[0], "schedule": key[1], "next_try_seconds": round(delay or 0, 1)}
+        if isinstance(error, errors.Conflict):
+            log.info("the schedule has changed meanwhile, looking again", extra=fields)
+        elif isinstance(error, errors.ClusterError):
+            log.warning("%s", error, extra=fields)
+        else:
+            log.error("looking at the schedule failed: %r", error, extra=fields, exc_info=error)
