@@ -87,9 +87,7 @@ def test_stopped_and_resumed(undisturbed: Run, tmp_path: Path, after: int) -> No
     assert run.model_digest == undisturbed.model_digest
 
 
-def test_the_loss_of_a_resumed_logging_interval_is_that_of_the_whole_interval(
-    undisturbed: Run, tmp_path: Path
-) -> None:
+def test_the_loss_of_a_resumed_logging_interval_is_that_of_the_whole_interval(undisturbed: Run, tmp_path: Path) -> None:
     """Logged every 4 steps, stopped in between: the line after the restart shows the same average as without it."""
     run = undisturbed.fork(tmp_path)
     step = run.start("train")

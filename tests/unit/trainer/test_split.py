@@ -64,7 +64,9 @@ def test_a_single_record_is_trained_on() -> None:
 def test_duplicates_stay_together() -> None:
     doubled = array("Q", [*hashes(300), *hashes(300)])
     assignment = assign(dataset(split={"eval": 0.5}), doubled)
-    assert all(assignment.split_of(a) == assignment.split_of(b) for a, b in zip(doubled[:300], doubled[300:], strict=True))
+    assert all(
+        assignment.split_of(a) == assignment.split_of(b) for a, b in zip(doubled[:300], doubled[300:], strict=True)
+    )
 
 
 def test_a_limit_takes_that_many_by_content() -> None:

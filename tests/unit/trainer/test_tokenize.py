@@ -132,7 +132,9 @@ def test_a_template_that_refuses_says_so(tokenizer: Any, tmp_path: Path) -> None
     tokenizer.save_pretrained(tmp_path)
     other = load_tokenizer(tmp_path)
     other.chat_template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(UserError, match="refuses a conversation with the roles system, assistant: System role not supp"):
+    with pytest.raises(
+        UserError, match="refuses a conversation with the roles system, assistant: System role not supp"
+    ):
         encode(other, [{"messages": [{"role": "system", "content": ""}, {"role": "assistant", "content": "a"}]}])
 
 

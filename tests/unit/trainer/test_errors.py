@@ -1,0 +1,119 @@
+"""Every way to end has its exit code, and says what to do."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from trainyard.api.conditions import Reason
+from trainyard.api.exitcodes import ExitCode
+from trainyard.trainer.context import attempt_number, read_context, termination_log
+from trainyard.trainer.errors import UNEXPECTED, UserError, describe, invalid_config
+from trainyard.trainer.ledger import Ledger, write_final_record
+
+
+def test_a_full_disk_is_found_below_other_errors() -> None:
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "/trainyard/checkpoints/x")
+        except OSError as error:
+            raise RuntimeError("saving failed") from error
+    except RuntimeError as error:
+        fault = describe(error)
+    assert fault.exit_code == ExitCode.STORAGE
+    assert fault.message.startswith("no space is left at /trainyard/checkpoints/x")
+    assert "spec.storage.checkpoints.size" in fault.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (OSError(errno.EDQUOT, "quota"), ExitCode.STORAGE, Reason.STORAGE),
+        (OSError(errno.EIO, "io"), ExitCode.STORAGE, Reason.STORAGE),
+        (PermissionError(errno.EACCES, "denied", "/x"), ExitCode.STORAGE, Reason.STORAGE),
+        (RuntimeError("[enforce fail] No space left on device"), ExitCode.STORAGE, Reason.STORAGE),
+        (MemoryError(), UNEXPECTED, Reason.HOST_OUT_OF_MEMORY),
+        (ZeroDivisionError("division by zero"), UNEXPECTED, Reason.ERROR),
+        (FileNotFoundError(errno.ENOENT, "no such file", "/x"), UNEXPECTED, Reason.ERROR),
+        (invalid_config("spec.x 3 is wrong"), ExitCode.INVALID_CONFIG, Reason.INVALID_CONFIG),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int, reason: Reason) -> None:
+    fault = describe(error)
+    assert fault.exit_code == code
+    assert fault.reason == reason
+    assert fault.message
+
+
+def test_the_final_record_fits_and_is_written(tmp_path: Path) -> None:
+    ledger = Ledger()
+    ledger.note(step_number=7, metrics={"loss": 1.5}, timings={"imports": 1.0})
+    ledger.note(metrics={"eval_loss": 2.5}, timings={"load": 2.0})
+    fault = UserError("x" * 9000, hint="y" * 9000, reason=Reason.INVALID_DATA, exit_code=ExitCode.INVALID_DATA)
+    record = ledger.record("Failed", step="prepare", attempt=3, error=fault)
+    write_final_record(tmp_path / "termination", record)
+    text = (tmp_path / "termination").read_text()
+    assert len(text.encode()) <= 4096
+    written = json.loads(text)
+    assert (written["reason"], written["attempt"], written["stepNumber"]) == ("InvalidData", 3, 7)
+
+
+def test_facts_of_one_kind_are_merged() -> None:
+    ledger = Ledger()
+    ledger.note(metrics={"loss": 1.5})
+    ledger.note(metrics={"eval_loss": 2.5})
+    assert ledger.record("Succeeded", step="train", attempt=1).metrics == {"loss": 1.5, "eval_loss": 2.5}
+
+
+def test_a_termination_log_that_cannot_be_written_is_said_not_raised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_final_record(tmp_path / "none" / "termination", Ledger().record("Succeeded", step="train", attempt=1))
+    assert "cannot write" in capsys.readouterr().out
+    write_final_record(None, Ledger().record("Succeeded", step="train", attempt=1))
+
+
+class TestContext:
+    def manifest(self, tmp_path: Path, **changes: object) -> dict[str, str]:
+        value = {
+            "apiVersion": "trainyard.dev/v1alpha1",
+            "kind": "TrainingRun",
+            "metadata": {"name": "r", "uid": "12345678-aaaa"},
+            "spec": {
+                "model": {"scratch": {"architecture": "llama", "tokenizer": {"trainVocabSize": 300}}},
+                "datasets": [{"name": "d", "inline": {"text": "x"}}],
+                "training": {"method": "Pretrain"},
+                **changes,
+            },
+        }
+        (tmp_path / "run.json").write_text(json.dumps(value))
+        return {"TRAINYARD_RUN_FILE": str(tmp_path / "run.json")}
+
+    def test_the_work_folder_follows_from_name_and_uid(self, tmp_path: Path) -> None:
+        context = read_context("train", self.manifest(tmp_path))
+        assert str(context.work_dir) == "/trainyard/checkpoints/r-12345678"
+        assert str(context.volume) == "/trainyard/checkpoints"
+        assert context.attempt == 1
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="does not exist"):
+            read_context("train", {"TRAINYARD_RUN_FILE": str(tmp_path / "none")})
+
+    def test_a_file_that_is_not_json(self, tmp_path: Path) -> None:
+        (tmp_path / "run.json").write_text("kind: TrainingRun")
+        with pytest.raises(UserError, match="is not JSON"):
+            read_context("train", {"TRAINYARD_RUN_FILE": str(tmp_path / "run.json")})
+
+    def test_a_manifest_with_faults_names_them(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"spec\.debugSteps.*must be at least 1") as caught:
+            read_context("train", self.manifest(tmp_path, debugSteps=-5))
+        assert caught.value.exit_code == ExitCode.INVALID_CONFIG
+
+    def test_the_environment_of_a_bare_call(self) -> None:
+        assert attempt_number({}) == 1
+        assert attempt_number({"TRAINYARD_ATTEMPT": "4"}) == 4
+        assert str(termination_log({})) == "/dev/termination-log"
+        assert termination_log({"TRAINYARD_TERMINATION_LOG": ""}) is None
