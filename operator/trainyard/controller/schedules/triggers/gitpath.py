@@ -6,12 +6,13 @@ does, so commits that touch other things start nothing. dulwich speaks the proto
 """
 
 import asyncio
+import logging
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 
 import urllib3
-from dulwich.client import Urllib3HttpGitClient
+from dulwich.client import HTTPUnauthorized, Urllib3HttpGitClient
 from dulwich.errors import GitProtocolError, HangupException, NotGitRepository
 from dulwich.object_store import MemoryObjectStore, tree_lookup_path
 from dulwich.objects import Commit, ObjectID, Tag
@@ -21,6 +22,8 @@ from dulwich.repo import MemoryRepo
 from trainyard.api.triggers import GitPath
 from trainyard.controller.schedules.observed import Reading
 from trainyard.controller.schedules.triggers.access import TIMEOUT_SECONDS, Access, SourceDown, unreachable
+
+logging.getLogger("dulwich").setLevel(logging.ERROR)  # it warns at every look at a server that knows no filters
 
 PACK_LIMIT = 64 * 2**20
 """Bytes: the trees of a very large repository; more comes only from a server that sends file contents unasked."""
@@ -41,6 +44,8 @@ async def read(spec: GitPath, access: Access, memory: Memory, *, now: datetime) 
     """Ask. Raises `SourceDown`, also for a branch that does not exist. A path that does not exist is an answer."""
     try:
         return await asyncio.to_thread(_read, spec, access, memory, now)
+    except HTTPUnauthorized:
+        raise SourceDown(f"{spec.url} refuses access: check gitPath.secretRef and what it is allowed to read") from None
     except NotGitRepository:
         raise SourceDown(f"{spec.url} is not a git repository over HTTP; check gitPath.url") from None
     except (GitProtocolError, HangupException, urllib3.exceptions.HTTPError, OSError) as error:
