@@ -197,9 +197,19 @@ def until_nothing_is_left(kube: Kube, namespace: str, *, seconds: float) -> None
     """Until the garbage collector has taken everything of runs that were deleted. Claims go last."""
     for resource in (JOBS, PODS, SECRETS, PVCS):
         labels = names.RUN_LABEL if resource is PODS else f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
-        if not kube.list(resource, namespace, labels=labels):
-            continue
-        for change in kube.watch(resource, namespace, seconds=seconds, labels=labels):
+        for change in kube.watch(resource, namespace, seconds=seconds, labels=labels, tell_absence=True):
             if change.type == "DELETED" and not kube.list(resource, namespace, labels=labels):
                 break
     assert leftovers(kube, namespace) == []
+
+
+def until_jobs_are_complete(kube: Kube, namespace: str, *, seconds: float) -> None:
+    """Until the Job controller has booked what the operator saw at the pods a moment before."""
+
+    def complete() -> bool:
+        return all(j.get("status", {}).get("succeeded") == 1 for j in kube.list(JOBS, namespace))
+
+    for _ in kube.watch(JOBS, namespace, seconds=seconds):
+        if complete():
+            return
+    assert complete(), "a Job is not complete"

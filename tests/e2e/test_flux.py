@@ -19,7 +19,10 @@ def kubectl_wait(namespace: str, name: str, condition: str, *, seconds: int) -> 
     kubectl, config = (measure.FOLDER.parent / part for part in ("bin/kubectl", "kubeconfig"))
     command = [str(kubectl), "--kubeconfig", str(config), "-n", namespace, "wait", f"--for=condition={condition}"]
     return subprocess.run(
-        [*command, f"--timeout={seconds}s", f"trainingruns.trainyard.dev/{name}"], capture_output=True, text=True, check=False
+        [*command, f"--timeout={seconds}s", f"trainingruns.trainyard.dev/{name}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
