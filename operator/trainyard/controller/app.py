@@ -171,10 +171,9 @@ class _Operator:
             }
             code = await self._until_stopped(tasks)
             self._ready = False
-            if not await queue.drain(settings.shutdown_seconds):
+            queues = (queue, self._schedules.queue)
+            if not all(await asyncio.gather(*(each.drain(settings.shutdown_seconds) for each in queues))):
                 log.warning("reconciles still run after %g s; the next start takes them up", settings.shutdown_seconds)
-            if not await self._schedules.queue.drain(settings.shutdown_seconds):
-                log.warning("schedules are still being looked at; the next start takes them up")
             await events.flush(FLUSH_SECONDS)
         # The receiver is closed by now: kopf would wait for its connections, as for all tasks younger than itself.
         stop_watching.set()
