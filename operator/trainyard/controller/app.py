@@ -94,7 +94,9 @@ class _Operator:
             namespaces=settings.namespaces,
             interval=settings.resync_seconds,
         )
-        self._watchdog = Watchdog(queue=self._queue, clock=clock, stale=self._resync.overdue, schedules=self._schedules.queue)
+        self._watchdog = Watchdog(
+            queue=self._queue, clock=clock, stale=self._resync.overdue, schedules=self._schedules.queue
+        )
         self._lease = Lease(
             cluster,
             clock=clock,
