@@ -143,12 +143,11 @@ def show_result(run: Object) -> None:
     show("get", "trainingruns", RUN, "-n", NAMESPACE)
     print()
     if dataset := status.get("dataset"):
-        splits = ", ".join(f"{name} {count}" for name, count in dataset.get("splits", {}).items())
-        print(f"  data        {dataset.get('records')} records ({splits}), {dataset.get('tokens')} tokens")
-    for metric in (status.get("evaluation") or {}).get("metrics", ()):
-        print(f"  {metric['name']:<12}{metric['value']}  on held-out data")
-    for name, path in (status.get("outputs") or {}).items():
-        print(f"  {name:<12}{path}  on the volume {RUN}-checkpoints")
+        splits = ", ".join(f"{count} {name}" for name, count in dataset.get("splits", {}).items() if count)
+        print(f"  data      {dataset.get('records')} files ({splits}), {dataset.get('tokens'):,} tokens")
+    measured = ", ".join(f"{m['name']} {m['value']}" for m in (status.get("evaluation") or {}).get("metrics", ()))
+    print(f"  held out  {measured}")
+    print(f"  model     {(status.get('outputs') or {}).get('uri')}")
     sample = samples(status)
     if sample:
         print("\nWhat the model writes, after so little training (shape before sense):\n")
