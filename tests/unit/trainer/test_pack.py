@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_every_example_is_in_exactly_one_sequence_that_it_fits(lengths: list[int
     assert sorted(items.tolist()) == list(range(len(lengths)))
     assert offsets[0] == 0
     assert offsets[-1] == len(lengths)
-    for start, end in zip(offsets, offsets[1:], strict=False):
+    for start, end in itertools.pairwise(offsets):
         assert end > start
         assert array[items[start:end]].sum() <= 64
 
