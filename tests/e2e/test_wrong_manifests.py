@@ -101,12 +101,15 @@ def test_refused_by_the_api_server(kube: Kube, shop: Shop, wrong: Wrong) -> None
 @pytest.mark.parametrize("wrong", AT_RUN_TIME, ids=lambda w: w.name)
 def test_told_within_seconds(kube: Kube, shop: Shop, wrong: Wrong) -> None:
     namespace, name = shop.namespace_of(wrong), wrong.name[:50].strip("-")
+    stalled = wrong.ends in ("Failed", "Stalled")
     begun = time.monotonic()
     runs.apply(kube, namespace, wrong.build(name, shop.around))
 
     def told(run: Object | None) -> bool:
         ready = runs.condition(run, "Ready")
-        return ready is not None and (ready["reason"] == wrong.reason or runs.finished(run))
+        if runs.finished(run):
+            return True
+        return ready is not None and ready["reason"] == wrong.reason and runs.has(run, "Stalled") == stalled
 
     run = kube.wait(TRAININGRUNS, namespace, name, told, seconds=wrong.seconds, what=f"the reason {wrong.reason}")
     took = time.monotonic() - begun
@@ -118,7 +121,7 @@ def test_told_within_seconds(kube: Kube, shop: Shop, wrong: Wrong) -> None:
     assert ready["reason"] == wrong.reason, message
     assert ready["message"] == message
     assert runs.has(run, "Failed") == (wrong.ends == "Failed")
-    assert runs.has(run, "Stalled") == (wrong.ends in ("Failed", "Stalled"))
+    assert runs.has(run, "Stalled") == stalled
     assert runs.has(run, "Reconciling") == (wrong.ends == "Waiting")
     for word in wrong.words:
         assert word in message

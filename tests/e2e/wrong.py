@@ -130,16 +130,16 @@ AT_RUN_TIME = (
     Wrong(
         "Impossible resources",
         _run(stepResources={"prepare": {"requests": {"memory": "900Gi"}}}),
-        ("spec.stepResources.prepare", "memory: 900Gi", "the largest node has", "Lower"),
+        ("spec.stepResources.prepare", "memory: 900Gi", "the largest node has", "lower it"),
         reason="Unschedulable",
         ends="Stalled",
     ),
     Wrong(
         "A node that does not exist",
         _run(placement={"nodeNames": ["no-such-node"]}),
-        ("spec.placement", "node(s) didn't match"),
+        ("spec.placement.nodeNames", "no-such-node", "there are arcanine, forge"),
         reason="Unschedulable",
-        ends="Waiting",
+        ends="Stalled",
     ),
     Wrong(
         "Nobody listens at the URL",
@@ -210,6 +210,8 @@ AT_RUN_TIME = (
         ("spec.model.scratch.architecture", "lama", "did you mean llama"),
         reason="InvalidConfig",
         ends="Failed",
+        jobs=2,
+        seconds=90,
     ),
     Wrong(
         "Unknown field of the architecture",
@@ -217,17 +219,8 @@ AT_RUN_TIME = (
         ("spec.model.scratch.config", "hiden_size", "hidden_size"),
         reason="InvalidConfig",
         ends="Failed",
-    ),
-    Wrong(
-        "Tokenizer larger than the data allows",
-        lambda name, _: runs.tiny(
-            name,
-            model={"scratch": {**runs.MODEL["scratch"], "tokenizer": {"trainVocabSize": 50000}}},
-            datasets=[{"name": "few-words", "inline": {"text": "one two three"}}],
-        ),
-        ("spec.model.scratch.tokenizer.trainVocabSize", "50000"),
-        reason="InvalidConfig",
-        ends="Failed",
+        jobs=2,
+        seconds=90,
     ),
     Wrong(
         "Unknown extra argument",
@@ -308,13 +301,10 @@ AT_RUN_TIME = (
     ),
     Wrong(
         "A command that does not exist",
-        lambda name, _: (
-            counting(name, backoffLimit=0)
-            | {"spec": counting(name)["spec"] | {"command": ["no-such-program"], "args": []}}
-        ),
-        ("no-such-program",),
-        reason="ContainerConfig",
-        ends="Stalled",
+        lambda name, _: counting(name, command=["no-such-program"], args=[]),
+        ("spec.command", "no-such-program", "not found", "spec.image"),
+        reason="InvalidConfig",
+        ends="Failed",
     ),
     Wrong(
         "Quota used up",

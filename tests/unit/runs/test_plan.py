@@ -149,6 +149,38 @@ def test_failures_are_told_apart(exit_code: int, reason: str, state: str, expect
         assert condition(world, "Stalled") == ("True", expected)
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            'runc create failed: unable to start container process: exec: "trian": executable file not found in $PATH: unknown',
+            ("'trian'", "executable file not found in $PATH", "spec.command", "spec.image"),
+        ),
+        (
+            'OCI runtime create failed: exec: "/opt/train.sh": stat /opt/train.sh: no such file or directory: unknown',
+            ("'/opt/train.sh'", "no such file or directory"),
+        ),
+        ('exec: "/data/train.sh": permission denied: unknown', ("'/data/train.sh'", "permission denied")),
+    ],
+)
+def test_a_command_that_cannot_be_started_is_not_tried_again(said: str, words: tuple[str, ...]) -> None:
+    world = World()
+    until_training(world)
+    world.end(exit_code=128, reason="StartError", log=said)
+    world.settle()
+    assert condition(world, "Failed") == ("True", "InvalidConfig")
+    for word in words:
+        assert word in (world.status().message or "")
+
+
+def test_a_container_that_could_not_be_made_for_other_reasons_is_tried_again() -> None:
+    world = World()
+    until_training(world)
+    world.end(exit_code=128, reason="StartError", log="failed to create shim task: context deadline exceeded: unknown")
+    world.settle()
+    assert condition(world, "Ready") == ("False", "Retrying")
+
+
 @pytest.mark.parametrize("exit_code", [75, 143])
 def test_interruptions_are_repeated_without_counting(exit_code: int) -> None:
     world = World(run=manifest(backoffLimit=0))

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from world import World, manifest
 
+from trainyard.controller.runs.observe import unknown_nodes
 from trainyard.controller.runs.views import JobView, PodView
 from trainyard.controller.runs.waiting import Warning_, needs_events, why_waiting
 
@@ -76,3 +78,13 @@ def test_a_lost_node_and_a_queue_are_named() -> None:
     queued = why_waiting(JobView("j", "j", "train", 1, START, suspended=True), None, now=START, warning=None)
     assert queued is not None
     assert queued.reason == "Queued"
+
+
+def test_named_nodes_of_which_none_exists_are_told_with_those_that_do() -> None:
+    world = World(run=manifest(placement={"nodeNames": ["arcanin"]}))
+    run = world.observe().run
+    assert unknown_nodes(run, ["forge", "arcanine"]) == (
+        "spec.placement.nodeNames has arcanin, there are arcanine, forge; correct the name, or add such a node",
+    )
+    assert unknown_nodes(run, ["forge", "arcanin"]) == ()
+    assert unknown_nodes(World().observe().run, ["forge"]) == ()

@@ -14,6 +14,7 @@ from trainyard.controller.cluster import Cluster
 from trainyard.controller.errors import Forbidden
 from trainyard.controller.manifests.job import referenced_secrets, step_resources
 from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.manifests.placement import HOSTNAME_LABEL
 from trainyard.controller.manifests.storage import claims
 from trainyard.controller.quantity import parse_quantity
 from trainyard.controller.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS
@@ -103,7 +104,7 @@ def _event_time(event: Mapping[str, Any]) -> str:
 
 
 async def _impossible(cluster: Cluster, seen: Observed) -> tuple[str, ...]:
-    """Resources of which even an empty node has not enough. Empty where nodes may not be read (namespaced mode)."""
+    """Why no node can ever hold the pod. Empty where some can, or where nodes may not be read (namespaced mode)."""
     job = max((j for j in seen.jobs if not j.finished), key=lambda j: j.created, default=None)
     if job is None:
         return ()
@@ -111,7 +112,20 @@ async def _impossible(cluster: Cluster, seen: Observed) -> tuple[str, ...]:
         nodes = await cluster.list(NODES)
     except Forbidden:
         return ()
-    return too_large(seen.run, job.step, [n.get("status", {}).get("allocatable", {}) for n in nodes])
+    hosts = [n["metadata"].get("labels", {}).get(HOSTNAME_LABEL, n["metadata"]["name"]) for n in nodes]
+    allocatable = [n.get("status", {}).get("allocatable", {}) for n in nodes]
+    return unknown_nodes(seen.run, hosts) + too_large(seen.run, job.step, allocatable)
+
+
+def unknown_nodes(run: RunRef, hosts: list[str]) -> tuple[str, ...]:
+    """That none of the named nodes exists, as a sentence."""
+    named = run.spec.placement.node_names
+    if not named or set(named) & set(hosts):
+        return ()
+    there = ", ".join(sorted(hosts)[:10])
+    return (
+        f"spec.placement.nodeNames has {', '.join(named)}, there are {there}; correct the name, or add such a node",
+    )
 
 
 def too_large(run: RunRef, step: str, nodes: list[Mapping[str, str]]) -> tuple[str, ...]:
@@ -123,5 +137,7 @@ def too_large(run: RunRef, step: str, nodes: list[Mapping[str, str]]) -> tuple[s
     for name, value in wanted.items():
         largest = max((n.get(name, "0") for n in nodes), key=parse_quantity, default="0")
         if parse_quantity(value) > parse_quantity(largest):
-            result.append(f"{field} asks for {name}: {value}, the largest node has {largest}")
+            result.append(
+                f"{field} asks for {name}: {value}, the largest node has {largest}; lower it, or add such a node"
+            )
     return tuple(result)

@@ -40,7 +40,7 @@ class Observed:
     warning: Warning_ | None = None
     """Newest warning Event about what the current Job waits for."""
     impossible: tuple[str, ...] = ()
-    """Resources that no node has enough of, where a pod is unschedulable."""
+    """Why no node can ever hold the pod, where it is unschedulable."""
     conflict: str | None = None
     """An object of a name the run needs that belongs to somebody else."""
     progress: ProgressRecord | None = None

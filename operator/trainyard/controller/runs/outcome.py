@@ -11,7 +11,7 @@ its Job. The table is the whole retry policy of the operator.
     SourceUnavailable      exit code 69                                     counted
     StorageError           exit code 74                                     counted
     Error                  anything else                                    counted
-    InvalidConfig/Data     exit codes 64, 65                                never
+    InvalidConfig/Data     exit codes 64, 65, a command that is not there   never
     DeviceOutOfMemory      exit code 79                                     never
 """
 
@@ -27,6 +27,10 @@ from trainyard.controller.runs.views import JobView, PodView
 
 SIGKILL_EXIT = 137
 SIGTERM_EXIT = 143
+_NO_SUCH_COMMAND = re.compile(
+    r'exec: "?(?P<program>[^":]+)"?: (?P<why>.*?(?:not found|no such file|permission denied)[^:]*)'
+)
+"""In what a container runtime says when it cannot start the first process."""
 LOG_LINES_KEPT = 10
 
 _BY_EXIT_CODE = {
@@ -86,7 +90,17 @@ def failed_outcome(job: JobView, pod: PodView | None, *, progressed: bool) -> Ou
     )
 
 
+def _no_such_command(pod: PodView | None) -> str | None:
+    """What is wrong with the command, where the container was made and its first process could not be."""
+    if pod is None or pod.termination_reason not in ("StartError", "ContainerCannotRun"):
+        return None
+    found = _NO_SUCH_COMMAND.search(pod.termination_message)
+    return f"the image cannot start {found['program']!r}: {found['why'].strip()}" if found else None
+
+
 def _reason(job: JobView, pod: PodView | None, exit_code: int | None) -> Reason:
+    if _no_such_command(pod) is not None:
+        return Reason.INVALID_CONFIG
     disrupted = "DisruptionTarget" in job.failure_message or (
         pod is not None and (bool(pod.disruption) or pod.reason in ("Evicted", "NodeLost", "Preempting", "Shutdown"))
     )
@@ -127,6 +141,8 @@ def _message(
 ) -> str:
     if record is not None and record.message:
         return record.message
+    if (fault := _no_such_command(pod)) is not None:
+        return f"{fault}; correct spec.command, or use an image in spec.image that has it"
     match reason:
         case Reason.DISRUPTED if pod is not None and pod.disruption:
             return f"the pod was disrupted: {pod.disruption}"

@@ -305,7 +305,8 @@ def _give_up(
     if books.is_final(last):
         return _fail(seen, status, reason=Reason(str(last.reason)), message=message, step=current.name, hint=hint)
     if last.counted and ledger.counted > limit:
-        text = f"{current.name} failed {ledger.counted} times, spec.backoffLimit is {limit}; the last time: {message}"
+        times = "once" if ledger.counted == 1 else f"{ledger.counted} times"
+        text = f"{current.name} failed {times}, spec.backoffLimit is {limit}; the last time: {message}"
         return _fail(seen, status, reason=Reason.BACKOFF_LIMIT_EXCEEDED, message=text, step=current.name, hint=hint)
     return None
 

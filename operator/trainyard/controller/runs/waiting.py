@@ -54,7 +54,7 @@ def why_waiting(
 ) -> Wait | None:
     """None while the pod runs or is just starting.
 
-    `impossible` names resources of which no node of the cluster has enough even when it is empty.
+    `impossible` tells why no node of the cluster could hold the pod even when it is empty.
     """
     if job.suspended:
         return Wait(Reason.QUEUED, "waiting for its queue to admit the Job")
@@ -70,12 +70,7 @@ def why_waiting(
         return None
     if pod.unschedulable:
         if impossible:
-            wanted = "; ".join(impossible)
-            return Wait(
-                Reason.UNSCHEDULABLE,
-                f"no node can ever run this pod: {wanted}. Lower spec.resources (or stepResources), or add such a node",
-                hopeless=True,
-            )
+            return Wait(Reason.UNSCHEDULABLE, f"no node can ever run this pod: {'; '.join(impossible)}", hopeless=True)
         hint = _placement_hint(pod.unschedulable)
         return Wait(Reason.UNSCHEDULABLE, f"waiting for a node: {pod.unschedulable}{hint}")
     if pod.waiting_reason in _IMAGE_REASONS:
