@@ -26,6 +26,8 @@ class Rule:
     cel: str | None
     message: str
     holds: Callable[[Any], bool] | None = None
+    message_cel: str | None = None
+    """CEL that makes the message, where it depends on what is wrong; `message` is said when it cannot be evaluated."""
 
 
 def exactly_one(*fields: str, message: str) -> Rule:

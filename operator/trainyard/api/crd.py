@@ -215,7 +215,8 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
 
 
 def _validation(rule: Rule) -> Schema:
-    return {"rule": rule.cel or "", "message": rule.message}
+    told = {"messageExpression": rule.message_cel} if rule.message_cel else {}
+    return {"rule": rule.cel or "", "message": rule.message, **told}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,6 +5,7 @@ What identifies a training (model, datasets, method) is fixed from the moment it
 placement) can change while it is suspended. The API server enforces that, with a message that names the way out.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -206,17 +207,16 @@ def _same(path: str) -> str:
     return f"(has(self.{path}) ? has(oldSelf.{path}) && self.{path} == oldSelf.{path} : !has(oldSelf.{path}))"
 
 
-def _frozen(path: str) -> Rule:
-    return Rule(
-        f"!({_STARTED}) || {_same(path)}",
-        f"{path} is fixed once the run has started: create a new run, or delete this one and apply it again",
-    )
+def _unchanged(paths: Sequence[str], *, unless: str, told: str) -> Rule:
+    """None of the paths has changed, unless the condition holds; the message begins with the first that has.
 
-
-def _frozen_unless_suspended(path: str) -> Rule:
+    One rule for all of them: the API server evaluates every rule at each write of a status, progress included.
+    """
+    first = " : ".join(f"!{_same(path)} ? '{path}'" for path in paths[:-1]) + f" : '{paths[-1]}'"
     return Rule(
-        f"!({_STARTED}) || {_PAUSED} || {_same(path)}",
-        f"{path} can change only while the run is suspended: set spec.suspend to true first, then change it",
+        f"{unless} || (" + " && ".join(map(_same, paths)) + ")",
+        f"these fields {told}",
+        message_cel=f"({first}) + ' {told}'",
     )
 
 
@@ -229,30 +229,27 @@ ROOT_RULES: tuple[Rule, ...] = (
         f"metadata.name must be at most {RUN_NAME_LIMIT} characters of a-z, 0-9 and -, because Jobs and labels are named "
         "after it",
     ),
-    *(
-        _frozen(p)
-        for p in (
+    _unchanged(
+        [
             "spec.model",
             "spec.datasets",
             "spec.command",
             "spec.args",
             "spec.mode",
             "spec.storage.checkpoints.claimName",
-        )
+        ],
+        unless=f"!({_STARTED})",
+        told="is fixed once the run has started: create a new run, or delete this one and apply it again",
     ),
-    _frozen_unless_suspended("spec.training"),
-    *(
-        Rule(
-            f"!({_STARTED}) || !has(self.spec.training) || !has(oldSelf.spec.training) || "
-            f"self.spec.training.{f} == oldSelf.spec.training.{f}",
-            f"spec.training.{f} is fixed once the run has started: a checkpoint would not continue under another value; "
-            "create a new run",
-        )
-        for f in TRAINING_IDENTITY
+    _unchanged(
+        [f"spec.training.{field}" for field in TRAINING_IDENTITY],
+        unless=f"!({_STARTED}) || !has(self.spec.training) || !has(oldSelf.spec.training)",
+        told="is fixed once the run has started: a checkpoint would not continue under another value; create a new run",
     ),
-    *(
-        _frozen_unless_suspended(p)
-        for p in ("spec.image", "spec.resources", "spec.stepResources", "spec.placement", "spec.podTemplate")
+    _unchanged(
+        ["spec.training", "spec.image", "spec.resources", "spec.stepResources", "spec.placement", "spec.podTemplate"],
+        unless=f"!({_STARTED}) || {_PAUSED}",
+        told="can change only while the run is suspended: set spec.suspend to true first, then change it",
     ),
 )
 """Rules over the whole object. They read metadata and status too, so they stand at the root of the schema."""
