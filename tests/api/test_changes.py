@@ -5,6 +5,7 @@ dry run, so the three stay as they are.
 """
 
 import json
+import re
 from typing import Any
 
 import pytest
