@@ -110,7 +110,7 @@ class Step:
 
     def __post_init__(self) -> None:
         self._pidfd = os.pidfd_open(self.pid)
-        self._stream = open(self.output)
+        self._stream = open(self.output)  # noqa: SIM115 - closed by wait()
 
     def wait_for_line(self, wanted: Callable[[str], bool]) -> str:
         """Read on until a line matches."""
@@ -163,9 +163,9 @@ class Run:
             "spec": self.spec,
         }
         run_file.write_text(json.dumps(manifest))
-        output = self.folder / f"output-{number}"
+        output = self.folder / f"{self.name}-output-{number}"
         os.mkfifo(output)
-        exit_file = self.folder / f"exit-{number}"
+        exit_file = self.folder / f"{self.name}-exit-{number}"
         environment = {
             "TRAINYARD_RUN_FILE": str(run_file),
             "TRAINYARD_WORK_DIR": str(self.work),

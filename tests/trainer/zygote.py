@@ -17,6 +17,9 @@ from pathlib import Path
 
 
 def main() -> None:
+    from peft import LoraConfig  # noqa: F401
+    from transformers import GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
+
     import trainyard.trainer.__main__ as trainer
     import trainyard.trainer.data.prepare
     import trainyard.trainer.evaluation.evaluate
@@ -24,8 +27,6 @@ def main() -> None:
     import trainyard.trainer.methods.trainer
     import trainyard.trainer.models.load
     import trainyard.trainer.validate  # noqa: F401
-    from peft import LoraConfig  # noqa: F401
-    from transformers import GPT2LMHeadModel, LlamaForCausalLM  # noqa: F401
 
     print("ready", flush=True)
     for line in sys.stdin:

@@ -35,6 +35,11 @@ def test_a_full_disk_is_found_below_other_errors() -> None:
         (OSError(errno.EIO, "io"), ExitCode.STORAGE, Reason.STORAGE),
         (PermissionError(errno.EACCES, "denied", "/x"), ExitCode.STORAGE, Reason.STORAGE),
         (RuntimeError("[enforce fail] No space left on device"), ExitCode.STORAGE, Reason.STORAGE),
+        (
+            Exception("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
+            ExitCode.STORAGE,
+            Reason.STORAGE,
+        ),
         (MemoryError(), UNEXPECTED, Reason.HOST_OUT_OF_MEMORY),
         (ZeroDivisionError("division by zero"), UNEXPECTED, Reason.ERROR),
         (FileNotFoundError(errno.ENOENT, "no such file", "/x"), UNEXPECTED, Reason.ERROR),

@@ -8,6 +8,7 @@ a genuine bug ends as `Error` with its traceback in the log.
 from __future__ import annotations
 
 import errno
+import re
 import sys
 
 from trainyard.api.conditions import Reason
@@ -55,6 +56,7 @@ def storage(message: str, *, hint: str = "") -> UserError:
     return UserError(message, hint=hint, reason=Reason.STORAGE, exit_code=ExitCode.STORAGE)
 
 
+STORAGE_HINT = "raise spec.storage.checkpoints.size, lower spec.checkpoints.keepLast, or free the volume"
 _STORAGE_ERRNO = {
     errno.ENOSPC: "no space is left",
     errno.EDQUOT: "the quota is used up",
@@ -81,16 +83,17 @@ def describe(error: BaseException) -> UserError:
             where = cause.filename or cause.filename2
             return storage(
                 f"{_STORAGE_ERRNO[cause.errno]}{f' at {where}' if where else ''}: {_first_line(cause)}",
-                hint="raise spec.storage.checkpoints.size, lower spec.checkpoints.keepLast, or free the volume",
+                hint=STORAGE_HINT,
             )
         if isinstance(cause, PermissionError):
             return storage(
                 f"not allowed to use {cause.filename}: {_first_line(cause)}",
                 hint="the trainer runs as user 1000; give the volume to it (fsGroup 1000 does on most storage classes)",
             )
-        # The C++ writer of torch.save has no errno to offer, only these words.
-        if isinstance(cause, RuntimeError) and "No space left" in str(cause):
-            return storage(_first_line(cause), hint="raise spec.storage.checkpoints.size or lower keepLast")
+        # The writers of torch and safetensors are no Python and raise errors of their own, with the cause in words.
+        told = _told_errno(cause)
+        if told in _STORAGE_ERRNO:
+            return storage(f"{_STORAGE_ERRNO[told]}: {_first_line(cause)}", hint=STORAGE_HINT)
     if isinstance(error, MemoryError):
         return UserError(
             "the container ran out of memory",
@@ -104,6 +107,14 @@ def describe(error: BaseException) -> UserError:
         reason=Reason.ERROR,
         exit_code=UNEXPECTED,
     )
+
+
+def _told_errno(error: BaseException) -> int | None:
+    """The errno that a message of another language's library quotes."""
+    text = str(error)
+    if found := re.search(r"\(os error (\d+)\)", text):
+        return int(found[1])
+    return errno.ENOSPC if "No space left on device" in text else None
 
 
 def _is_device_out_of_memory(error: BaseException) -> bool:

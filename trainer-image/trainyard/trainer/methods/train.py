@@ -100,17 +100,25 @@ def train(context: RunContext, reporter: Reporter) -> None:
         reporter.report(phase="train", checkpoint=saved.record(context.volume))
 
     reporting = Reporting(reporter, device, process_started=process_started)
-    trainer = CommittingTrainer(
-        save=save,
-        every_minutes=context.run.spec.checkpoints.every_minutes,
-        model=model,
-        args=build_arguments(context, device, steps=steps, evaluates=eval_set is not None),
-        train_dataset=stand_in(),
-        eval_dataset=stand_in() if eval_set else None,
-        processing_class=tokenizer,
-        data_collator=collate(tokenizer.pad_token_id),
-        callbacks=[reporting],
-    )
+    arguments = build_arguments(context, device, steps=steps, evaluates=eval_set is not None)
+    try:
+        trainer = CommittingTrainer(
+            save=save,
+            every_minutes=context.run.spec.checkpoints.every_minutes,
+            model=model,
+            args=arguments,
+            train_dataset=stand_in(),
+            eval_dataset=stand_in() if eval_set else None,
+            processing_class=tokenizer,
+            data_collator=collate(tokenizer.pad_token_id),
+            callbacks=[reporting],
+        )
+        trainer.create_optimizer_and_scheduler(steps)
+    except (ValueError, TypeError, ImportError) as error:
+        raise invalid_config(
+            f"spec.training is refused by TRL: {str(error).splitlines()[0]}",
+            hint="correct it; the values it speaks of are those of spec.training and its extraArgs",
+        ) from error
     trainer.train_dataset, trainer.eval_dataset = train_set, eval_set
     reporting.follow(trainer)
     silence(trainer)
