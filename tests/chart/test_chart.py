@@ -123,7 +123,7 @@ def test_rights_are_no_more_than_the_work_needs(values: tuple[str, ...], render:
         *(("trainyard.dev", f"{kind}/{part}", "update") for kind in KINDS for part in ("status", "finalizers")),
         *(("batch", "jobs", v) for v in ("get", "list", "watch", "create", "patch", "delete")),
         *(("", "pods", v) for v in ("get", "list", "watch")),
-        *(("", "persistentvolumeclaims", v) for v in ("get", "list", "watch", "create", "patch")),
+        *(("", "persistentvolumeclaims", v) for v in ("get", "create", "patch")),
         *(("", "secrets", v) for v in ("get", "create", "patch", "delete")),
         *(("", "events", v) for v in ("get", "list", "create", "patch")),
         ("", "nodes", "list"),

@@ -13,14 +13,14 @@ from typing import Any
 import kopf
 
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
-from trainyard.controller.cluster import JOBS, PODS, PVCS, TRAININGRUNS, Credentials, Resource
+from trainyard.controller.cluster import JOBS, PODS, TRAININGRUNS, Credentials, Resource
 from trainyard.controller.inbox import Inbox
 from trainyard.controller.resources import TRAININGSCHEDULES
 from trainyard.controller.schedules.inbox import ScheduleInbox
 
 log = logging.getLogger(__name__)
 
-CHILDREN = (JOBS, PODS, PVCS)
+CHILDREN = (JOBS, PODS)  # no claims: what a pod waits for, the pod says
 CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 

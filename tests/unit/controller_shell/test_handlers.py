@@ -12,7 +12,7 @@ from trainyard.controller.transport import Credentials
 from unit.controller_shell.fake_kube import FakeKube
 from unit.controller_shell.fakes import eventually
 
-WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods", "persistentvolumeclaims"}
+WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods"}
 
 
 class Keys:
