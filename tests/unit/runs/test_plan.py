@@ -1,5 +1,6 @@
 """The planner's decisions, one situation at a time."""
 
+import json
 from typing import Any
 
 import pytest
@@ -114,6 +115,33 @@ def test_suspend_waits_for_the_pod_and_resume_goes_on() -> None:
     assert world.created[-1] == "tiny-train-2"
     assert condition(world, "Suspended") == ("False", "Resumed")
     assert world.status().restarts_count_towards_max == 0
+
+
+def test_where_a_suspended_pod_stopped_is_read_before_it_is_gone() -> None:
+    """Its last report may have been lost; its final record is there for a moment."""
+    world = World()
+    until_training(world)
+    world.progress = progress(world, step=4, checkpoint=3)
+    world.edit(suspend=True)
+    world.settle()
+    pod = world.pods["tiny-train-1-x"]
+    record = {
+        "step": "train",
+        "attempt": 1,
+        "outcome": "Resume",
+        "stepNumber": 7,
+        "checkpoint": {"step": 7, "path": "c/7"},
+    }
+    ended = {"exitCode": 75, "reason": "Error", "message": json.dumps(record), "finishedAt": world.now.isoformat()}
+    pod["status"] = {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}]}
+    world.settle()
+    assert world.status().state == "Pending"
+    world.collect()
+    world.settle()
+    assert world.status().state == "Suspended"
+    assert "step 7" in (world.status().message or "")
+    attempt = (world.status().steps or [])[1].attempts[-1]  # type: ignore[index]
+    assert (attempt.state, attempt.reason, attempt.counted, attempt.last_step) == ("Stopped", "Suspended", False, 7)
 
 
 def test_suspended_from_the_start_makes_nothing() -> None:
@@ -413,3 +441,16 @@ def test_dry_run_has_one_step() -> None:
     world.settle()
     assert world.status().state == "Succeeded"
     assert world.status().outputs is None
+
+
+def test_a_queued_run_is_written_once_and_left_alone() -> None:
+    run = manifest()
+    run["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpu"}
+    world = World(run=run)
+    world.reconcile()
+    assert world.jobs["tiny-prepare-1"]["spec"]["suspend"] is True
+    writes = world.writes
+    world.pass_time(100_000)
+    assert world.reconcile().requeue_after is None
+    assert world.writes == writes
+    assert condition(world, "Ready") == ("False", "Queued")

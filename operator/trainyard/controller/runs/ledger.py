@@ -94,11 +94,15 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         step = amend(step, node=pod.node)
     # A pod that has succeeded makes its Job succeed, a second or two later; the next step need not wait for that.
     succeeded = job.succeeded or (pod is not None and pod.phase == "Succeeded" and not job.failed)
-    if not (job.finished or succeeded):
-        return replace(ledger, steps=(*ledger.steps, step))
-
     record = final_record(pod)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
+    if not (job.finished or succeeded):
+        if job.terminating and record is not None:
+            # The pod of a Job that was deleted says where it stopped, and is gone a moment later.
+            step = amend(step, last_step=record.step_number)
+            return replace(ledger, steps=(*ledger.steps, step), finals=finals)
+        return replace(ledger, steps=(*ledger.steps, step))
+
     ended = rfc3339((pod.ended if pod else None) or job.ended or seen.now)
     last_step = record.step_number if record else None
     if succeeded:
@@ -137,7 +141,7 @@ def _close_missing(seen: Observed, step: StepStatus, last: Attempt) -> StepStatu
         counted=False,
         message=None if suspended else f"Job {step.job} was deleted",
         completion_time=rfc3339(seen.now),
-        last_step=_reported_step(seen, step.name, last.number),
+        last_step=_reported_step(seen, step.name, last.number) if last.last_step is None else last.last_step,
     )
 
 

@@ -51,7 +51,7 @@ async def _children(cluster: Cluster, seen: Observed) -> Observed:
     )
     jobs = tuple(view for raw in mine if (view := JobView.of(raw)))
     pods: tuple[PodView, ...] = ()
-    if jobs:
+    if any(not job.suspended for job in jobs):  # a suspended Job has none
         selector = f"{names.RUN_UID_LABEL}={seen.run.uid}"
         raw_pods = await cluster.list(PODS, seen.run.namespace, label_selector=selector)
         pods = tuple(PodView.of(raw) for raw in raw_pods)

@@ -23,7 +23,7 @@ from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
 from trainyard.controller.runs.progress import learn, outputs, summarise
 from trainyard.controller.runs.status import Standing, is_finished, stand
 from trainyard.controller.runs.views import JobView, parse_time
-from trainyard.controller.runs.waiting import needs_events, why_waiting
+from trainyard.controller.runs.waiting import QUEUED, needs_events, why_waiting
 
 STALLED_RECHECK_SECONDS = 20.0
 """Things outside the run (a claim, a Secret) may appear without an event that reaches us."""
@@ -234,10 +234,9 @@ def _while_running(
         return Plan(status, questions=frozenset({Question.NODES}))
     wait = why_waiting(job, pod, now=seen.now, warning=seen.warning, impossible=seen.impossible)
     if wait is not None:
-        standing = Standing(State.PENDING, wait.reason, wait.message, stalled=wait.hopeless)
         # A queue may hold a Job for days; the event of its release is all there is to wait for.
         look_again = None if job.suspended else _recheck(seen, job)
-        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, look_again))
+        return _finish(seen, status, wait.standing, actions=retention, requeue_after=_soonest(left, look_again))
     if pod is None or not (pod.running or pod.exit_code is not None):
         where = f" on {pod.node}" if pod and pod.node else ""
         standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}")
@@ -370,10 +369,13 @@ def _start_attempt(
             "active_since": status.active_since or rfc3339(seen.now),
         }
     )
+    if job["spec"].get("suspend"):
+        return _finish(seen, status, QUEUED.standing, actions=tuple(actions), requeue_after=left)
     again = f", attempt {number}" if number > 1 else ""
     standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{again}")
-    look_again = None if job["spec"].get("suspend") else WAITING_RECHECK_SECONDS[0]
-    return _finish(seen, status, standing, actions=tuple(actions), requeue_after=_soonest(left, look_again))
+    return _finish(
+        seen, status, standing, actions=tuple(actions), requeue_after=_soonest(left, WAITING_RECHECK_SECONDS[0])
+    )
 
 
 def _amend(status: TrainingRunStatus, step: StepStatus, **changes: Any) -> TrainingRunStatus:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from trainyard.api.conditions import Reason
+from trainyard.api.conditions import Reason, State
+from trainyard.controller.runs.status import Standing
 from trainyard.controller.runs.views import JobView, PodView
 
 EVENTS_AFTER_SECONDS = 4.0
@@ -38,6 +39,14 @@ class Wait:
     message: str
     hopeless: bool = False
 
+    @property
+    def standing(self) -> Standing:
+        """How the run stands while it waits so."""
+        return Standing(State.PENDING, self.reason, self.message, stalled=self.hopeless)
+
+
+QUEUED = Wait(Reason.QUEUED, "waiting for its queue to admit the Job")
+
 
 def needs_events(job: JobView, pod: PodView | None, now: datetime) -> bool:
     """Whether only Events can tell what the Job waits for."""
@@ -57,7 +66,7 @@ def why_waiting(
     `impossible` tells why no node of the cluster could hold the pod even when it is empty.
     """
     if job.suspended:
-        return Wait(Reason.QUEUED, "waiting for its queue to admit the Job")
+        return QUEUED
     if pod is None:
         return _without_pod(warning)
     if pod.node_lost or pod.reason == "NodeLost":
