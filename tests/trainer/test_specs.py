@@ -250,3 +250,17 @@ def test_the_other_optimizers_and_schedules_that_the_api_offers(prepared: Run, t
         }
         run.run("train")
         assert run.final_record["stepNumber"] == 3
+
+
+def test_running_out_of_device_memory_has_its_own_exit_code() -> None:
+    import torch
+
+    from trainyard.trainer.errors import describe
+
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ):
+        fault = describe(error)
+        assert fault.exit_code == ExitCode.DEVICE_OUT_OF_MEMORY
+        assert "perDeviceTrainBatchSize" in fault.hint

@@ -167,3 +167,33 @@ def test_a_model_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pvc://models/llama is not a folder") as caught:
         run(made, tmp_path)
     assert "qwen" in caught.value.hint
+
+
+def test_a_script_of_ones_own_gets_the_checked_records(tmp_path: Path) -> None:
+    uri = jsonl(tmp_path, "a.jsonl", *TEXTS)
+    manifest = {
+        "apiVersion": "trainyard.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": "r", "uid": "u"},
+        "spec": {
+            "image": "my/image",
+            "command": ["python", "train.py"],
+            "datasets": [{"name": "a", "storageUri": uri, "split": {"eval": 0.2}, "weight": 2}],
+        },
+    }
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    made = read_context(
+        "prepare",
+        {
+            "TRAINYARD_RUN_FILE": str(tmp_path / "run.json"),
+            "TRAINYARD_WORK_DIR": str(tmp_path / "volume" / "r-u"),
+            "TRAINYARD_VOLUMES_DIR": str(tmp_path / "volumes"),
+        },
+    )
+    splits = run(made, tmp_path)["splits"]
+    train = [json.loads(line) for line in (made.data_dir / "train.jsonl").read_text().splitlines()]
+    held_out = [json.loads(line) for line in (made.data_dir / "eval.jsonl").read_text().splitlines()]
+    assert len(train) == 2 * splits["train"]["records"]
+    assert len(held_out) == splits["eval"]["records"] > 0
+    assert {r["text"] for r in train} | {r["text"] for r in held_out} == {r["text"] for r in TEXTS}
+    assert not (made.data_dir / "test.jsonl").exists()

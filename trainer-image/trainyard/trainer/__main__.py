@@ -40,10 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         steps.add_parser(name, help=help_text)
     step: str = parser.parse_args(arguments).step
 
-    STOP.install(lambda: leave(step))
-    threads.apply(threads.available())
     context: RunContext | None = None
     reporter: Reporter | None = None
+    STOP.install(lambda: leave(step, reporter))
+    threads.apply(threads.available())
     try:
         context = read_context(step)
         context.work_dir.mkdir(parents=True, exist_ok=True)
@@ -90,10 +90,13 @@ def fail(step: str, fault: UserError, error: BaseException, reporter: Reporter |
     return fault.exit_code
 
 
-def leave(step: str) -> NoReturn:
+def leave(step: str, reporter: Reporter | None) -> NoReturn:
     """Answer a stop signal: the process ends here and now, everything worth keeping is committed already."""
     print(f"{step}: told to stop; everything finished so far is kept, run me again", flush=True)
     write_final_record(termination_log(), LEDGER.record("Resume", step=step, attempt=attempt_number()))
+    if reporter is not None:
+        # The checkpoint that was just made: of a pod that is deleted nobody may get to read the final record.
+        reporter.close(timeout=2.0)
     os._exit(ExitCode.RESUME)
 
 

@@ -52,28 +52,47 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
     present = read_committed(context.data_dir)
     if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:
         say("the prepared data is complete and made from this specification: nothing to do")
-        note_dataset(present)
-        return
-    started = time.monotonic()
-    committed = commit_folder(context.data_dir, lambda folder: build(context, reporter, folder), key=key)
-    note_dataset(committed)
-    say(f"prepared {committed.bytes / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
+    else:
+        started = time.monotonic()
+        make = write_records if context.run.spec.command else build
+        present = commit_folder(context.data_dir, lambda folder: make(context, reporter, folder), key=key)
+        say(f"prepared {present.bytes / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
+    note_dataset(present)
     _prefetch_model(context, reporter)
     reporter.report(percentage=100.0, milestone=True)
 
 
 def specification_key(context: RunContext) -> str:
     """Digest of everything in the manifest that the prepared data depends on."""
-    model = context.model
-    tokenizer = model.scratch.tokenizer.model_dump() if model.scratch else model.storage_uri
-    basis = {
-        "layout": LAYOUT,
-        "datasets": [dataset.model_dump() for dataset in context.datasets],
-        "tokenizer": tokenizer,
-        "maxLength": context.training.max_length,
-        "packing": context.training.packing,
-    }
+    basis: dict[str, Any] = {"layout": LAYOUT, "datasets": [dataset.model_dump() for dataset in context.datasets]}
+    if not context.run.spec.command:
+        model = context.model
+        basis["tokenizer"] = model.scratch.tokenizer.model_dump() if model.scratch else model.storage_uri
+        basis["maxLength"] = context.training.max_length
+        basis["packing"] = context.training.packing
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
+
+
+def write_records(context: RunContext, reporter: Reporter, folder: Path) -> dict[str, Any]:
+    """For a script of the user's own, which tokenises as it likes: the checked records as `<split>.jsonl`."""
+    staging = folder / "staging"
+    staging.mkdir()
+    pool = collect(context, staging)
+    digest = hashlib.sha256()
+    splits = {}
+    for split in SPLITS:
+        count = 0
+        with open(folder / f"{split}.jsonl", "w", encoding="utf-8", errors="surrogatepass") as stream:
+            for record, repeat in pool.records(split, digest):
+                count += 1
+                stream.write((json.dumps(record, ensure_ascii=False) + "\n") * repeat)
+        splits[split] = {"records": count, "tokens": 0}
+        if count:
+            say(f"{split}: {count} records in {split}.jsonl")
+        else:
+            (folder / f"{split}.jsonl").unlink()
+    shutil.rmtree(staging)
+    return {"digest": digest.hexdigest(), "splits": splits}
 
 
 def build(context: RunContext, reporter: Reporter, folder: Path) -> dict[str, Any]:
@@ -252,7 +271,7 @@ def note_dataset(committed: Committed) -> None:
         dataset=DatasetRecord(
             digest=committed.manifest["digest"],
             records=sum(s["records"] for s in splits.values()),
-            tokens=sum(s["tokens"] for s in splits.values()),
+            tokens=sum(s["tokens"] for s in splits.values()) or None,
             splits={name: s["records"] for name, s in splits.items() if s["records"]},
         )
     )
@@ -284,7 +303,8 @@ def _say_split(split: str, tally: Tally, sequences: int, max_length: int) -> Non
 
 def _prefetch_model(context: RunContext, reporter: Reporter) -> None:
     """Download weights here, where no GPU waits for them, if there is a shared cache that the training step will see."""
-    uri = context.model.storage_uri
-    if uri and uri.startswith("hf://") and context.run.spec.storage.cache is not None:
+    model = context.run.spec.model
+    uri = model.storage_uri if model else None
+    if model and uri and uri.startswith("hf://") and context.run.spec.storage.cache is not None:
         reporter.report(message=f"downloading {uri}")
-        local_folder(uri, context=context, secret_ref=context.model.secret_ref, weights=True)
+        local_folder(uri, context=context, secret_ref=model.secret_ref, weights=True)

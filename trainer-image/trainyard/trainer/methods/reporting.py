@@ -55,7 +55,11 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         if state.global_step >= state.max_steps:
             control.should_log = True
         LEDGER.note(**self._position(state))
-        self._reporter.report(**self._position(state), estimated_remaining_seconds=self._eta(state))
+        self._reporter.report(
+            **self._position(state),
+            epoch=round(float(state.epoch or 0.0), 3),
+            estimated_remaining_seconds=self._eta(state),
+        )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         assert self._trainer is not None

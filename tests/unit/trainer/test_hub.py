@@ -1,0 +1,193 @@
+"""Models from a hub, with a small hub of our own on the loopback address: HF_ENDPOINT, revisions, tokens, refusals, and
+what happens when nobody answers.
+
+The client reads its settings when it is imported, so every case runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+SHA = hashlib.sha1(b"main").hexdigest()
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"weights",
+    "pytorch_model.bin": b"pickle",
+    "evil.py": b"import os",
+}
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from trainyard.api.base import SecretRef
+from trainyard.trainer.errors import UserError
+from trainyard.trainer.models import source
+source.PAUSES = (0.01, 0.01)
+class Context:
+    secrets_dir = Path(sys.argv[2])
+    volumes_dir = Path(sys.argv[2])
+try:
+    ref = SecretRef(name="hub") if (Context.secrets_dir / "hub").exists() else None
+    folder = source.local_folder(sys.argv[1], context=Context, secret_ref=ref, weights=sys.argv[3] == "weights")
+    print(json.dumps({"files": sorted(f.name for f in folder.iterdir()), "revision": source.revision_of(folder)}))
+except UserError as error:
+    print(json.dumps({"code": int(error.exit_code), "message": error.message, "hint": error.hint}))
+"""
+
+
+class Hub:
+    """Public model org/open; org/gated wants the token; everything else is 401, as the real hub answers."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                authorization = self.headers.get("Authorization", "")
+                hub.tokens.append(authorization)
+                status, body, headers = hub.answer(unquote(self.path.split("?")[0]), authorization)
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, path: str, authorization: str) -> tuple[int, bytes, dict[str, str]]:
+        parts = path.strip("/").split("/")
+        name = "/".join(parts[2:4] if parts[0] == "api" else parts[0:2])
+        if name == "org/gated" and authorization != "Bearer hf_secret":
+            return (
+                403,
+                b"{}",
+                {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model org/gated is restricted"},
+            )
+        if name not in ("org/open", "org/gated"):
+            return 401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+        if parts[0] == "api":
+            revision = parts[5] if len(parts) > 5 else "main"
+            if revision not in ("main", SHA):
+                return 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
+            info = {"id": name, "sha": SHA, "siblings": [{"rfilename": f, "size": len(b)} for f, b in FILES.items()]}
+            if "tree" in parts:
+                tree = [
+                    {"type": "file", "path": f, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
+                    for f, b in FILES.items()
+                ]
+                return 200, json.dumps(tree).encode(), {"Content-Type": "application/json"}
+            return 200, json.dumps(info).encode(), {"Content-Type": "application/json"}
+        body = FILES[parts[-1]]
+        etag = hashlib.sha1(body).hexdigest()
+        return 200, body, {"ETag": f'"{etag}"', "X-Repo-Commit": SHA, "Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    started = Hub()
+    yield started
+    started.server.shutdown()
+    started.server.server_close()
+
+
+def ask(uri: str, place: Path, endpoint: str, *, weights: bool = True) -> dict[str, Any]:
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(place / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    (place / "secrets").mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, uri, str(place / "secrets"), "weights" if weights else "tokenizer"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def with_token(place: Path, token: str) -> None:
+    (place / "secrets" / "hub").mkdir(parents=True)
+    (place / "secrets" / "hub" / "token").write_text(token + "\n")
+
+
+def test_weights_and_tokenizer_but_nothing_to_unpickle_or_run(hub: Hub, tmp_path: Path) -> None:
+    answer = ask("hf://org/open", tmp_path, hub.url)
+    assert answer == {"files": ["config.json", "model.safetensors", "tokenizer.json"], "revision": SHA}
+
+
+def test_the_tokenizer_alone(hub: Hub, tmp_path: Path) -> None:
+    assert ask("hf://org/open@main", tmp_path, hub.url, weights=False)["files"] == ["config.json", "tokenizer.json"]
+
+
+def test_a_revision_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
+    answer = ask("hf://org/open@v9", tmp_path, hub.url)
+    assert answer["code"] == 65
+    assert answer["message"] == "hf://org/open@v9: there is no such revision"
+
+
+def test_a_model_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
+    answer = ask("hf://org/opne", tmp_path, hub.url)
+    assert answer["code"] == 65
+    assert "there is no such model, or it is private" in answer["message"]
+    assert "spec.model.secretRef" in answer["hint"]
+
+
+def test_a_gated_model(hub: Hub, tmp_path: Path) -> None:
+    answer = ask("hf://org/gated", tmp_path, hub.url)
+    assert answer["code"] == 65
+    assert "is gated and access is refused" in answer["message"]
+    with_token(tmp_path / "with", "hf_secret")
+    assert ask("hf://org/gated", tmp_path / "with", hub.url)["revision"] == SHA
+    assert "Bearer hf_secret" in hub.tokens
+
+
+def test_a_wrong_token_is_not_shown(hub: Hub, tmp_path: Path) -> None:
+    with_token(tmp_path, "hf_wrong")
+    answer = ask("hf://org/gated", tmp_path, hub.url)
+    assert answer["code"] == 65
+    assert "hf_wrong" not in json.dumps(answer)
+
+
+def test_a_secret_without_a_token(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "secrets" / "hub").mkdir(parents=True)
+    answer = ask("hf://org/open", tmp_path, hub.url)
+    assert answer["code"] == 64
+    assert "has neither the key token nor HF_TOKEN" in answer["message"]
+
+
+def test_nobody_answers(hub: Hub, tmp_path: Path) -> None:
+    """First time: three tries, then exit code 69. With the model in the cache it does not matter."""
+    answer = ask("hf://org/open", tmp_path, "http://127.0.0.1:9")
+    assert answer["code"] == 69
+    assert "the hub did not answer in 3 tries" in answer["message"]
+    ask("hf://org/open", tmp_path, hub.url)
+    assert ask("hf://org/open", tmp_path, "http://127.0.0.1:9")["revision"] == SHA
