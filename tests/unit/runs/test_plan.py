@@ -273,6 +273,22 @@ def test_a_deleted_job_is_made_anew_under_the_next_number() -> None:
     assert world.status().restarts_count_towards_max == 0
 
 
+def test_a_step_is_not_repeated_when_its_job_is_deleted_after_the_next_one_began() -> None:
+    """The operator dies between making the next Job and writing down that this step has succeeded."""
+    world = World()
+    world.settle()
+    world.end()
+    world.reconcile(dies_after=1)
+    assert world.created == ["tiny-prepare-1", "tiny-train-1"]
+    world.remove_job("tiny-prepare-1")
+    world.settle()
+    assert world.created == ["tiny-prepare-1", "tiny-train-1"]
+    assert [(s.name, s.state) for s in world.status().steps or ()][:2] == [
+        ("prepare", "Succeeded"),
+        ("train", "Running"),
+    ]
+
+
 def test_the_deadline_leaves_suspended_time_out() -> None:
     world = World(run=manifest(activeDeadlineSeconds=100))
     until_training(world)

@@ -87,6 +87,9 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     if last is None or last.state != "Running" or step.state == "Succeeded":
         return replace(ledger, steps=(*ledger.steps, step))
     job = seen.job_of(step.name, last.number)
+    if job is None and _later_step_began(seen, step.name):
+        step = amend(step, state="Succeeded", completion_time=rfc3339(seen.now))
+        return replace(ledger, steps=(*ledger.steps, step.model_copy(update={"state": "Succeeded"})))
     if job is None:
         return replace(ledger, steps=(*ledger.steps, _close_missing(seen, step, last)))
     pod = seen.pod_of(job)
@@ -131,8 +134,20 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     )
 
 
+def _later_step_began(seen: Observed, name: str) -> bool:
+    """A Job of a later step proves that this one succeeded, although the status that said so was never written."""
+    order = seen.run.spec.steps()
+    later = order[order.index(name) + 1 :]
+    return any(job.step in later for job in seen.jobs)
+
+
 def _close_missing(seen: Observed, step: StepStatus, last: Attempt) -> StepStatus:
     """The Job is gone: the operator deleted it to suspend (then the reason stands there already), or somebody else did."""
+    order = seen.run.spec.steps()
+    if any(job.step in order[order.index(step.name) + 1 :] for job in seen.jobs):
+        # A later step has begun, so this one had succeeded; only the status write that says so was lost.
+        step = amend(step, state="Succeeded", exit_code=0, completion_time=rfc3339(seen.now))
+        return step.model_copy(update={"state": "Succeeded"})
     suspended = last.reason == Reason.SUSPENDED
     return amend(
         step,
