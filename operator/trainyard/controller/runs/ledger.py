@@ -84,6 +84,10 @@ def amend(step: StepStatus, **changes: object) -> StepStatus:
 
 def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     last = last_attempt(step)
+    if step.state != "Succeeded" and _overtaken(seen, step, last):
+        if last is not None:
+            step = amend(step, state="Succeeded", exit_code=0, completion_time=rfc3339(seen.now))
+        return replace(ledger, steps=(*ledger.steps, step.model_copy(update={"state": "Succeeded"})))
     if last is None or last.state != "Running" or step.state == "Succeeded":
         return replace(ledger, steps=(*ledger.steps, step))
     job = seen.job_of(step.name, last.number)
@@ -141,13 +145,19 @@ def _later_step_began(seen: Observed, name: str) -> bool:
     return any(job.step in later for job in seen.jobs)
 
 
+def _overtaken(seen: Observed, step: StepStatus, last: Attempt | None) -> bool:
+    """Whether a later step has begun while the Job of this one is gone.
+
+    Then this one had succeeded; only the status write that would have said so was lost, and the Job after it.
+    """
+    if last is not None and seen.job_of(step.name, last.number) is not None:
+        return False
+    order = seen.run.spec.steps()
+    return any(job.step in order[order.index(step.name) + 1 :] for job in seen.jobs)
+
+
 def _close_missing(seen: Observed, step: StepStatus, last: Attempt) -> StepStatus:
     """The Job is gone: the operator deleted it to suspend (then the reason stands there already), or somebody else did."""
-    order = seen.run.spec.steps()
-    if any(job.step in order[order.index(step.name) + 1 :] for job in seen.jobs):
-        # A later step has begun, so this one had succeeded; only the status write that says so was lost.
-        step = amend(step, state="Succeeded", exit_code=0, completion_time=rfc3339(seen.now))
-        return step.model_copy(update={"state": "Succeeded"})
     suspended = last.reason == Reason.SUSPENDED
     return amend(
         step,
