@@ -44,7 +44,7 @@ test: venv cluster images install ## All tests: unit, then API server, then end 
 
 .PHONY: test-fast
 test-fast: venv ## What needs neither cluster nor long training: the daily selection
-	$(PYTEST) tests -m "not slow and not api and not e2e and not load"
+	$(PYTEST) tests -m "not slow and not api and not e2e and not load" -n auto --dist loadfile
 
 ##@ Parts
 
@@ -72,7 +72,7 @@ images: cluster ## Build the operator's and the trainer's image and push them to
 
 .PHONY: install
 install: venv images ## Install or upgrade the operator with Helm in the current cluster
-	$(PYTHON) tools/install.py
+	$(PYTHON) tools/deploy.py
 
 .PHONY: cluster-down
 cluster-down: ## Stop the local cluster and remove what it put on the machine

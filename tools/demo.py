@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-import install
+import deploy
 import target
 
 RUN = "quickstart"
@@ -192,7 +192,7 @@ def main() -> None:
         with parts.part("images"):
             driver("images")
     with parts.part("operator (helm upgrade --install)"):
-        install.install()
+        deploy.install()
         show("get", "pods", "-n", target.NAMESPACE)
     with parts.part("training run"):
         apply_afresh()

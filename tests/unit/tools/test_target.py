@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import install
+import deploy
 import target
 
 
@@ -62,13 +62,13 @@ def test_local_tools_never_take_the_users_kubeconfig(kubectl: Path, monkeypatch:
 def test_an_existing_cluster_needs_images_that_it_can_pull(kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLUSTER", "existing")
     with pytest.raises(target.Refused, match="OPERATOR_IMAGE"):
-        install.image_values()
+        deploy.image_values()
     monkeypatch.setenv("OPERATOR_IMAGE", "registry.example.org:5000/a/operator:1")
     monkeypatch.setenv("TRAINER_IMAGE", "registry.example.org:5000/a/trainer")
     with pytest.raises(target.Refused, match=r"TRAINER_IMAGE=.* has no tag"):
-        install.image_values()
+        deploy.image_values()
     monkeypatch.setenv("TRAINER_IMAGE", "registry.example.org:5000/a/trainer:2")
-    assert install.image_values() == {
+    assert deploy.image_values() == {
         "image.repository": "registry.example.org:5000/a/operator",
         "image.tag": "1",
         "trainerImage.repository": "registry.example.org:5000/a/trainer",
