@@ -91,9 +91,6 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     if last is None or last.state != "Running" or step.state == "Succeeded":
         return replace(ledger, steps=(*ledger.steps, step))
     job = seen.job_of(step.name, last.number)
-    if job is None and _later_step_began(seen, step.name):
-        step = amend(step, state="Succeeded", completion_time=rfc3339(seen.now))
-        return replace(ledger, steps=(*ledger.steps, step.model_copy(update={"state": "Succeeded"})))
     if job is None:
         return replace(ledger, steps=(*ledger.steps, _close_missing(seen, step, last)))
     pod = seen.pod_of(job)
@@ -136,13 +133,6 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         finals=finals,
         failure=(step.name, outcome),
     )
-
-
-def _later_step_began(seen: Observed, name: str) -> bool:
-    """A Job of a later step proves that this one succeeded, although the status that said so was never written."""
-    order = seen.run.spec.steps()
-    later = order[order.index(name) + 1 :]
-    return any(job.step in later for job in seen.jobs)
 
 
 def _overtaken(seen: Observed, step: StepStatus, last: Attempt | None) -> bool:
