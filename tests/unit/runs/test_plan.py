@@ -470,14 +470,3 @@ def test_a_queued_run_is_written_once_and_left_alone() -> None:
     assert world.reconcile().requeue_after is None
     assert world.writes == writes
     assert condition(world, "Ready") == ("False", "Queued")
-
-
-def test_a_step_whose_success_was_never_written_is_not_repeated_beside_the_next_one() -> None:
-    world = World()
-    world.settle()
-    world.end(record={})
-    world.reconcile(dies_after=1)
-    world.remove_job("tiny-prepare-1")
-    world.settle()
-    assert world.created == ["tiny-prepare-1", "tiny-train-1"]
-    assert [s.state for s in world.status().steps or ()] == ["Succeeded", "Running", "Waiting"]
