@@ -26,7 +26,8 @@ def book(draft: Draft) -> None:
             draft.note("Normal", ScheduleReason.SKIPPED, f"{child.name} found nothing new to train on")
         else:
             draft.count(failed=1)
-            draft.note("Warning", ScheduleReason.RUN_FAILED, f"{child.name} ended as {child.state or 'Failed'}")
+            kind = "Normal" if child.cancelling else "Warning"
+            draft.note(kind, ScheduleReason.RUN_FAILED, f"{child.name} ended as {child.state or 'Failed'}")
     # A run of ours that no entry speaks of was made by an operator that ended before it could write so; while its start is
     # still in `firing`, it is entered there, and otherwise here.
     draft.set(active=still or None)
