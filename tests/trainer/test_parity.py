@@ -19,6 +19,7 @@ from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.data.tokenizer import load_tokenizer
 from trainyard.trainer.evaluation.loss import add_output_head, measure
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder, collate, keeps_examples_apart
+from trainyard.trainer.methods.loss import sum_of_losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -120,6 +121,24 @@ def test_the_measured_loss_is_the_mean_over_tokens_whatever_the_batch(sequences:
     assert outcome.tokens == sum(tokens for _, tokens in parts)
     assert outcome.loss == pytest.approx(expected, rel=1e-5)
     assert outcome.perplexity == pytest.approx(math.exp(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_both_ways_to_the_loss_are_equal(architecture: str, sequences: Sequences) -> None:
+    """Through whole logits and through TRL's tiles: the same loss and the same gradients."""
+    model = tiny_model(architecture)
+    add_output_head(model)
+    batch = collate(0)([sequences[i] for i in range(4)])
+    del batch[TOKEN_COUNT]
+    whole = sum_of_losses(model, batch)
+    whole.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    tiled = -model(**batch, fused_lm_head=True).log_probs.sum()
+    tiled.backward()
+    assert float(whole) == pytest.approx(float(tiled), rel=1e-5)
+    for one, other in zip(gradients, model.parameters(), strict=True):
+        assert torch.allclose(one, other.grad, atol=1e-3, rtol=1e-3)
 
 
 def logged(run: Run) -> dict[int, float]:

@@ -22,6 +22,7 @@ from trainyard.trainer.data.prepare import SPLITS, Pool, collect, texts_of
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.errors import invalid_config, invalid_data
+from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.methods.arguments import check_extra_arguments, check_optimizer, learning_rate, total_steps
@@ -41,7 +42,8 @@ def validate(context: RunContext, reporter: Reporter) -> None:
     """
     started = time.monotonic()
     reporter.report(phase="validate", percentage=0.0)
-    from trl import SFTConfig
+    with quick_imports():
+        from trl import SFTConfig
 
     check_extra_arguments(context.training.extra_args, SFTConfig)
     check_optimizer(context.training.optim)

@@ -15,6 +15,7 @@ from typing import Any
 from trainyard.trainer.commit import commit_folder, read_committed
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config, storage
+from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.methods.train import find_result, open_data
@@ -43,14 +44,15 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         return
 
     started = time.monotonic()
-    from transformers.utils import logging as transformers_logging
+    with quick_imports():
+        from transformers.utils import logging as transformers_logging
 
-    from trainyard.trainer.data.store import Sequences
-    from trainyard.trainer.data.tokenizer import load_tokenizer
-    from trainyard.trainer.device import find_device
-    from trainyard.trainer.evaluation import samples
-    from trainyard.trainer.evaluation.loss import measure
-    from trainyard.trainer.models.load import load_for_evaluation
+        from trainyard.trainer.data.store import Sequences
+        from trainyard.trainer.data.tokenizer import load_tokenizer
+        from trainyard.trainer.device import find_device
+        from trainyard.trainer.evaluation import samples
+        from trainyard.trainer.evaluation.loss import measure
+        from trainyard.trainer.models.load import load_for_evaluation
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

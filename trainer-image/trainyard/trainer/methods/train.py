@@ -21,6 +21,7 @@ from trainyard.trainer.commit import Committed, commit_folder, find_damage, read
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import note_dataset, specification_key
 from trainyard.trainer.errors import invalid_config, storage
+from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.progress import Reporter
@@ -42,16 +43,17 @@ def train(context: RunContext, reporter: Reporter) -> None:
         return
 
     clock = time.monotonic()
-    import torch
-    from transformers.utils import logging as transformers_logging
+    with quick_imports():
+        import torch
+        from transformers.utils import logging as transformers_logging
 
-    from trainyard.trainer.data.tokenizer import load_tokenizer
-    from trainyard.trainer.device import find_device
-    from trainyard.trainer.methods.arguments import build_arguments, total_steps
-    from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
-    from trainyard.trainer.methods.reporting import Reporting
-    from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
-    from trainyard.trainer.models.load import load_for_training
+        from trainyard.trainer.data.tokenizer import load_tokenizer
+        from trainyard.trainer.device import find_device
+        from trainyard.trainer.methods.arguments import build_arguments, total_steps
+        from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
+        from trainyard.trainer.methods.reporting import Reporting
+        from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
+        from trainyard.trainer.models.load import load_for_training
 
     # TRL still spells it gradient_checkpointing and has another default for it, so this is the name to set.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated.*")

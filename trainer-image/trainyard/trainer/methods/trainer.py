@@ -4,6 +4,7 @@ Inheriting is what the library asks for. What is overridden, and why:
 
     _get_train_sampler          the order of the data depends on seed and epoch alone
     get_batch_samples           counts the real tokens
+    compute_loss                the quicker of two equal ways
     training_step               leaves between two micro-batches when told to stop
     evaluate, prediction_step   evaluation does not move the random numbers of training, and can be left too
     _maybe_log_save_evaluate    the border between two steps: remembers the state that a checkpoint has to hold
@@ -25,8 +26,10 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
+from trainyard.trainer.data.store import IGNORED
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
+from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 from trainyard.trainer.signals import STOP
 
 
@@ -85,6 +88,20 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         return batches, items
 
     # ---- steps
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
+        if return_outputs or not plain or not logits_are_small(self.model, inputs):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if num_items_in_batch is None:
+            num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED).sum()
+        elif self.args.average_tokens_across_devices:
+            # The count is that of all processes, and their gradients are averaged.
+            num_items_in_batch = num_items_in_batch / self.accelerator.num_processes
+        # A batch without a token that counts is zero, not zero by zero.
+        return sum_of_losses(model, inputs) / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def training_step(self, *arguments: Any, **named: Any) -> Any:
         if STOP.requested:
