@@ -3,7 +3,8 @@
 # State lives in two folders that git ignores: .venv (Python) and .cluster (the local Kubernetes, its tools and images).
 # CLUSTER=local     the two-node cluster that tests/cluster builds on this machine (default)
 # CLUSTER=kind      a kind cluster, where Docker is there
-# CLUSTER=existing  the cluster of the current kubeconfig; asks for its name before it touches it
+# CLUSTER=existing  the cluster of the current kubeconfig; asks for its name (or reads TRAINYARD_CONTEXT) before it touches
+#                   it. Images: TRAINYARD_REGISTRY to build and push, or OPERATOR_IMAGE and TRAINER_IMAGE that are there
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,6 +25,8 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 DRIVER := $(PYTHON3) tests/cluster/cluster.py
 CHART := charts/trainyard
+# Images that are there already need not be built.
+IMAGES := $(if $(OPERATOR_IMAGE),,images)
 LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
 
@@ -39,7 +42,7 @@ demo: venv ## From nothing to a trained model: cluster, images, operator, a firs
 	@$(PYTHON) tools/demo.py
 
 .PHONY: test
-test: venv cluster images install ## All tests: unit, then API server, then end to end
+test: venv cluster $(IMAGES) install ## All tests: unit, then API server, then end to end
 	$(PYTEST) tests -m "not load"
 
 .PHONY: test-fast
@@ -71,7 +74,7 @@ images: cluster ## Build the operator's and the trainer's image and push them to
 	$(DRIVER) images
 
 .PHONY: install
-install: venv images ## Install or upgrade the operator with Helm in the current cluster
+install: venv $(IMAGES) ## Install or upgrade the operator with Helm in the current cluster
 	$(PYTHON) tools/deploy.py
 
 .PHONY: cluster-down
@@ -81,7 +84,7 @@ cluster-down: ## Stop the local cluster and remove what it put on the machine
 ##@ Work on Trainyard
 
 .PHONY: bench
-bench: venv cluster images install ## Measure: burst of runs, time to first step, memory
+bench: venv cluster $(IMAGES) install ## Measure: burst of runs, time to first step, memory
 	$(PYTHON) tools/bench.py
 	$(PYTEST) tests -m load --durations=0
 

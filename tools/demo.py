@@ -185,10 +185,9 @@ What to type next:
 
 def main() -> None:
     parts = Parts()
-    target.confirm_context()
-    if target.cluster() != "existing":
-        with parts.part("cluster"):
-            driver("up")
+    with parts.part("cluster"):
+        driver("up")
+    if "OPERATOR_IMAGE" not in os.environ:
         with parts.part("images"):
             driver("images")
     with parts.part("operator (helm upgrade --install)"):

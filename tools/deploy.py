@@ -1,8 +1,8 @@
 """Install or upgrade the operator in the chosen cluster, and wait until it is ready.
 
 The local registry's images carry one tag for ever, so the operator is pinned by the digest that the tag has now: an image
-that was built anew is rolled out, one that was not restarts nothing. In a cluster of your own, OPERATOR_IMAGE and
-TRAINER_IMAGE say which images it can pull.
+that was built anew is rolled out, one that was not restarts nothing. In a cluster of your own, TRAINYARD_REGISTRY says
+where `make images` pushed them, or OPERATOR_IMAGE and TRAINER_IMAGE name two that are there already.
 """
 
 import os
@@ -47,14 +47,23 @@ def image_values() -> dict[str, str]:
     if target.cluster() == "local":
         return {"image.tag": "dev", "image.digest": digest("operator"), "trainerImage.tag": "dev"}
     values = {"image.tag": "dev", "trainerImage.tag": "dev"}
-    for variable, value in (("OPERATOR_IMAGE", "image"), ("TRAINER_IMAGE", "trainerImage")):
+    registry = os.environ.get("TRAINYARD_REGISTRY", "").rstrip("/")
+    for variable, value, name in (
+        ("OPERATOR_IMAGE", "image", "operator"),
+        ("TRAINER_IMAGE", "trainerImage", "trainer"),
+    ):
         if image := os.environ.get(variable):
             repository, colon, tag = image.rpartition(":")
             if not colon or "/" in tag:
                 raise target.Refused(f"{variable}={image} has no tag: write repository:tag")
             values |= {f"{value}.repository": repository, f"{value}.tag": tag}
+        elif registry:
+            values[f"{value}.repository"] = f"{registry}/trainyard/{name}"
         elif target.cluster() == "existing":
-            raise target.Refused(f"set {variable} to an image that the nodes of this cluster can pull")
+            raise target.Refused(
+                f"which images? Set TRAINYARD_REGISTRY to where `make images` pushed them, or {variable} to one that the "
+                "nodes can pull"
+            )
     return values
 
 

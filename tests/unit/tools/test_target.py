@@ -17,7 +17,7 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text("#!/bin/sh\necho homelab\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(target, "STATE", tmp_path)
-    for variable in ("CLUSTER", "TRAINYARD_CONTEXT", "OPERATOR_IMAGE", "TRAINER_IMAGE"):
+    for variable in ("CLUSTER", "TRAINYARD_CONTEXT", "TRAINYARD_REGISTRY", "OPERATOR_IMAGE", "TRAINER_IMAGE"):
         monkeypatch.delenv(variable, raising=False)
     return program
 
@@ -61,8 +61,11 @@ def test_local_tools_never_take_the_users_kubeconfig(kubectl: Path, monkeypatch:
 
 def test_an_existing_cluster_needs_images_that_it_can_pull(kubectl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLUSTER", "existing")
-    with pytest.raises(target.Refused, match="OPERATOR_IMAGE"):
+    with pytest.raises(target.Refused, match=r"TRAINYARD_REGISTRY .* OPERATOR_IMAGE"):
         deploy.image_values()
+    monkeypatch.setenv("TRAINYARD_REGISTRY", "registry.example.org/team")
+    assert deploy.image_values()["trainerImage.repository"] == "registry.example.org/team/trainyard/trainer"
+    monkeypatch.delenv("TRAINYARD_REGISTRY")
     monkeypatch.setenv("OPERATOR_IMAGE", "registry.example.org:5000/a/operator:1")
     monkeypatch.setenv("TRAINER_IMAGE", "registry.example.org:5000/a/trainer")
     with pytest.raises(target.Refused, match=r"TRAINER_IMAGE=.* has no tag"):
