@@ -1,4 +1,4 @@
-"""Reading a TrainingRun from YAML or JSON, with faults that name the field, the value and the way out.
+"""Reading TrainingRuns and TrainingSchedules from YAML or JSON, with faults that name the field, the value and the way out.
 
 kubectl reads YAML 1.2-style numbers, so `learningRate: 1e-4` is a number to the API server; PyYAML's own resolver takes
 it for a string. The loader here follows kubectl, keeps the line of every key, and turns pydantic's errors into messages
@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,8 +17,10 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api import API_VERSION
 from trainyard.api.trainingrun import TrainingRun
+from trainyard.api.trainingschedule import TrainingSchedule
 
 Path = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -142,22 +144,25 @@ def parse_run(value: Any, *, document: Document | None = None) -> TrainingRun:
     Raises:
         InvalidManifest: with one fault for everything that is wrong.
     """
+    return _parse(TrainingRun, value, document)
+
+
+def parse_schedule(value: Any, *, document: Document | None = None) -> TrainingSchedule:
+    """The same for a TrainingSchedule. Cron fields, time zones and variants are checked by the operator's own code."""
+    return _parse(TrainingSchedule, value, document)
+
+
+def _parse(model: type[M], value: Any, document: Document | None) -> M:
+    kind = model.__name__
     if not isinstance(value, Mapping):
         raise InvalidManifest([Fault("manifest", f"expected a mapping, found {type(value).__name__}")])
-    if value.get("kind") != "TrainingRun" or value.get("apiVersion") != API_VERSION:
-        raise InvalidManifest(
-            [
-                Fault(
-                    "kind",
-                    f"expected apiVersion {API_VERSION} and kind TrainingRun, found {value.get('apiVersion')} "
-                    f"{value.get('kind')}",
-                )
-            ]
-        )
+    if value.get("kind") != kind or value.get("apiVersion") != API_VERSION:
+        found = f"{value.get('apiVersion')} {value.get('kind')}"
+        raise InvalidManifest([Fault("kind", f"expected apiVersion {API_VERSION} and kind {kind}, found {found}")])
     try:
-        return TrainingRun.model_validate(value)
+        return model.model_validate(value)
     except ValidationError as error:
-        raise InvalidManifest(list(_faults(error, value, document))) from error
+        raise InvalidManifest(list(_faults(error, value, document, model))) from error
 
 
 def read_run(text: str) -> TrainingRun:
@@ -168,12 +173,12 @@ def read_run(text: str) -> TrainingRun:
     return parse_run(runs[0].value, document=runs[0])
 
 
-def _faults(error: ValidationError, value: Any, document: Document | None) -> Iterator[Fault]:
+def _faults(error: ValidationError, value: Any, document: Document | None, root: type[BaseModel]) -> Iterator[Fault]:
     seen: set[tuple[str, str]] = set()
     for detail in error.errors(include_url=False):
         path = _real_path(detail["loc"], value)
         field = render_path(path) or "manifest"
-        for message in _messages(detail, path):
+        for message in _messages(detail, path, root):
             # The branches of a union (a quantity is a number or a text) fail one by one; people read it once.
             if (field, message) not in seen:
                 seen.add((field, message))
@@ -201,24 +206,24 @@ def render_path(path: Path) -> str:
     return text
 
 
-def _messages(detail: Any, path: Path) -> list[str]:
+def _messages(detail: Any, path: Path, root: type[BaseModel]) -> list[str]:
     if detail["type"] == "rule":
         return list(detail["ctx"]["messages"])
     if str(detail["loc"][-1]).startswith(_QUANTITY_BRANCHES):
         return [f"{detail['input']!r} is not a quantity: write 4, 500m, 1.5Gi or the like"]
-    return [_message(detail, path)]
+    return [_message(detail, path, root)]
 
 
 _QUANTITY_BRANCHES = ("constrained-int", "constrained-str")
 """How pydantic calls the two halves of `Quantity`, the only union of plain types."""
 
 
-def _message(detail: Any, path: Path) -> str:
+def _message(detail: Any, path: Path, root: type[BaseModel]) -> str:
     given, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
             name = str(path[-1]) if path else ""
-            known = _known_fields(path[:-1])
+            known = _known_fields(path[:-1], root)
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             return (
                 f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(known)}"
@@ -238,7 +243,7 @@ def _message(detail: Any, path: Path) -> str:
             close = difflib.get_close_matches(str(given), re.split(r", | or ", options), n=1, cutoff=0.5)
             return f"{given!r} is not one of {options}" + (f"; did you mean {close[0]}?" if close else "")
         case "string_pattern_mismatch":
-            return f"{given!r} does not have the form it needs ({_describe(path) or context['pattern']})"
+            return f"{given!r} does not have the form it needs ({_describe(path, root) or context['pattern']})"
         case "int_type" | "float_type" | "bool_type" | "string_type" | "list_type" | "dict_type" | "model_type" as kind:
             return _wrong_type(kind.removesuffix("_type"), given)
         case _:
@@ -270,9 +275,9 @@ def _wrong_type(expected: str, given: Any) -> str:
     return message
 
 
-def _model_at(path: Path) -> type[BaseModel] | None:
+def _model_at(path: Path, root: type[BaseModel]) -> type[BaseModel] | None:
     """The pydantic model behind a path, following optional and list types."""
-    model: type[BaseModel] | None = TrainingRun
+    model: type[BaseModel] | None = root
     for part in path:
         if model is None or isinstance(part, int):
             continue
@@ -287,13 +292,13 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
     return next((m for a in get_args(annotation) if (m := _inner_model(a))), None)
 
 
-def _known_fields(path: Path) -> list[str]:
-    model = _model_at(path)
+def _known_fields(path: Path, root: type[BaseModel]) -> list[str]:
+    model = _model_at(path, root)
     return sorted(f.alias or to_camel(n) for n, f in model.model_fields.items()) if model else []
 
 
-def _describe(path: Path) -> str:
-    model = _model_at(path[:-1])
+def _describe(path: Path, root: type[BaseModel]) -> str:
+    model = _model_at(path[:-1], root)
     if model is None or not path:
         return ""
     field = next((f for n, f in model.model_fields.items() if path[-1] in (n, f.alias, to_camel(n))), None)

@@ -68,7 +68,7 @@ def _only_run(file: str) -> tuple[str, TrainingRun]:
     report = check(sources[0])
     if not report.valid:
         raise LocalRunRefused(f"nothing was started\n{render_table([report])}", code=FAULTS)
-    runs = [run.run for run in report.runs if run.run is not None]
+    runs = [one.model for one in report.objects if isinstance(one.model, TrainingRun)]
     if len(runs) != 1:
         names = ", ".join(run.metadata.name for run in runs)
         raise LocalRunRefused(f"{report.name} holds {len(runs)} TrainingRuns ({names}); a local run takes one")

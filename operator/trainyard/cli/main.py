@@ -16,7 +16,7 @@ FAULTS = 1
 USAGE = 2
 
 app = typer.Typer(
-    help="Check TrainingRun manifests, and run them on this machine without a cluster.",
+    help="Check TrainingRuns and TrainingSchedules, and run a TrainingRun on this machine without a cluster.",
     epilog="In a cluster: kubectl apply -f FILE, then kubectl get trainingruns -w.",
     no_args_is_help=True,
     add_completion=False,

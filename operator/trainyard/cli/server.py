@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from trainyard.api.manifest import Fault
 from trainyard.api.trainingrun import TrainingRunSpec
-from trainyard.cli.validate import FileReport, RunReport
+from trainyard.cli.validate import FileReport, ObjectReport
 
 TIMEOUT_SECONDS = 30
 _PVC_URI = re.compile(r"^pvc://([^/]+)/")
@@ -24,33 +24,36 @@ class NoKubectl(RuntimeError):
 
 
 def ask_server(report: FileReport) -> FileReport:
-    """The report with the API server's faults added to each run that has none of its own.
+    """The report with the API server's faults added to each object that has none of its own.
 
     Raises:
         NoKubectl: kubectl is missing, or no API server answers.
     """
-    return replace(report, runs=tuple(_ask(run) if run.valid else run for run in report.runs))
+    return replace(report, objects=tuple(_ask(one) if one.valid else one for one in report.objects))
 
 
-def _ask(report: RunReport) -> RunReport:
-    assert report.run is not None
+def _ask(report: ObjectReport) -> ObjectReport:
     faults = [*_dry_run(report), *_missing(report)]
-    return replace(report, faults=tuple(faults), run=None if faults else report.run)
+    return replace(report, faults=tuple(faults), model=None if faults else report.model)
 
 
-def _dry_run(report: RunReport) -> Iterator[Fault]:
+def _dry_run(report: ObjectReport) -> Iterator[Fault]:
     arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"]
     result = _kubectl(arguments, report, stdin=json.dumps(report.document.value))
     if result.returncode != 0:
         yield Fault("API server", _tidy(result.stderr))
 
 
-def _missing(report: RunReport) -> Iterator[Fault]:
-    assert report.run is not None
-    for kind, field, name in named_objects(report.run.spec):
+def _missing(report: ObjectReport) -> Iterator[Fault]:
+    if report.run_spec is None:
+        return
+    inside = "spec.template." if report.kind == "TrainingSchedule" else ""
+    for kind, field, name in named_objects(report.run_spec):
         result = _kubectl(["get", kind, name, "-o", "name"], report)
         if result.returncode != 0 and "NotFound" in result.stderr:
-            yield Fault(field, f"there is no {kind} {name!r} in the namespace: create it first, or correct the name")
+            yield Fault(
+                inside + field, f"there is no {kind} {name!r} in the namespace: create it first, or correct the name"
+            )
 
 
 def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
@@ -70,7 +73,7 @@ def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
             yield "persistentvolumeclaim", f"spec.storage.{field}.claimName", storage.claim_name
 
 
-def _kubectl(arguments: list[str], report: RunReport, *, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def _kubectl(arguments: list[str], report: ObjectReport, *, stdin: str = "") -> subprocess.CompletedProcess[str]:
     program = shutil.which("kubectl")
     if program is None:
         raise NoKubectl("--server needs kubectl on the PATH; without it, use --offline")

@@ -1,19 +1,22 @@
 """Checking manifests without a cluster: from file names to reports, and from reports to text.
 
 All faults of all files are collected before anything is printed, because who fixes a manifest wants to fix it once. The
-checks themselves are the models of `trainyard.api`, the same that the operator reads a run with.
+checks themselves are the models of `trainyard.api`, the same that the operator reads its objects with.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from trainyard.api import GROUP
-from trainyard.api.manifest import Document, Fault, InvalidManifest, parse_run, read_documents
-from trainyard.api.trainingrun import TrainingRun
+from trainyard.api.manifest import Document, Fault, InvalidManifest, parse_run, parse_schedule, read_documents
+from trainyard.api.trainingrun import TrainingRun, TrainingRunSpec
+from trainyard.api.trainingschedule import TrainingSchedule
 
+KINDS = ("TrainingRun", "TrainingSchedule")
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -26,32 +29,44 @@ class Source:
 
 
 @dataclass(frozen=True)
-class RunReport:
-    """One TrainingRun of a file. `run` is there only if it has no faults; `document` is its own YAML."""
+class ObjectReport:
+    """One object of a file. `model` is there only if it has no faults; `document` is its own YAML."""
 
+    kind: str
     name: str
     namespace: str
     faults: tuple[Fault, ...]
     document: Document
-    run: TrainingRun | None = None
+    model: TrainingRun | TrainingSchedule | None = None
 
     @property
     def valid(self) -> bool:
         return not self.faults
 
+    @property
+    def run_spec(self) -> TrainingRunSpec | None:
+        """The spec of the run, or of the runs that a schedule makes."""
+        match self.model:
+            case TrainingRun(spec=spec):
+                return spec
+            case TrainingSchedule(spec=spec):
+                return spec.template.spec
+            case _:
+                return None
+
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file: faults of the file itself (broken YAML, nothing in it), its runs, and how much else was passed over."""
+    """One file: faults of the file itself (broken YAML, nothing in it), its objects, and what else was passed over."""
 
     name: str
     faults: tuple[Fault, ...] = ()
-    runs: tuple[RunReport, ...] = ()
+    objects: tuple[ObjectReport, ...] = ()
     passed_over: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:
-        return not self.faults and all(run.valid for run in self.runs)
+        return not self.faults and all(one.valid for one in self.objects)
 
 
 def read_sources(names: Iterable[str], *, stdin: TextIO) -> list[Source]:
@@ -81,16 +96,18 @@ def check(source: Source) -> FileReport:
     ours = [d for d in documents if _is_ours(d.value)]
     if not ours:
         found = ", ".join(_title(d.value) for d in documents) or "nothing"
-        return FileReport(source.name, (Fault("manifest", f"expected a TrainingRun in this file, found {found}"),))
+        return FileReport(
+            source.name, (Fault("manifest", f"expected a TrainingRun or TrainingSchedule in this file, found {found}"),)
+        )
     others = tuple(_title(d.value) for d in documents if not _is_ours(d.value))
-    return FileReport(source.name, (), tuple(_without_twins([_check_run(d) for d in ours])), others)
+    return FileReport(source.name, (), tuple(_without_twins([_check_object(d) for d in ours])), others)
 
 
 def _is_ours(value: Any) -> bool:
     """By kind or by group, so that a slip in one of the two is reported and not passed over."""
     if not isinstance(value, Mapping):
         return False
-    return value.get("kind") == "TrainingRun" or str(value.get("apiVersion", "")).startswith(f"{GROUP}/")
+    return value.get("kind") in KINDS or str(value.get("apiVersion", "")).startswith(f"{GROUP}/")
 
 
 def _title(value: Any) -> str:
@@ -101,44 +118,70 @@ def _title(value: Any) -> str:
     return f"{value['kind']} {name}" if name else str(value["kind"])
 
 
-def _check_run(document: Document) -> RunReport:
+def _check_object(document: Document) -> ObjectReport:
     metadata = document.value.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
-    report = RunReport(str(metadata.get("name", "")), str(metadata.get("namespace", "")), (), document)
+    kind = str(document.value.get("kind"))
+    report = ObjectReport(kind, str(metadata.get("name", "")), str(metadata.get("namespace", "")), (), document)
     try:
-        return replace(report, run=parse_run(document.value, document=document))
+        if kind != "TrainingSchedule":
+            return replace(report, model=parse_run(document.value, document=document))
+        schedule = parse_schedule(document.value, document=document)
+        if found := tuple(_schedule_faults(schedule, document)):
+            raise InvalidManifest(found)
+        return replace(report, model=schedule)
     except InvalidManifest as error:
         return replace(report, faults=tuple(sorted(error.faults, key=lambda f: f.line or 0)))
 
 
-def _without_twins(reports: Sequence[RunReport]) -> Iterable[RunReport]:
-    seen: set[tuple[str, str]] = set()
+def _schedule_faults(schedule: TrainingSchedule, document: Document) -> Iterator[Fault]:
+    """What no schema can say: cron fields, time zones, and the runs that variants make."""
+    from trainyard.controller.schedules.observed import ScheduleRef
+    from trainyard.controller.schedules.validity import faults
+
+    reference = ScheduleRef(
+        name=schedule.metadata.name,
+        namespace=schedule.metadata.namespace,
+        uid="",
+        created=datetime.now(UTC),
+        spec=schedule.spec,
+        raw_spec=document.value["spec"],
+    )
+    for sentence in faults(reference):
+        field, _, message = sentence.partition(": ")
+        words = field.split(" ", 1)[0].replace("[", ".").replace("]", "").split(".")
+        path = tuple(int(word) if word.isdecimal() else word for word in words)
+        yield Fault(field, message, document.line(path))
+
+
+def _without_twins(reports: Sequence[ObjectReport]) -> Iterable[ObjectReport]:
+    seen: set[tuple[str, str, str]] = set()
     for report in reports:
-        key = (report.namespace, report.name)
+        key = (report.kind, report.namespace, report.name)
         if report.name and key in seen:
             fault = Fault(
                 "metadata.name",
                 f"{report.name!r} stands in this file twice; the second would overwrite the first: rename one of them",
                 report.document.line(("metadata", "name")),
             )
-            yield replace(report, faults=(*report.faults, fault), run=None)
+            yield replace(report, faults=(*report.faults, fault), model=None)
         else:
             yield report
         seen.add(key)
 
 
 def render_table(reports: Sequence[FileReport]) -> str:
-    """For people: faults with their lines, then one line a run."""
+    """For people: faults with their lines, then one line an object."""
     lines: list[str] = []
     for report in reports:
         lines += _fault_lines(report.name, report.faults)
-        for run in report.runs:
-            lines += _fault_lines(report.name, run.faults)
-            title = f"{report.name}: TrainingRun {run.name or '(without a name)'}"
-            if run.run is not None:
-                lines.append(f"{title} is valid: {' -> '.join(run.run.spec.steps())}")
+        for one in report.objects:
+            lines += _fault_lines(report.name, one.faults)
+            title = f"{report.name}: {one.kind} {one.name or '(without a name)'}"
+            if one.run_spec is not None:
+                lines.append(f"{title} is valid: {' -> '.join(one.run_spec.steps())}")
             else:
-                lines.append(f"{title} has {_count(len(run.faults))}")
+                lines.append(f"{title} has {_count(len(one.faults))}")
         if report.passed_over:
             lines.append(f"{report.name}: passed over {', '.join(report.passed_over)}")
     return "\n".join(lines)
@@ -162,15 +205,16 @@ def _file_json(report: FileReport) -> dict[str, Any]:
         "file": report.name,
         "valid": report.valid,
         "faults": _faults_json(report.faults),
-        "runs": [
+        "objects": [
             {
-                "name": run.name,
-                "namespace": run.namespace or None,
-                "valid": run.valid,
-                "steps": list(run.run.spec.steps()) if run.run else None,
-                "faults": _faults_json(run.faults),
+                "kind": one.kind,
+                "name": one.name,
+                "namespace": one.namespace or None,
+                "valid": one.valid,
+                "steps": list(one.run_spec.steps()) if one.run_spec else None,
+                "faults": _faults_json(one.faults),
             }
-            for run in report.runs
+            for one in report.objects
         ],
     }
 

@@ -13,7 +13,7 @@ from trainyard.cli.main import app
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "examples/quickstart/trainingrun.yaml"
-EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if "kind: TrainingRun" in p.read_text())
+EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if "apiVersion: trainyard.dev" in p.read_text())
 
 WRONG = """\
 apiVersion: trainyard.dev/v1alpha1
@@ -63,7 +63,7 @@ def test_json_for_programs() -> None:
     answer = json.loads(output)
     assert code == 1
     assert answer["valid"] is False
-    (run_answer,) = answer["files"][0]["runs"]
+    (run_answer,) = answer["files"][0]["objects"]
     assert run_answer["name"] == "wrong"
     assert run_answer["faults"][0] == {
         "field": "spec.training.maxStep",
@@ -98,13 +98,50 @@ def test_one_name_twice_is_a_fault() -> None:
 def test_a_file_without_a_run_is_a_fault(text: str) -> None:
     code, output = run("-f", "-", stdin=text)
     assert code == 1
-    assert "expected a TrainingRun" in output
+    assert "expected a TrainingRun or TrainingSchedule" in output
 
 
 def test_a_slip_in_the_kind_is_not_passed_over() -> None:
     code, output = run("-f", "-", stdin=QUICKSTART.read_text().replace("kind: TrainingRun", "kind: TrainRun"))
     assert code == 1
     assert "expected apiVersion trainyard.dev/v1alpha1 and kind TrainingRun" in output
+
+
+SCHEDULE = """\
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingSchedule
+metadata: {name: nightly}
+spec:
+  schedule: "0 25 * * *"
+  variants:
+  - name: good
+  - name: bad
+    patch: {training: {maxSteps: 0}}
+  template:
+    spec:
+      model: {storageUri: hf://org/name}
+      datasets: [{name: d, inline: {text: x}}]
+      training: {method: SFT}
+"""
+
+
+def test_a_schedule_is_checked_with_its_clock_and_its_variants() -> None:
+    code, output = run("-f", "-", stdin=SCHEDULE)
+    assert code == 1
+    lines = output.splitlines()
+    assert lines[0].startswith("standard input:5: spec.schedule: ")
+    assert lines[1].startswith("standard input:8: spec.variants[1] (bad): spec.training.maxSteps: 0 is not allowed")
+    assert lines[2] == "standard input: TrainingSchedule nightly has 2 faults"
+
+
+def test_a_valid_schedule_names_the_steps_of_its_runs() -> None:
+    text = SCHEDULE.replace("25", "4").replace("maxSteps: 0", "maxSteps: 1")
+    assert run("-f", "-", stdin=text) == (0, "standard input: TrainingSchedule nightly is valid: prepare -> train\n")
+
+
+def test_a_fault_of_a_schedules_own_fields() -> None:
+    _, output = run("-f", "-", stdin=SCHEDULE.replace("variants:", "varients:"))
+    assert "standard input:6: spec.varients: unknown field; did you mean variants?" in output
 
 
 def test_a_folder_stands_for_its_manifests(tmp_path: Path) -> None:
