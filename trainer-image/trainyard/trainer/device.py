@@ -108,6 +108,21 @@ def peak_memory_of_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what torch frees, for the next step. By default every activation of more than a few hundred
+    kilobytes is mapped from the kernel, zeroed page by page and given back again, in every step: a fifth of the time of a
+    small model's training on a CPU. The price is that memory once used stays with the process."""
+    import ctypes
+
+    trim_threshold, mmap_max = -1, -4  # names of <malloc.h>: M_TRIM_THRESHOLD, M_MMAP_MAX
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library
+    mallopt(ctypes.c_int(mmap_max), ctypes.c_int(0))
+    mallopt(ctypes.c_int(trim_threshold), ctypes.c_int(2**31 - 1))
+
+
 def _cpuinfo(field: str) -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

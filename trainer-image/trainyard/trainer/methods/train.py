@@ -48,7 +48,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
         from transformers.utils import logging as transformers_logging
 
         from trainyard.trainer.data.tokenizer import load_tokenizer
-        from trainyard.trainer.device import find_device
+        from trainyard.trainer.device import find_device, keep_freed_memory
         from trainyard.trainer.methods.arguments import build_arguments, total_steps
         from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
         from trainyard.trainer.methods.reporting import Reporting
@@ -75,6 +75,8 @@ def train(context: RunContext, reporter: Reporter) -> None:
 
     # ---- model
     device = find_device(context.training.precision)
+    if device.kind == "cpu":
+        keep_freed_memory()
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
     loaded = load_for_training(
         context, device, tokenizer, vocab_size=vocab_size, resume=resume.path if resume else None
