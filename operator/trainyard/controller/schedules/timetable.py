@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -46,7 +47,12 @@ class Timetable(Protocol):
 
 def next_slot(timetable: Timetable, after: datetime) -> datetime | None:
     """The first slot after this moment; None when there is none within eight years."""
-    return next(timetable.slots(after, after + FAR), None)
+    start = after
+    for days in (2, 40, 400):  # near slots are the rule, and cost no look at the changes of clocks in years to come
+        if slot := next(timetable.slots(start, after + days * _DAY), None):
+            return slot
+        start = after + days * _DAY
+    return next(timetable.slots(start, after + FAR), None)
 
 
 def newest_slot(timetable: Timetable, after: datetime, until: datetime) -> datetime | None:
@@ -143,6 +149,7 @@ def parse_zone(name: str) -> ZoneInfo:
         ) from None
 
 
+@lru_cache(maxsize=4096)
 def parse_cron(expression: str, zone: str) -> Cron:
     """A timetable from five fields. Raises `InvalidTimetable` that says which field is wrong."""
     fields = expression.upper().split()
