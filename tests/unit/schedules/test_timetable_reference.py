@@ -42,7 +42,7 @@ def test_ten_years_of_two_hundred_expressions(reference: Path, zone: str) -> Non
 
     Elsewhere robfig/cron loses its way behind some changes (those at midnight above all), because it steps by days and
     months from an hour that is no longer the one it began with: it misses slots, and fires on wrong days. There a third
-    reading decides: croniter, asked whether the wall time of that very minute matches. It sides with us each time.
+    reading decides: croniter, asked whether the wall time of that very minute matches. It has to side with us.
     """
     info, chosen = ZoneInfo(zone), expressions(200)
     steady = not changes(zone, START, END)
