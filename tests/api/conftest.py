@@ -1,10 +1,9 @@
-"""The CRD under test, in a group of its own.
+"""The CRDs under test, in a group of their own.
 
 The operator may be running in the same cluster. Under another group it does not see these objects, so a test can give a
 run a start time and find it there a moment later; and the CRD that real runs live under is never touched.
 """
 
-import copy
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import yaml
 
 from api.server import Answer, ApiServer, NotTheLocalCluster
 from trainyard.api import API_VERSION, GROUP, VERSION
-from trainyard.api.crd import training_run_crd
+from trainyard.api.crd import files
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ESTABLISH_SECONDS = 30
@@ -30,16 +30,25 @@ def server() -> ApiServer:
 
 
 @dataclass(frozen=True)
-class Runs:
-    """TrainingRuns under the test's own group."""
+class Group:
+    """An API group of the test's own with our CRDs in it, and a namespace."""
+
+    name: str
+    namespace: str
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects of one kind under the test's own group."""
 
     server: ApiServer
     group: str
     namespace: str
+    plural: str
 
     @property
     def path(self) -> str:
-        return f"/apis/{self.group}/{VERSION}/namespaces/{self.namespace}/trainingruns"
+        return f"/apis/{self.group}/{VERSION}/namespaces/{self.namespace}/{self.plural}"
 
     def regrouped(self, manifest: dict[str, Any]) -> dict[str, Any]:
         return {**manifest, "apiVersion": manifest["apiVersion"].replace(API_VERSION, f"{self.group}/{VERSION}")}
@@ -58,28 +67,40 @@ class Runs:
 
 
 @pytest.fixture(scope="session")
-def runs(server: ApiServer) -> Iterator[Runs]:
+def group(server: ApiServer) -> Iterator[Group]:
     mark = secrets.token_hex(3)
-    crd = copy.deepcopy(training_run_crd())
-    group = f"test-{mark}.{GROUP}"
-    crd["metadata"]["name"] = f"trainingruns.{group}"
-    crd["spec"]["group"] = group
-    crd["spec"]["names"] |= {"shortNames": [], "categories": []}
-    made = server.request("POST", CRDS, crd)
-    assert made.accepted, made.message
-    namespace = f"trainyard-api-{mark}"
+    made = Group(f"test-{mark}.{GROUP}", f"trainyard-api-{mark}")
+    names = []
     try:
-        server.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
-        under_test = Runs(server, group, namespace)
-        _until_served(under_test)
-        yield under_test
+        for text in files().values():
+            crd = yaml.safe_load(text)
+            crd["metadata"]["name"] = f"{crd['spec']['names']['plural']}.{made.name}"
+            crd["spec"]["group"] = made.name
+            crd["spec"]["names"] |= {"shortNames": [], "categories": []}
+            answer = server.request("POST", CRDS, crd)
+            assert answer.accepted, answer.message
+            names.append(crd["metadata"]["name"])
+        server.request("POST", "/api/v1/namespaces", {"metadata": {"name": made.namespace}})
+        yield made
     finally:
-        server.request("DELETE", f"{CRDS}/trainingruns.{group}")
-        server.request("DELETE", f"/api/v1/namespaces/{namespace}")
+        for name in names:
+            server.request("DELETE", f"{CRDS}/{name}")
+        server.request("DELETE", f"/api/v1/namespaces/{made.namespace}")
 
 
-def _until_served(runs: Runs) -> None:
+@pytest.fixture(scope="session")
+def runs(server: ApiServer, group: Group) -> Objects:
+    return _served(Objects(server, group.name, group.namespace, "trainingruns"))
+
+
+@pytest.fixture(scope="session")
+def schedules(server: ApiServer, group: Group) -> Objects:
+    return _served(Objects(server, group.name, group.namespace, "trainingschedules"))
+
+
+def _served(objects: Objects) -> Objects:
     deadline = time.monotonic() + ESTABLISH_SECONDS
-    while (answer := runs.server.request("GET", runs.path)).code != 200:
+    while (answer := objects.server.request("GET", objects.path)).code != 200:
         assert time.monotonic() < deadline, f"the CRD is not served after {ESTABLISH_SECONDS} s: {answer.message}"
         time.sleep(0.1)
+    return objects

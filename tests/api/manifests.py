@@ -13,6 +13,10 @@ def run(spec: dict[str, Any], *, name: str = "a") -> Manifest:
     return {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": {"name": name}, "spec": copy.deepcopy(spec)}
 
 
+def schedule(spec: dict[str, Any], *, name: str = "a") -> Manifest:
+    return {**run(spec, name=name), "kind": "TrainingSchedule"}
+
+
 TEXT = {"name": "d", "inline": {"text": "hello"}}
 
 FINE_TUNING: dict[str, Any] = {
@@ -134,6 +138,106 @@ SCRATCH_WITH_TOKENIZER: dict[str, Any] = {
 SCRIPT: dict[str, Any] = {"image": "example.org/own:1", "command": ["python", "train.py"], "args": ["--fast"]}
 
 COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT)
+
+TEMPLATE: dict[str, Any] = {
+    "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
+    "spec": SCRATCH,
+}
+
+BY_CLOCK: dict[str, Any] = {
+    "schedule": "0 4 1 * *",
+    "timeZone": "Europe/Berlin",
+    "suspend": False,
+    "concurrencyPolicy": "Forbid",
+    "startingDeadlineSeconds": 300,
+    "catchUp": "RunOnce",
+    "minIntervalSeconds": 3600,
+    "skipIfUnchanged": True,
+    "successfulRunsHistoryLimit": 3,
+    "failedRunsHistoryLimit": 3,
+    "triggers": [
+        {
+            "name": "code",
+            "pollSeconds": 60,
+            "cooldownSeconds": 60,
+            "gitPath": {
+                "url": "https://git.example.org/a.git",
+                "ref": "main",
+                "path": "docs",
+                "secretRef": {"name": "git"},
+            },
+        }
+    ],
+    "variants": [{"name": "x", "labels": {"agent": "x"}, "patch": {"training": {"seed": 1}}}],
+    "variantPolicy": "Sequential",
+    "template": TEMPLATE,
+}
+
+BY_INTERVAL: dict[str, Any] = {
+    "intervalSeconds": 3600,
+    "triggers": [
+        {
+            "name": "slow",
+            "prometheus": {
+                "url": "http://prometheus.example.org:9090",
+                "query": "up",
+                "comparison": "LessThan",
+                "threshold": 1.5,
+                "forSeconds": 60,
+                "secretRef": {"name": "s"},
+            },
+        }
+    ],
+    "template": TEMPLATE,
+}
+
+BY_ALIAS: dict[str, Any] = {
+    "triggers": [
+        {
+            "name": "drift",
+            "mlflowMetric": {
+                "trackingUri": "http://mlflow.example.org",
+                "model": "m",
+                "alias": "champion",
+                "metric": "accuracy",
+                "comparison": "LessThan",
+                "threshold": 0.8,
+                "missing": "Fire",
+                "secretRef": {"name": "s"},
+            },
+        }
+    ],
+    "template": TEMPLATE,
+}
+
+BY_STAGE: dict[str, Any] = {
+    "triggers": [
+        {
+            "name": "stage",
+            "mlflowMetric": {
+                "trackingUri": "http://mlflow.example.org",
+                "model": "m",
+                "stage": "Production",
+                "metric": "accuracy",
+                "comparison": "LessThan",
+                "threshold": 0.8,
+            },
+        }
+    ],
+    "template": TEMPLATE,
+}
+
+BY_DATA: dict[str, Any] = {
+    "triggers": [
+        {
+            "name": "data",
+            "dataset": {"url": "https://data.example.org/x.jsonl", "minimumChange": 0.1, "secretRef": {"name": "s"}},
+        }
+    ],
+    "template": TEMPLATE,
+}
+
+COMPLETE_SCHEDULES = (BY_CLOCK, BY_INTERVAL, BY_ALIAS, BY_STAGE, BY_DATA)
 
 
 def at(value: Any, place: Place) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.conftest import Runs
+from api.conftest import Objects
 from api.manifests import FINE_TUNING, SCRIPT, Place, put, run, shown
 from trainyard.api.trainingrun import ROOT_RULES, TRAINING_IDENTITY
 
@@ -66,7 +66,7 @@ def rule_for(place: Place) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(runs: Runs) -> Runs:
+def made(runs: Objects) -> Objects:
     for name, start, suspended in (("new", False, False), ("started", True, False), ("suspended", True, True)):
         assert (created := runs.create(run(put(FINE_TUNING, ("suspend",), suspended), name=name))).accepted, (
             created.message
@@ -76,7 +76,7 @@ def made(runs: Runs) -> Runs:
     return runs
 
 
-def change(made: Runs, name: str, place: Place, value: Any) -> Any:
+def change(made: Objects, name: str, place: Place, value: Any) -> Any:
     """A dry run of one change, as a JSON patch, so that nothing else is touched."""
     pointer = "/spec/" + "/".join(str(part) for part in place)
     return made.server.request(
@@ -95,21 +95,21 @@ def label(case: Any) -> str:
 @pytest.mark.parametrize(
     "case", [c for c in FIXED if c[0] != ("training", "method")] + list(WHILE_SUSPENDED + ALWAYS), ids=label
 )
-def test_before_the_start_everything_may_change(case: tuple[Place, Any], made: Runs) -> None:
+def test_before_the_start_everything_may_change(case: tuple[Place, Any], made: Objects) -> None:
     answer = change(made, "new", *case)
     assert answer.accepted, answer.message
 
 
 @pytest.mark.parametrize("name", ["started", "suspended"])
 @pytest.mark.parametrize("case", FIXED, ids=label)
-def test_what_identifies_a_training_never_changes(case: tuple[Place, Any], name: str, made: Runs) -> None:
+def test_what_identifies_a_training_never_changes(case: tuple[Place, Any], name: str, made: Objects) -> None:
     answer = change(made, name, *case)
     assert answer.code == 422
     assert rule_for(case[0]) in answer.message
 
 
 @pytest.mark.parametrize("case", WHILE_SUSPENDED, ids=label)
-def test_what_fits_it_to_the_hardware_changes_only_while_suspended(case: tuple[Place, Any], made: Runs) -> None:
+def test_what_fits_it_to_the_hardware_changes_only_while_suspended(case: tuple[Place, Any], made: Objects) -> None:
     running = change(made, "started", *case)
     assert running.code == 422
     assert rule_for(case[0]) in running.message
@@ -119,13 +119,13 @@ def test_what_fits_it_to_the_hardware_changes_only_while_suspended(case: tuple[P
 
 @pytest.mark.parametrize("name", ["started", "suspended"])
 @pytest.mark.parametrize("case", ALWAYS, ids=label)
-def test_what_only_steers_it_may_change_at_any_time(case: tuple[Place, Any], name: str, made: Runs) -> None:
+def test_what_only_steers_it_may_change_at_any_time(case: tuple[Place, Any], name: str, made: Objects) -> None:
     answer = change(made, name, *case)
     assert answer.accepted, answer.message
 
 
 @pytest.mark.parametrize("place", [("model",), ("datasets",)])
-def test_taking_away_what_identifies_it_is_refused_too(place: Place, made: Runs) -> None:
+def test_taking_away_what_identifies_it_is_refused_too(place: Place, made: Objects) -> None:
     pointer = "/spec/" + "/".join(map(str, place))
     for name in ("started", "suspended"):
         answer = made.server.request(
@@ -139,7 +139,7 @@ def test_taking_away_what_identifies_it_is_refused_too(place: Place, made: Runs)
         assert f"{shown(place)} " in answer.message
 
 
-def test_a_scripts_command_and_arguments_are_fixed(runs: Runs) -> None:
+def test_a_scripts_command_and_arguments_are_fixed(runs: Objects) -> None:
     assert runs.create(run(SCRIPT, name="script")).accepted
     assert runs.patch("script", STARTED, status=True).accepted
     for place, value in ((("command",), ["other"]), (("args",), ["--slow"])):
@@ -148,7 +148,7 @@ def test_a_scripts_command_and_arguments_are_fixed(runs: Runs) -> None:
         assert rule_for(place) in answer.message
 
 
-def test_the_status_of_a_started_run_can_still_be_written(made: Runs) -> None:
+def test_the_status_of_a_started_run_can_still_be_written(made: Objects) -> None:
     for name in ("started", "suspended"):
         answer = made.patch(name, {"status": {"state": "Training", "restarts": 1}}, status=True, dry_run=True)
         assert answer.accepted, answer.message

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import yaml
 
-from api.conftest import CRDS, Runs
+from api.conftest import CRDS, Group, Objects
 from api.manifests import SCRATCH, run
 from api.server import KUBECONFIG, ApiServer
 from trainyard.api import API_VERSION
-from trainyard.api.crd import PRINTER_COLUMNS, training_run_crd
+from trainyard.api.crd import PRINTER_COLUMNS, files
 from trainyard.api.manifest import parse_run, read_documents
 
 pytestmark = pytest.mark.api
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if "kind: TrainingRun" in p.read_text())
+EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if API_VERSION in p.read_text())
 
 
 def kubectl(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -31,11 +31,13 @@ def kubectl(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str
     )
 
 
-def test_the_generated_file_is_accepted_as_it_is(server: ApiServer) -> None:
+@pytest.mark.parametrize("text", files().values(), ids=files())
+def test_the_generated_files_are_accepted_as_they_are(text: str, server: ApiServer) -> None:
+    crd = yaml.safe_load(text)
     answer = server.request(
         "PATCH",
-        f"{CRDS}/trainingruns.trainyard.dev",
-        training_run_crd(),
+        f"{CRDS}/{crd['metadata']['name']}",
+        crd,
         content_type="application/apply-patch+yaml",
         fieldManager="trainyard-test",
         force="true",
@@ -45,8 +47,9 @@ def test_the_generated_file_is_accepted_as_it_is(server: ApiServer) -> None:
     assert answer.accepted, answer.message
 
 
-def test_the_schema_is_structural_and_the_names_are_taken(runs: Runs) -> None:
-    crd = runs.server.request("GET", f"{CRDS}/trainingruns.{runs.group}").body
+@pytest.mark.parametrize("plural", ["trainingruns", "trainingschedules"])
+def test_the_schema_is_structural_and_the_names_are_taken(plural: str, group: Group, server: ApiServer) -> None:
+    crd = server.request("GET", f"{CRDS}/{plural}.{group.name}").body
     conditions = {c["type"]: c["status"] for c in crd["status"]["conditions"]}
     assert conditions["Established"] == "True"
     assert conditions["NamesAccepted"] == "True"
@@ -61,7 +64,7 @@ def defaults_of(value: Any) -> Any:
     return [defaults_of(v) for v in value] if isinstance(value, list) else value
 
 
-def test_both_sides_fill_in_the_same_defaults(runs: Runs) -> None:
+def test_both_sides_fill_in_the_same_defaults(runs: Objects) -> None:
     there = runs.dry_run(run(SCRATCH)).body["spec"]
     here = parse_run(run(SCRATCH)).spec.model_dump(by_alias=True, mode="json")
     # Kubernetes has no default for lists in our schema: absent there, filled in by the operator when it reads.
@@ -71,13 +74,13 @@ def test_both_sides_fill_in_the_same_defaults(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: str(p.relative_to(ROOT / "examples")))
-def test_every_example_is_accepted_by_kubectl_and_the_api_server(path: Path, runs: Runs) -> None:
+def test_every_example_is_accepted_by_kubectl_and_the_api_server(path: Path, runs: Objects, schedules: Objects) -> None:
     text = path.read_text().replace(API_VERSION, f"{runs.group}/v1alpha1")
     result = kubectl("apply", "--dry-run=server", "--validate=strict", "-n", runs.namespace, "-f", "-", stdin=text)
     assert result.returncode == 0, result.stderr
 
 
-def test_kubectl_refuses_an_unknown_field_by_its_path(runs: Runs) -> None:
+def test_kubectl_refuses_an_unknown_field_by_its_path(runs: Objects) -> None:
     manifest = runs.regrouped(run({**SCRATCH, "trainning": {}}))
     result = kubectl("apply", "--dry-run=server", "-n", runs.namespace, "-f", "-", stdin=yaml.safe_dump(manifest))
     assert result.returncode != 0
@@ -90,7 +93,7 @@ SCALARS = (
 )  # fmt: skip
 
 
-def test_yaml_scalars_mean_to_us_what_they_mean_to_kubectl(runs: Runs) -> None:
+def test_yaml_scalars_mean_to_us_what_they_mean_to_kubectl(runs: Objects) -> None:
     text = "".join(f"  k{i}: {scalar}\n" for i, scalar in enumerate(SCALARS))
     manifest = f"apiVersion: v1\nkind: List\nitems: []\nvalues:\n{text}"
     result = kubectl(
@@ -105,7 +108,7 @@ def test_yaml_scalars_mean_to_us_what_they_mean_to_kubectl(runs: Runs) -> None:
         )
 
 
-def _probe(runs: Runs, values: str) -> str:
+def _probe(runs: Objects, values: str) -> str:
     indented = "".join(f"      {line}\n" for line in values.splitlines())
     return (
         f"apiVersion: {runs.group}/v1alpha1\nkind: TrainingRun\nmetadata: {{name: probe}}\nspec:\n  model:\n    scratch:\n"
@@ -113,7 +116,7 @@ def _probe(runs: Runs, values: str) -> str:
     )
 
 
-def test_printed_columns_are_those_that_kubectl_shows(runs: Runs) -> None:
+def test_printed_columns_are_those_that_kubectl_shows(runs: Objects) -> None:
     assert runs.create(run({**SCRATCH, "suspend": True}, name="columns")).accepted
     status = {"state": "Training", "restarts": 0, "summary": {"method": "Pretrain", "progress": "42%", "loss": "1.25"}}
     assert runs.patch("columns", {"status": status}, status=True).accepted
@@ -125,6 +128,6 @@ def test_printed_columns_are_those_that_kubectl_shows(runs: Runs) -> None:
 @pytest.mark.parametrize(
     ("field", "part"), [("spec.training.maxSteps", "Optimizer steps"), ("status.state", "One word")]
 )
-def test_kubectl_explain_tells_what_a_field_means(field: str, part: str, runs: Runs) -> None:
+def test_kubectl_explain_tells_what_a_field_means(field: str, part: str, runs: Objects) -> None:
     result = kubectl("explain", f"trainingruns.{field}", f"--api-version={runs.group}/v1alpha1")
     assert part in result.stdout, result.stderr

@@ -6,21 +6,26 @@ from typing import Any
 
 import pytest
 
-from api.conftest import Runs
+from api.conftest import Objects
+from api.fields import RUN, SCHEDULE, Kind
 from api.manifests import (
+    BY_ALIAS,
     FINE_TUNING,
     SCRATCH,
     SCRATCH_WITH_TOKENIZER,
     SCRIPT,
+    TEMPLATE,
     TEXT,
     Place,
+    at,
     put,
     run,
+    schedule,
     without,
 )
-from trainyard.api.crd import training_run_crd
-from trainyard.api.manifest import InvalidManifest, parse_run
+from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
 from trainyard.api.trainingrun import ROOT_RULES
+from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES
 
 pytestmark = pytest.mark.api
 
@@ -36,9 +41,10 @@ class Case:
     message: str
     refused: dict[str, Any]
     accepted: dict[str, Any]
+    kind: Kind = RUN
 
 
-CASES = (
+CASES: tuple[Case, ...] = (
     Case("the built-in trainer needs spec.model", {"training": SFT}, SCRATCH),
     Case("the built-in trainer needs spec.model", without(SCRATCH, ("datasets",)), SCRATCH),
     Case("the built-in trainer needs spec.model", without(SCRATCH, ("training",)), SCRATCH),
@@ -119,8 +125,57 @@ CASES = (
 )
 
 
+def schedule_case(message: str, refused: dict[str, Any], accepted: dict[str, Any]) -> Case:
+    """The same of a schedule; the template is added."""
+    return Case(message, {**refused, "template": TEMPLATE}, {**accepted, "template": TEMPLATE}, SCHEDULE)
+
+
+def trigger(**source: Any) -> dict[str, Any]:
+    return {"triggers": [{"name": "t", **source}]}
+
+
+HOURLY = {"intervalSeconds": 3600}
+MLFLOW = at(BY_ALIAS, ("triggers", 0, "mlflowMetric"))
+CASES += (
+    schedule_case("schedule and intervalSeconds exclude each other", {"schedule": "0 4 * * *", **HOURLY}, HOURLY),
+    schedule_case("nothing would ever start a run", {}, {"schedule": "0 4 * * *"}),
+    schedule_case(
+        "nothing would ever start a run", {"triggers": []}, trigger(dataset={"url": "https://a.example.org/x"})
+    ),
+    schedule_case("timeZone belongs to schedule", {**HOURLY, "timeZone": "Europe/Berlin"}, HOURLY),
+    schedule_case("a trigger needs exactly one of", trigger(), trigger(mlflowMetric=MLFLOW)),
+    schedule_case(
+        "a trigger needs exactly one of",
+        trigger(mlflowMetric=MLFLOW, dataset={"url": "https://a.example.org/x"}),
+        trigger(gitPath={"url": "https://a.example.org/x.git"}),
+    ),
+    schedule_case(
+        "mlflowMetric needs exactly one of alias and stage",
+        trigger(mlflowMetric={**MLFLOW, "stage": "Production"}),
+        trigger(mlflowMetric=MLFLOW),
+    ),
+    Case(
+        "template.spec.suspend would make runs that never start",
+        {**HOURLY, "template": put(TEMPLATE, ("spec", "suspend"), True)},
+        {**HOURLY, "template": put(TEMPLATE, ("spec", "suspend"), False)},
+        SCHEDULE,
+    ),
+    schedule_case(
+        "the schedule's and each variant's name together",
+        {**HOURLY, "variants": [{"name": "v" * 38}]},
+        {**HOURLY, "variants": [{"name": "v" * 37}]},
+    ),
+)
+
+
 def label(case: Case) -> str:
-    return case.message[:50].replace(" ", "-")
+    return f"{case.kind.fixture}:{case.message[:50].replace(' ', '-')}"
+
+
+@pytest.fixture
+def objects(request: pytest.FixtureRequest) -> Objects:
+    found: Objects = request.getfixturevalue(request.node.callspec.params["case"].kind.fixture)
+    return found
 
 
 def rules(schema: dict[str, Any]) -> Iterator[str]:
@@ -132,29 +187,45 @@ def rules(schema: dict[str, Any]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_a_broken_rule_is_refused_with_our_words_by_both(case: Case, runs: Runs) -> None:
-    answer = runs.dry_run(run(case.refused))
+def test_a_broken_rule_is_refused_with_our_words_by_both(case: Case, objects: Objects) -> None:
+    manifest = case.kind.manifest(case.refused)
+    answer = objects.dry_run(manifest)
     assert answer.code == 422, answer.message
     assert case.message in answer.message
     with pytest.raises(InvalidManifest) as caught:
-        parse_run(run(case.refused))
+        case.kind.parse(manifest)
     assert any(fault.message.startswith(case.message) for fault in caught.value.faults), caught.value.faults
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_what_keeps_the_rule_is_accepted_by_both(case: Case, runs: Runs) -> None:
-    answer = runs.dry_run(run(case.accepted))
+def test_what_keeps_the_rule_is_accepted_by_both(case: Case, objects: Objects) -> None:
+    manifest = case.kind.manifest(case.accepted)
+    answer = objects.dry_run(manifest)
     assert answer.accepted, answer.message
-    parse_run(run(case.accepted))
+    case.kind.parse(manifest)
 
 
-def test_every_rule_of_the_spec_has_a_case() -> None:
-    schema = training_run_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    for message in rules(schema):
+@pytest.mark.parametrize("kind", [RUN, SCHEDULE], ids=lambda k: k.fixture)
+def test_every_rule_of_the_spec_has_a_case(kind: Kind) -> None:
+    for message in rules(kind.spec):
         assert any(message.startswith(case.message) for case in CASES), f"no case breaks the rule {message!r}"
 
 
-def test_two_datasets_of_one_name_are_refused_by_both(runs: Runs) -> None:
+@pytest.mark.parametrize("name", ["a" * 40, "with.dot"])
+def test_a_schedules_name_that_runs_cannot_carry_is_refused_by_both(name: str, schedules: Objects) -> None:
+    manifest = schedule({**HOURLY, "template": TEMPLATE}, name=name)
+    assert SCHEDULE_ROOT_RULES[0].message in schedules.dry_run(manifest).message
+    with pytest.raises(InvalidManifest, match="name"):
+        parse_schedule(manifest)
+
+
+def test_the_longest_name_of_a_schedule_is_accepted_by_both(schedules: Objects) -> None:
+    manifest = schedule({**HOURLY, "template": TEMPLATE}, name="a" * 39)
+    assert schedules.dry_run(manifest).accepted
+    parse_schedule(manifest)
+
+
+def test_two_datasets_of_one_name_are_refused_by_both(runs: Objects) -> None:
     twice = {**SCRATCH, "datasets": [TEXT, TEXT]}
     assert 'spec.datasets[1]: Duplicate value: {"name":"d"}' in runs.dry_run(run(twice)).message
     with pytest.raises(InvalidManifest, match="two datasets have the same name: rename one of them"):
@@ -162,7 +233,7 @@ def test_two_datasets_of_one_name_are_refused_by_both(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 51, "with.dot"])
-def test_a_name_that_jobs_cannot_carry_is_refused_by_both(name: str, runs: Runs) -> None:
+def test_a_name_that_jobs_cannot_carry_is_refused_by_both(name: str, runs: Objects) -> None:
     answer = runs.dry_run(run(SCRATCH, name=name))
     assert answer.code == 422
     assert ROOT_RULES[0].message in answer.message
@@ -170,12 +241,12 @@ def test_a_name_that_jobs_cannot_carry_is_refused_by_both(name: str, runs: Runs)
         parse_run(run(SCRATCH, name=name))
 
 
-def test_the_longest_name_is_accepted_by_both(runs: Runs) -> None:
+def test_the_longest_name_is_accepted_by_both(runs: Objects) -> None:
     assert runs.dry_run(run(SCRATCH, name="a" * 50)).accepted
     assert parse_run(run(SCRATCH, name="a" * 50)).metadata.name == "a" * 50
 
 
-def test_the_wrong_version_of_everything_at_once_names_every_fault(runs: Runs) -> None:
+def test_the_wrong_version_of_everything_at_once_names_every_fault(runs: Objects) -> None:
     """What the table in docs/errors.md promises: the whole list in one answer."""
     spec = put(put(FINE_TUNING, ("training", "maxSteps"), -5), ("checkpoints", "keepLast"), 0)
     answer = runs.dry_run(run(spec))
