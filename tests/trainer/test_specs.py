@@ -264,3 +264,50 @@ def test_running_out_of_device_memory_has_its_own_exit_code() -> None:
         fault = describe(error)
         assert fault.exit_code == ExitCode.DEVICE_OUT_OF_MEMORY
         assert "perDeviceTrainBatchSize" in fault.hint
+
+
+EARLY = [
+    case
+    for case in WRONG
+    if case[0]
+    in {
+        "misspelt architecture",
+        "no language model",
+        "misspelt field",
+        "camel case field",
+        "misspelt argument",
+        "camel case argument",
+    }
+]
+
+
+@pytest.mark.parametrize(("change", "message", "hint"), [w[1:] for w in EARLY], ids=[w[0] for w in EARLY])
+def test_misspelt_names_are_told_by_the_first_step_in_the_same_words(
+    new_run: Callable[..., Run], change: Callable[[dict[str, Any]], None], message: str, hint: str
+) -> None:
+    run = new_run(change)
+    run.run("prepare", expect=ExitCode.INVALID_CONFIG)
+    assert message in run.final_record["message"]
+    assert hint in run.final_record["hint"]
+
+
+def test_names_read_from_the_sources_are_those_of_the_classes() -> None:
+    from dataclasses import fields
+
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from trl import SFTConfig
+
+    from trainyard.trainer import known_names
+
+    assert set(known_names.causal_language_models()) == set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    # Names that only the constructor takes are no fields; every real field must be known.
+    assert {f.name for f in fields(SFTConfig) if f.init} <= known_names.trainer_arguments()
+    for architecture in ("llama", "qwen3", "gemma3_text", "gpt2", "mistral", "smollm3", "olmo2", "phi3"):
+        cls = CONFIG_MAPPING[architecture]
+        known = known_names.configuration_fields(architecture)
+        assert known == {f.name for f in fields(cls)} | set(cls.attribute_map), architecture
+    for architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        if known := known_names.configuration_fields(architecture):
+            cls = CONFIG_MAPPING[architecture]
+            assert {f.name for f in fields(cls)} | set(cls.attribute_map) <= known, architecture

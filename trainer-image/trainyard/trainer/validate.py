@@ -23,6 +23,7 @@ from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.errors import invalid_config, invalid_data
 from trainyard.trainer.imports import quick_imports
+from trainyard.trainer.known_names import check_names
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.methods.arguments import check_extra_arguments, check_optimizer, learning_rate, total_steps
@@ -42,6 +43,7 @@ def validate(context: RunContext, reporter: Reporter) -> None:
     """
     started = time.monotonic()
     reporter.report(phase="validate", percentage=0.0)
+    check_names(context)
     with quick_imports():
         from trl import SFTConfig
 

@@ -34,6 +34,7 @@ from trainyard.trainer.data.store import write_split
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.errors import invalid_data
+from trainyard.trainer.known_names import check_names
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.models.source import local_folder
@@ -53,6 +54,8 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
     if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:
         say("the prepared data is complete and made from this specification: nothing to do")
     else:
+        if not context.run.spec.command:
+            check_names(context)
         started = time.monotonic()
         make = write_records if context.run.spec.command else build
         present = commit_folder(context.data_dir, lambda folder: make(context, reporter, folder), key=key)

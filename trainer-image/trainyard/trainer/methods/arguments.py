@@ -17,6 +17,7 @@ from trainyard.api.training import Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.known_names import unknown_name
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -165,13 +166,8 @@ def check_extra_arguments(given: dict[str, Any], config_class: type) -> dict[str
     checked = {}
     for name, value in given.items():
         field = f"spec.training.extraArgs.{name}"
-        snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
         if name not in known:
-            close = [snake] if snake in known else difflib.get_close_matches(snake, known, n=1, cutoff=0.6)
-            raise invalid_config(
-                f"{field} is not an argument of {config_class.__name__}",
-                hint=f"did you mean {close[0]}?" if close else "see the documentation of TRL for its arguments",
-            )
+            raise unknown_name(field, "an argument", config_class.__name__, known)
         if name in OWN_FIELD:
             raise invalid_config(f"{field}: this has a field of its own", hint=f"use {OWN_FIELD[name]}")
         if name in reasons:

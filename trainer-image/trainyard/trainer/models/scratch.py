@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from trainyard.api.model import Scratch
 from trainyard.trainer.errors import UserError, invalid_config
+from trainyard.trainer.known_names import unknown_architecture, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerFast
@@ -27,17 +27,7 @@ def build_config(
 
     architecture = scratch.architecture
     if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        known = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-        close = difflib.get_close_matches(architecture, known, n=1, cutoff=0.5)
-        if architecture in CONFIG_MAPPING_NAMES:
-            raise invalid_config(
-                f"{FIELD}.architecture {architecture!r} is no causal language model",
-                hint=f"use one that generates text, for example {close[0] if close else 'llama'}",
-            )
-        raise invalid_config(
-            f"{FIELD}.architecture {architecture!r} is unknown",
-            hint=f"did you mean {close[0]}?" if close else "common ones are llama, qwen3, gemma3_text, gpt2, mistral",
-        )
+        raise unknown_architecture(architecture, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, CONFIG_MAPPING_NAMES)
     config_class = CONFIG_MAPPING[architecture]
     values = dict(scratch.config)
     _check_names(values, config_class)
@@ -76,14 +66,7 @@ def _check_names(values: dict[str, Any], config_class: type) -> None:
     known |= set(getattr(config_class, "attribute_map", {}))
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
-            if snake in known:
-                close = [snake]
-            raise invalid_config(
-                f"{FIELD}.config.{name} is not a field of {config_class.__name__}",
-                hint=f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known)[:30])}, ...",
-            )
+            raise unknown_name(f"{FIELD}.config.{name}", "a field", config_class.__name__, known)
 
 
 def _construct(config_class: Any, architecture: str, values: dict[str, Any]) -> PreTrainedConfig:

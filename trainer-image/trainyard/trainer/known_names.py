@@ -1,0 +1,156 @@
+"""The names that transformers and TRL know, read from their source files without running them.
+
+Whether `lama` is an architecture, `hiden_size` a field of its configuration and `weight_decey` an argument of the trainer
+can be said in milliseconds, in the first step, before data is fetched and long before a GPU is asked for. Importing the
+libraries to find out would take seconds, and is what the train step does anyway, with types and values. So this errs on
+the side of silence: where a file does not look as expected (another version, inherited fields), nothing is refused here.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib.util
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.errors import UserError, invalid_config
+
+SCRATCH = "spec.model.scratch"
+EXTRA_ARGS = "spec.training.extraArgs"
+
+
+def check_names(context: RunContext) -> None:
+    """Refuse misspelt names.
+
+    Raises:
+        UserError: with the nearest known name.
+    """
+    scratch = context.model.scratch
+    if scratch is not None:
+        architectures = causal_language_models()
+        if architectures and scratch.architecture not in architectures:
+            raise unknown_architecture(scratch.architecture, architectures, configuration_classes())
+        fields = configuration_fields(scratch.architecture)
+        for name in scratch.config:
+            if fields and name not in fields:
+                class_name = configuration_classes().get(scratch.architecture, "its configuration")
+                raise unknown_name(f"{SCRATCH}.config.{name}", "a field", class_name, fields)
+    arguments = trainer_arguments()
+    for name in context.training.extra_args:
+        if arguments and name not in arguments:
+            raise unknown_name(f"{EXTRA_ARGS}.{name}", "an argument", "SFTConfig", arguments)
+
+
+def unknown_architecture(name: str, known: Iterable[str], others: Mapping[str, str]) -> UserError:
+    """It is misspelt, or a model of another kind."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    if name in others:
+        return invalid_config(
+            f"{SCRATCH}.architecture {name!r} is no causal language model",
+            hint=f"use one that generates text, for example {close[0] if close else 'llama'}",
+        )
+    return invalid_config(
+        f"{SCRATCH}.architecture {name!r} is unknown",
+        hint=f"did you mean {close[0]}?" if close else "common ones are llama, qwen3, gemma3_text, gpt2, mistral",
+    )
+
+
+def unknown_name(field: str, what: str, class_name: str, known: Iterable[str]) -> UserError:
+    """`field` ends with the name in question."""
+    name = field.rpartition(".")[2]
+    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
+    ordered = sorted(known)
+    close = [snake] if snake in ordered else difflib.get_close_matches(snake, ordered, n=1, cutoff=0.6)
+    return invalid_config(
+        f"{field} is not {what} of {class_name}",
+        hint=f"did you mean {close[0]}?" if close else f"known are {', '.join(ordered[:30])}, ...",
+    )
+
+
+@functools.cache
+def configuration_classes() -> dict[str, str]:
+    """Model type to the name of its configuration class."""
+    return _table("transformers", "models/auto/auto_mappings.py", "CONFIG_MAPPING_NAMES")
+
+
+@functools.cache
+def causal_language_models() -> dict[str, str]:
+    """Model type to the name of its class for causal language modelling."""
+    return _table("transformers", "models/auto/modeling_auto.py", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
+
+
+@functools.cache
+def configuration_fields(model_type: str) -> frozenset[str]:
+    """What the configuration class of a model type takes; empty if that cannot be told from its file alone."""
+    folder = model_type.replace("-", "_")
+    special = _table("transformers", "models/auto/auto_mappings.py", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME")
+    folder = special.get(model_type, folder)
+    wanted = configuration_classes().get(model_type)
+    for statement in _statements("transformers", f"models/{folder}/configuration_{folder}.py"):
+        if isinstance(statement, ast.ClassDef) and statement.name == wanted:
+            if [base.id for base in statement.bases if isinstance(base, ast.Name)] != ["PreTrainedConfig"]:
+                return frozenset()
+            own, base = _fields(statement), _class_fields("transformers", "configuration_utils.py", "PreTrainedConfig")
+            return frozenset(own | base) if own and base else frozenset()
+    return frozenset()
+
+
+@functools.cache
+def trainer_arguments() -> frozenset[str]:
+    """The arguments of TRL's SFTConfig, with those it inherits; empty if they cannot be told."""
+    parts = [
+        _class_fields("trl", "trainer/sft_config.py", "SFTConfig"),
+        _class_fields("trl", "trainer/base_config.py", "_BaseConfig"),
+        _class_fields("transformers", "training_args.py", "TrainingArguments"),
+    ]
+    return frozenset().union(*parts) if all(parts) else frozenset()
+
+
+def _class_fields(package: str, file: str, name: str) -> set[str]:
+    for statement in _statements(package, file):
+        if isinstance(statement, ast.ClassDef) and statement.name == name:
+            return _fields(statement)
+    return set()
+
+
+def _fields(definition: ast.ClassDef) -> set[str]:
+    """Annotated names of the body, and the other names that `attribute_map` gives them."""
+    names = set()
+    for statement in definition.body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
+                if "ClassVar" not in ast.unparse(annotation):
+                    names.add(name)
+            case ast.Assign(targets=[ast.Name(id="attribute_map")], value=ast.Dict(keys=keys)):
+                names |= {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    return names
+
+
+def _table(package: str, file: str, name: str) -> dict[str, str]:
+    """`NAME = OrderedDict([("a", "b"), ...])` as a mapping; entries of other shapes are kept by their key."""
+    for statement in _statements(package, file):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=found)], value=ast.Call(args=[ast.List(elts=entries)])) if (
+                found == name
+            ):
+                pairs = [entry.elts for entry in entries if isinstance(entry, ast.Tuple) and len(entry.elts) == 2]
+                return {
+                    str(key.value): str(value.value) if isinstance(value, ast.Constant) else ""
+                    for key, value in pairs
+                    if isinstance(key, ast.Constant)
+                }
+    return {}
+
+
+def _statements(package: str, file: str) -> list[ast.stmt]:
+    """The top level of a file of an installed package, which is not imported by this."""
+    found = importlib.util.find_spec(package)
+    for root in (found.submodule_search_locations or []) if found else []:
+        try:
+            return ast.parse((Path(root) / file).read_text()).body
+        except (OSError, SyntaxError):
+            return []
+    return []
