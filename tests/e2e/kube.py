@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import urllib3
@@ -20,6 +21,7 @@ from trainyard.controller.resources import NAMESPACES, PODS, Resource
 
 Object = dict[str, Any]
 Found = Mapping[str, Any]
+TimedLines = list[tuple[datetime, str]]
 RECONNECT_SECONDS = 0.5
 STARTUP_SECONDS = 90
 """How long the API server may be away before a read is given up."""
@@ -172,13 +174,18 @@ class Kube:
         """The log of a pod's only container so far."""
         return "\n".join(self._log_lines(namespace, pod, seconds=30, follow=False))
 
+    def timed_log(self, namespace: str, pod: str) -> TimedLines:
+        """The lines of a log with the moment at which each was written."""
+        lines = self._log_lines(namespace, pod, seconds=30, follow=False, timestamps="true")
+        return [(datetime.fromisoformat(f"{at[:26]}+00:00"), text) for at, _, text in (s.partition(" ") for s in lines)]
+
     def follow_log(self, namespace: str, pod: str, *, seconds: float) -> Iterator[str]:
         """Lines of a pod's log as they come, until the container ends or `seconds` are over."""
         yield from self._log_lines(namespace, pod, seconds=seconds, follow=True)
 
-    def _log_lines(self, namespace: str, pod: str, *, seconds: float, follow: bool) -> Iterator[str]:
+    def _log_lines(self, namespace: str, pod: str, *, seconds: float, follow: bool, **more: str) -> Iterator[str]:
         path, deadline = f"{PODS.path(namespace, pod)}/log", time.monotonic() + seconds
-        query = {"follow": "true"} if follow else {}
+        query = {**more, **({"follow": "true"} if follow else {})}
         try:
             with self.server.stream(path, timeout=urllib3.Timeout(connect=10, read=seconds), **query) as response:
                 if response.status != 200:
