@@ -69,6 +69,11 @@ def test_evaluation_measures_and_samples(undisturbed: Run, tmp_path: Path) -> No
     assert all(sample["prompt"] and sample["expected"] for sample in samples)
     assert run.final_record["evaluation"]["metrics"]["loss"] == metrics["metrics"]["loss"]
     assert any(line.startswith("sample 1") for line in step.lines)
+    again = undisturbed.fork(tmp_path / "again")
+    for part in ("model", "checkpoints"):
+        (again.work / part).symlink_to(undisturbed.work / part)
+    again.run("evaluate")
+    assert json.loads((again.work / "evaluation" / "samples.json").read_text()) == samples
 
 
 def test_evaluation_of_a_split_that_is_not_there(undisturbed: Run, tmp_path: Path) -> None:
@@ -91,6 +96,18 @@ def test_debug_trains_a_few_steps_and_shows_each(undisturbed: Run, tmp_path: Pat
         "3/3",
     ]
     assert run.final_record["totalSteps"] == 3
+
+
+def test_less_data_than_a_batch(new_run: Callable[..., Run]) -> None:
+    def change(spec: dict[str, Any]) -> None:
+        spec["datasets"] = [{"name": "one", "inline": {"text": "a single paragraph about a single train"}}]
+        spec["training"] |= {"maxSteps": 3, "perDeviceTrainBatchSize": 32}
+
+    run = new_run(change)
+    run.run("prepare")
+    run.run("train")
+    assert run.final_record["stepNumber"] == 3
+    assert run.final_record["metrics"]["loss"] > 0
 
 
 def test_epochs_instead_of_steps(undisturbed: Run, tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ def find_device(wanted: Literal["Auto", "FP32", "BF16", "FP16"]) -> Device:
     import torch
 
     if torch.cuda.is_available():
+        if (count := torch.cuda.device_count()) > 1:
+            raise invalid_config(
+                f"this container has {count} GPUs, and one process trains on one",
+                hint="set nvidia.com/gpu: 1 in spec.resources.limits",
+            )
         properties = torch.cuda.get_device_properties(0)
         native_bf16 = properties.major >= 8
         if wanted == "BF16" and not native_bf16:

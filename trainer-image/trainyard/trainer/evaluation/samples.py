@@ -14,6 +14,8 @@ from trainyard.trainer.log import say
 SAMPLES = 3
 PROMPT_TOKENS = 48
 NEW_TOKENS = 64
+TEMPERATURE = 0.7
+TOP_P = 0.9
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,15 @@ class Sample:
 
 
 def generate(model: Any, tokenizer: Any, sequences: Sequences, *, device: str, seed: int) -> list[Sample]:
-    """Continue the beginnings of a few held-out examples, greedily, so that the same model says the same.
+    """Continue the beginnings of a few held-out examples, drawn at TEMPERATURE from the seed, so that the same model says the
+    same. (The likeliest token every time makes a small model repeat itself without end.)
 
     Where only an answer counts for the loss, the prompt is everything before it; in plain text the first tokens are.
     """
     count = len(sequences.starts) - 1
     chosen = np.random.default_rng(seed).permutation(count)[:SAMPLES]
     samples = []
+    torch.manual_seed(seed)
     for number in sorted(int(n) for n in chosen):
         ids, counts = sequences.example(number)
         cut = int(counts.argmax()) if counts is not None else min(PROMPT_TOKENS, len(ids) // 2)
@@ -44,10 +48,10 @@ def generate(model: Any, tokenizer: Any, sequences: Sequences, *, device: str, s
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
                 max_new_tokens=NEW_TOKENS,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
+                do_sample=True,
+                temperature=TEMPERATURE,
+                top_p=TOP_P,
+                top_k=0,
                 eos_token_id=_end_tokens(tokenizer),
                 pad_token_id=tokenizer.pad_token_id,
             )
