@@ -51,6 +51,8 @@ class ProgressStore:
         held = self._held.get(uid)
         if held is not None and rank <= held[0]:
             return Accepted.OUTDATED
+        if held is not None and held[0][:3] == rank[:3]:
+            record = _completed(record, held[1])
         self._held[uid] = (rank, record)
         self._held.move_to_end(uid)
         if len(self._held) > KEPT:
@@ -73,6 +75,18 @@ class ProgressStore:
     def active(self) -> int:
         """Runs that have reported and not ended."""
         return len(self._held)
+
+
+def _completed(record: ProgressRecord, earlier: ProgressRecord) -> ProgressRecord:
+    """The record with what it leaves out and an earlier one of its attempt said.
+
+    The last report of transformers' callback, for example, names neither step nor number of steps.
+    """
+    known = earlier.model_dump(exclude_none=True, exclude={"metrics", "checkpoint", "message"})
+    filled = {name: value for name, value in known.items() if getattr(record, name) is None}
+    if record.checkpoint is None:
+        filled["checkpoint"] = earlier.checkpoint
+    return record.model_copy(update={**filled, "metrics": {**earlier.metrics, **record.metrics}})
 
 
 def _only_numbers(old: ProgressRecord, new: ProgressRecord) -> bool:

@@ -97,3 +97,18 @@ async def test_old_news_wakes_nobody():
 async def test_many_active_runs_share_the_budget():
     assert Looks(runs=10).pacer.interval() == 8
     assert Looks(runs=500).pacer.interval() == 20
+
+
+def test_a_record_that_says_less_keeps_what_the_one_before_said():
+    """transformers' callback names the steps while it trains, and no longer in its last report."""
+    store = ProgressStore()
+    store.put(record(1, step_number=190, total_steps=200, percentage=95, metrics={"loss": 0.5, "eval_loss": 0.7}))
+    store.put(record(2, percentage=100, metrics={"loss": 0.4}))
+    last = store.get("u")
+    assert last is not None
+    assert (last.step_number, last.total_steps, last.percentage) == (190, 200, 100)
+    assert last.metrics == {"loss": 0.4, "eval_loss": 0.7}
+    store.put(record(1, attempt=2, percentage=1))
+    again = store.get("u")
+    assert again is not None
+    assert again.step_number is None
