@@ -1,8 +1,8 @@
 """The installed operator: its pod, its sudden death, its return.
 
-Two kinds of death are used. `kill` leaves the pod to the kubelet, which starts the container again, but makes it wait
-ever longer after each crash. `kill_and_replace` also deletes the pod object, as a lost node would: a new pod, on a clean
-slate, has to take the Lease over from a dead holder.
+Two kinds of death are used. The pod is left to the kubelet, which starts the container again, but makes it wait ever
+longer after each crash. Or the pod object is deleted too, as with a lost node: a new pod, on a clean slate, has to take
+the Lease over from a dead holder.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,19 +28,18 @@ def pod(kube: Kube) -> Object | None:
     return max(found, key=lambda p: str(p["metadata"]["creationTimestamp"]), default=None)
 
 
-def running(found: Object | None) -> bool:
-    """Whether the operator's process exists, ready or not."""
-    return found is not None and processes.container_id(found, CONTAINER) is not None
-
-
 def ready(found: Object | None) -> bool:
     conditions = (found or {}).get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def until_running(kube: Kube, *, seconds: float = 120) -> Object:
-    """The operator's pod once its process exists."""
-    return _until(kube, running, seconds=seconds, what="a running operator")
+def until_running(kube: Kube, *, after: str, seconds: float = 120) -> Object:
+    """The operator's pod once a process exists that is not the one `after`, which has just been killed."""
+
+    def other(found: Object | None) -> bool:
+        return found is not None and processes.container_id(found, CONTAINER) not in (None, after)
+
+    return _until(kube, other, seconds=seconds, what="a running operator")
 
 
 def until_ready(kube: Kube, *, seconds: float = 180) -> Object:
@@ -48,19 +47,18 @@ def until_ready(kube: Kube, *, seconds: float = 180) -> Object:
     return _until(kube, ready, seconds=seconds, what="a ready operator")
 
 
-def kill(kube: Kube) -> bool:
-    """SIGKILL to the operator's process; the kubelet will start it again. False where none runs."""
-    found = pod(kube)
-    return found is not None and processes.kill(found, CONTAINER)
+def kill(kube: Kube, *, replace: bool) -> str | None:
+    """SIGKILL to the operator's process. The container's id, or None where none runs.
 
-
-def kill_and_replace(kube: Kube) -> bool:
-    """SIGKILL, and the pod is forgotten at once, so that the Deployment makes another. False where none runs."""
+    The kubelet will start it again; with `replace` the pod is forgotten at once, so that the Deployment makes another.
+    """
     found = pod(kube)
-    if found is None or not processes.kill(found, CONTAINER):
-        return False
-    kube.delete(PODS, NAMESPACE, found["metadata"]["name"], grace=0)
-    return True
+    identity = processes.container_id(found, CONTAINER) if found else None
+    if found is None or identity is None or not processes.kill(found, CONTAINER):
+        return None
+    if replace:
+        kube.delete(PODS, NAMESPACE, found["metadata"]["name"], grace=0)
+    return identity
 
 
 @contextmanager

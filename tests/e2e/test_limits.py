@@ -10,7 +10,7 @@ from e2e import runs
 from e2e.kube import Kube, Object
 from e2e.recording import Recording
 from e2e.scripted import IMAGE, counting
-from trainyard.controller.resources import JOBS, PODS, PVCS, SECRETS, TRAININGRUNS
+from trainyard.controller.resources import JOBS, PVCS, SECRETS, TRAININGRUNS
 
 pytestmark = pytest.mark.timeout(300)
 SUCCEEDS = 'print("fine")'
@@ -31,9 +31,8 @@ def test_a_run_ends_at_its_deadline(kube: Kube, space: str) -> None:
     assert failure["hint"]
     begun, ended = (runs.moment(run["status"][key]) for key in ("startTime", "completionTime"))
     assert timedelta(seconds=14) <= ended - begun <= timedelta(seconds=20)
-    for pod in runs.pods(kube, space, "too-long"):
-        kube.wait_gone(PODS, space, pod["metadata"]["name"], seconds=40)
-    assert runs.jobs(kube, space, "too-long") == []
+    kube.wait_gone(JOBS, space, "too-long-train-1", seconds=60)
+    assert runs.pods(kube, space, "too-long") == []
 
 
 def test_after_its_time_everything_but_run_and_volume_goes(kube: Kube, space: str) -> None:

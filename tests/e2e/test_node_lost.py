@@ -26,7 +26,7 @@ def test_a_run_survives_the_loss_of_its_node(kube: Kube, space: str) -> None:
         "resources": {"requests": {"cpu": "10m"}, "limits": {"nvidia.com/gpu": 1}},
     }
     with Recording(kube, JOBS, space) as jobs:
-        runs.apply(kube, space, counting("far-away", steps=200, pause=0.5, save=10, **placed))
+        runs.apply(kube, space, counting("far-away", steps=160, pause=0.5, save=10, **placed))
         run = runs.until(kube, space, "far-away", lambda r: runs.step_number(r) > 0, seconds=90, what="its first steps")
         assert runs.attempts(run)[0]["node"] == NODE
         lost = time.monotonic()

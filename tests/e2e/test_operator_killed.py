@@ -33,7 +33,7 @@ def test_runs_do_not_notice_that_the_operator_dies(kube: Kube, space: str, kills
     chance = random.Random(seed)
     made = [runs.tiny(f"real-{i}") for i in range(REAL)]
     # The pauses differ, so that at any moment the runs are at different places.
-    made += [counting(f"counted-{i}", steps=STEPS, save=SAVE, pause=0.2 + 0.05 * i) for i in range(RUNS - REAL)]
+    made += [counting(f"counted-{i}", steps=STEPS, save=SAVE, pause=0.15 + 0.04 * i) for i in range(RUNS - REAL)]
     starts = sorted(chance.uniform(0, 5.0 * kills) for _ in made)
     begun = time.monotonic()
     deaths: list[float] = []
@@ -46,10 +46,10 @@ def test_runs_do_not_notice_that_the_operator_dies(kube: Kube, space: str, kills
                 # From "hardly started" to "long at work".
                 chance_moment(chance.uniform(0.2, 8.0))
                 replace = len(deaths) % 2 == 1 or len(deaths) > 6
-                if installed.kill_and_replace(kube) if replace else installed.kill(kube):
+                if (victim := installed.kill(kube, replace=replace)) is not None:
                     died = time.monotonic()
                     deaths.append(died - begun)
-                    installed.until_running(kube)
+                    installed.until_running(kube, after=victim)
                     returns.append(time.monotonic() - died)
         installed.until_ready(kube)
         finals = [
