@@ -75,7 +75,7 @@ def test_one_operator_at_a_time(render: Render) -> None:
 
 def test_resources_are_those_of_a_small_process(render: Render) -> None:
     assert container(render())["resources"] == {
-        "requests": {"cpu": "50m", "memory": "96Mi"},
+        "requests": {"cpu": "100m", "memory": "96Mi"},
         "limits": {"memory": "256Mi"},
     }
 
