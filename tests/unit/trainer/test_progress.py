@@ -29,14 +29,15 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                self.send_response(receiver.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                with receiver.changed:
+                with receiver.changed:  # noted before the answer, which lets the client go on
+                    status = receiver.status
                     receiver.requests.append((self.path, self.headers.get("Authorization", "")))
-                    if receiver.status < 300:
+                    if status < 300:
                         receiver.accepted.append(ProgressRecord.model_validate_json(body))
                     receiver.changed.notify_all()
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *_: Any) -> None:
                 pass
