@@ -58,6 +58,21 @@ class Recording:
             seen.setdefault(change.object["metadata"]["uid"], change.object["metadata"]["name"])
         return list(seen.values())
 
+    def mark(self) -> int:
+        """How many changes there have been so far; for `await_another`."""
+        return len(self.changes)
+
+    def await_another(self, mark: int, *, seconds: float) -> bool:
+        """Return at the moment when one more object than at `mark` has been made; False if none is in that time."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while not any(c.type == "ADDED" for c in self._changes[mark:]):
+                left = deadline - time.monotonic()
+                if left <= 0 or self._stopped.is_set():
+                    return False
+                self._changed.wait(left)
+        return True
+
     def follow(self, *, seconds: float) -> Iterator[Change]:
         """The changes from the beginning of the recording, then the ones to come."""
         position, deadline = 0, time.monotonic() + seconds

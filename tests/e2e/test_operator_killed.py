@@ -1,8 +1,8 @@
 """Kill -9 the operator again and again under ten runs. None of them may notice.
 
-The moments are random (with a printed seed), so that over time they fall between any two of the operator's requests.
-Every second death also takes the pod away, so that a new pod must take the Lease over from a dead holder; the others
-leave the restart to the kubelet.
+The moments are random (with a printed seed) while it works. Every second one is the very moment at which a Job has come
+into being, when the operator has not yet written down that it made it. Most deaths leave the restart to the kubelet; every
+fourth takes the pod away too, so that a new pod has to take the Lease over from a dead holder.
 """
 
 import os
@@ -22,38 +22,47 @@ from trainyard.controller.resources import JOBS, PODS, TRAININGRUNS
 RUNS = 10
 REAL = int(os.environ.get("TRAINYARD_REAL_RUNS", "1"))
 """How many of them train a real model; the rest count steps, because ten models do not fit into two cores."""
-STEPS = 150
 SAVE = 10
+SECONDS_A_KILL = 20.0
+"""About how long a death with its return takes; the runs are made to last as long as all of them."""
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 def test_runs_do_not_notice_that_the_operator_dies(kube: Kube, space: str, kills: int) -> None:
     seed = int(os.environ.get("TRAINYARD_SEED", str(time.time_ns() % 1_000_000)))
     print(f"\nTRAINYARD_SEED={seed}")
     chance = random.Random(seed)
-    made = [runs.tiny(f"real-{i}") for i in range(REAL)]
-    # The pauses differ, so that at any moment the runs are at different places.
-    made += [counting(f"counted-{i}", steps=STEPS, save=SAVE, pause=0.15 + 0.04 * i) for i in range(RUNS - REAL)]
-    starts = sorted(chance.uniform(0, 5.0 * kills) for _ in made)
-    begun = time.monotonic()
+    lasting = SECONDS_A_KILL * kills
+    # They begin and end at different times, so that some step of some run begins or ends all the time.
+    shares = [0.2 + 0.5 * i / RUNS for i in range(RUNS)]
+    made = [runs.tiny(f"real-{i}", training={"maxSteps": round(5 * lasting * shares[i])}) for i in range(REAL)]
+    counts = {f"counted-{i}": round(lasting * shares[i] / 0.2) for i in range(RUNS - REAL)}
+    made += [counting(name, steps=steps, save=SAVE, pause=0.2) for name, steps in counts.items()]
+    starts = sorted(chance.uniform(0, 0.3 * lasting) for _ in made)
     deaths: list[float] = []
+    at_a_birth = 0
     returns: list[float] = []
+    begun = time.monotonic()
     with Recording(kube, JOBS, space) as job_record, Recording(kube, TRAININGRUNS, space) as run_record:
         while len(deaths) < kills or made:
-            if made and time.monotonic() - begun >= starts[-len(made)]:
+            while made and (time.monotonic() - begun >= starts[-len(made)] or len(deaths) == kills):
                 runs.apply(kube, space, made.pop(0))
             if len(deaths) < kills:
-                # From "hardly started" to "long at work".
-                chance_moment(chance.uniform(0.2, 8.0))
-                replace = len(deaths) % 2 == 1 or len(deaths) > 6
-                if (victim := installed.kill(kube, replace=replace)) is not None:
+                if len(deaths) % 2:
+                    mark = job_record.mark()
+                    if made:
+                        runs.apply(kube, space, made.pop(0))
+                    at_a_birth += job_record.await_another(mark, seconds=6.0)
+                else:
+                    meaningless_moment(chance.uniform(0.0, 6.0))
+                if (victim := installed.kill(kube, replace=len(deaths) % 4 == 3)) is not None:
                     died = time.monotonic()
                     deaths.append(died - begun)
                     installed.until_running(kube, after=victim)
+                    installed.until_ready(kube)
                     returns.append(time.monotonic() - died)
-        installed.until_ready(kube)
         finals = [
-            runs.until_succeeded(kube, space, run["metadata"]["name"], seconds=600)
+            runs.until_succeeded(kube, space, run["metadata"]["name"], seconds=900)
             for run in kube.list(TRAININGRUNS, space)
         ]
         assert len(finals) == RUNS
@@ -73,7 +82,7 @@ def test_runs_do_not_notice_that_the_operator_dies(kube: Kube, space: str, kills
         assert ends == sorted(ends), f"{name} was finished and then not"
         if name.startswith("counted"):
             done = steps_done(kube, run)
-            assert sorted(done) == list(range(1, STEPS + 1))
+            assert sorted(done) == list(range(1, counts[name] + 1))
             twice = [step for step, times in done.items() if times > 1]
             assert not twice, f"{name} did steps {twice} more than once"
 
@@ -89,12 +98,13 @@ def test_runs_do_not_notice_that_the_operator_dies(kube: Kube, space: str, kills
         jobs=sum(created.values()),
         doubled=len(doubled),
         seconds=round(took, 1),
-        back_after=measure.spread(returns),
+        right_after_a_job_was_made=at_a_birth,
+        ready_again_after=measure.spread(returns),
         seed=seed,
     )
 
 
-def chance_moment(seconds: float) -> None:
+def meaningless_moment(seconds: float) -> None:
     """Wait for a moment that means nothing: that is the point of it."""
     time.sleep(seconds)
 
