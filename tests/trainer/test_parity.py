@@ -18,8 +18,8 @@ from trainer.support import Run
 from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.data.tokenizer import load_tokenizer
 from trainyard.trainer.evaluation.loss import add_output_head, measure
+from trainyard.trainer.methods import loss
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder, collate, keeps_examples_apart
-from trainyard.trainer.methods.loss import sum_of_losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -62,8 +62,8 @@ def loss_of(model: Any, row: dict[str, Any]) -> tuple[float, int]:
     labels = torch.from_numpy(row["labels"])
     logits = model(input_ids=ids, position_ids=torch.from_numpy(row["position_ids"])[None], use_cache=False).logits[0]
     wanted = labels[1:] != IGNORED
-    loss = torch.nn.functional.cross_entropy(logits[:-1][wanted], labels[1:][wanted], reduction="sum")
-    return float(loss), int(wanted.sum())
+    total = torch.nn.functional.cross_entropy(logits[:-1][wanted], labels[1:][wanted], reduction="sum")
+    return float(total), int(wanted.sum())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -78,7 +78,7 @@ def test_packed_is_unpacked_example_by_example(architecture: str, sequences: Seq
             singles = [loss_of(model, alone[number]) for number in range(start, end)]
             assert end - start > 1, "this sequence holds several examples"
             assert packed_tokens == sum(tokens for _, tokens in singles)
-            assert packed == pytest.approx(sum(loss for loss, _ in singles), rel=1e-5)
+            assert packed == pytest.approx(sum(single for single, _ in singles), rel=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -111,11 +111,15 @@ def test_padding_changes_nothing(sequences: Sequences) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_the_measured_loss_is_the_mean_over_tokens_whatever_the_batch(sequences: Sequences, batch_size: int) -> None:
+@pytest.mark.parametrize("small", [0, loss.SMALL_LOGITS])
+def test_the_measured_loss_is_the_mean_over_tokens_whatever_the_batch(
+    sequences: Sequences, batch_size: int, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "SMALL_LOGITS", small)
     model = tiny_model("llama")
     with torch.no_grad():
         parts = [loss_of(model, sequences[i]) for i in range(len(sequences))]
-    expected = sum(loss for loss, _ in parts) / sum(tokens for _, tokens in parts)
+    expected = sum(part for part, _ in parts) / sum(tokens for _, tokens in parts)
     add_output_head(model)
     outcome = measure(model, sequences, batch_size=batch_size, padding_id=0, device="cpu", dtype=torch.float32)
     assert outcome.tokens == sum(tokens for _, tokens in parts)
@@ -130,13 +134,13 @@ def test_both_ways_to_the_loss_are_equal(architecture: str, sequences: Sequences
     add_output_head(model)
     batch = collate(0)([sequences[i] for i in range(4)])
     del batch[TOKEN_COUNT]
-    whole = sum_of_losses(model, batch)
+    whole = loss.sum_of_losses(model, batch)
     whole.backward()
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
     tiled = -model(**batch, fused_lm_head=True).log_probs.sum()
     tiled.backward()
-    assert float(whole) == pytest.approx(float(tiled), rel=1e-5)
+    assert whole.item() == pytest.approx(tiled.item(), rel=1e-5)
     for one, other in zip(gradients, model.parameters(), strict=True):
         assert torch.allclose(one, other.grad, atol=1e-3, rtol=1e-3)
 
@@ -167,12 +171,12 @@ def plain_loop(run: Run, steps: int, rate: float) -> list[float]:
             inputs = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
             logits = model(**inputs, use_cache=False).logits[:, :-1]  # with a cache, examples would see each other
             labels = batch["labels"][:, 1:]
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
-            loss.backward()
+            mean = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+            mean.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(float(loss.detach()))
+            losses.append(float(mean.detach()))
             if len(losses) == steps:
                 break
         epoch += 1

@@ -24,7 +24,7 @@ from typing import Any
 
 from trainyard.api.dataset import Dataset
 from trainyard.api.progress import DatasetRecord
-from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed
+from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.formats import Record, check
 from trainyard.trainer.data.readers import Fault, Row, read_inline_text, read_rows
@@ -49,6 +49,7 @@ SPLITS = ("train", "eval", "test")
 def prepare(context: RunContext, reporter: Reporter) -> None:
     """Make `context.data_dir`, or find that it is there."""
     reporter.report(phase="prepare", percentage=0.0)
+    remove_leftovers(context.work_dir)
     key = specification_key(context)
     present = read_committed(context.data_dir)
     if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:

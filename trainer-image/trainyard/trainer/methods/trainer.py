@@ -32,6 +32,9 @@ from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 from trainyard.trainer.signals import STOP
 
+LOG_ENTRIES_KEPT = 1000
+"""Entries of the loss history in a checkpoint, which otherwise grows with every log line of a long run."""
+
 
 class Stopped(Exception):
     """Raised through transformers' loop after the checkpoint has been committed."""
@@ -164,6 +167,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         counters.unlogged_loss = self._boundary_loss.item() if self._boundary_loss is not None else 0.0
         state.write_counters(folder, counters)
         self.state.stateful_callbacks.clear()
+        self.state.log_history = self.state.log_history[-LOG_ENTRIES_KEPT:]
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
