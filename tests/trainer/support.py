@@ -146,6 +146,8 @@ class Run:
     spec: dict[str, Any]
     name: str = "tiny"
     environment: dict[str, str] = field(default_factory=dict)
+    patch: str = ""
+    """Python code that the step's process runs first."""
     _number: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -177,7 +179,13 @@ class Run:
             **self.environment,
         }
         pid = self.zygote.start(
-            {"step": step, "environment": environment, "output": str(output), "exit": str(exit_file)}
+            {
+                "step": step,
+                "environment": environment,
+                "output": str(output),
+                "exit": str(exit_file),
+                "patch": self.patch,
+            }
         )
         return Step(pid, output, exit_file)
 

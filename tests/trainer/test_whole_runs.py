@@ -191,6 +191,46 @@ class TestDamage:
             subprocess.run(["umount", str(mount)], check=True)
 
 
+OUT_OF_MEMORY = """
+import torch
+from trainyard.trainer.methods.trainer import CommittingTrainer
+original = CommittingTrainer.training_step
+def training_step(self, *arguments, **named):
+    if self.state.global_step == 7:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    return original(self, *arguments, **named)
+CommittingTrainer.training_step = training_step
+"""
+
+
+def test_a_device_out_of_memory_has_its_exit_code_and_keeps_the_checkpoint(undisturbed: Run, tmp_path: Path) -> None:
+    run = undisturbed.fork(tmp_path)
+    run.patch = OUT_OF_MEMORY
+    run.run("train", expect=ExitCode.DEVICE_OUT_OF_MEMORY)
+    record = run.final_record
+    assert record["reason"] == "DeviceOutOfMemory"
+    assert record["message"].startswith(
+        "the device ran out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."
+    )
+    assert "lower spec.training.perDeviceTrainBatchSize" in record["hint"]
+    assert record["checkpoint"]["step"] == 5
+    assert record["stepNumber"] == 7
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(undisturbed: Run, tmp_path: Path) -> None:
+    run = undisturbed.fork(tmp_path)
+    run.spec["training"] |= {
+        "optim": "sgd",
+        "learningRate": 10,
+        "maxGradNorm": 0,
+        "extraArgs": {"optim_args": "momentum=5.0"},
+    }
+    run.spec["training"] |= {"lrSchedulerType": "constant", "warmupSteps": 0, "maxSteps": 200, "loggingSteps": 1}
+    run.run("train", expect=1)
+    assert "the loss is not a number at step" in run.final_record["message"]
+    assert "lower spec.training.learningRate" in run.final_record["hint"]
+
+
 class TestAnotherRunsCheckpoint:
     def test_goes_on_from_its_step(self, undisturbed: Run, tmp_path: Path) -> None:
         """Ten steps in one run, the rest in another: the same weights as thirty in one."""

@@ -2,7 +2,7 @@
 
 Importing costs seconds, training the tests' models milliseconds; a test that kills a training ten times would wait for
 imports only. So one process imports everything and then forks a child for every line of JSON on its standard input:
-`{"step": "train", "environment": {...}, "output": "/a/pipe", "exit": "/a/file"}`. It answers with the child's pid, and
+`{"step": "train", "environment": {...}, "output": "/a/pipe", "exit": "/a/file", "patch": "code"}`. It answers with the child's pid, and
 writes the exit code (or minus the signal) into the `exit` file once the child is gone.
 
 No parallel computation may happen in here before the fork: OpenMP's threads would be missing in the child.
@@ -41,6 +41,7 @@ def main() -> None:
                 os.environ.update(request["environment"])
                 sys.stdout = os.fdopen(1, "w", buffering=1)
                 sys.stderr = os.fdopen(2, "w", buffering=1)
+                exec(request["patch"], {})  # what cannot be brought about from outside, such as a GPU out of memory
                 code = trainer.main([request["step"]])
                 sys.stdout.flush()
             except BaseException:
