@@ -1,7 +1,7 @@
 """Make an installed CUDA build of torch run on a machine without CUDA, at a quarter of its size.
 
-The Linux wheel of torch on PyPI is the CUDA build: it links against some 2.7 GB of NVIDIA libraries and carries 540 MB
-of kernels of its own, none of which a CPU can use. There is no CPU wheel in the index. But the dynamic loader only asks
+The Linux wheel of torch in the package index is the CUDA build: it links against some 2.7 GB of NVIDIA libraries and carries 540 MB
+of kernels of its own, none of which a CPU can use. There is no other wheel. But the dynamic loader only asks
 that every library which is *named* exists and that every *data* symbol resolves; functions may be anything until called.
 
 So this script
