@@ -1,8 +1,9 @@
 """Make an installed CUDA build of torch run on a machine without CUDA, at a quarter of its size.
 
-The Linux wheel of torch in the package index is the CUDA build: it links against some 2.7 GB of NVIDIA libraries and carries 540 MB
-of kernels of its own, none of which a CPU can use. There is no other wheel. But the dynamic loader only asks
-that every library which is *named* exists and that every *data* symbol resolves; functions may be anything until called.
+The Linux wheel of torch in the package index is the CUDA build: it links against some 2.7 GB of NVIDIA libraries and
+carries 540 MB of kernels of its own, none of which a CPU can use. There is no other wheel. But the dynamic loader only
+asks that every library which is *named* exists and that every *data* symbol resolves; functions may be anything until
+called.
 
 So this script
 1. deletes torch's own pure CUDA libraries (`DROPPED`),
@@ -11,8 +12,7 @@ So this script
    - a C function (cudart, cupti, cudnn...) returns 100, which is cudaErrorNoDevice: `torch.cuda.is_available()` is False,
    - a C function that returns text returns text,
    - a C++ function says its name and aborts (nothing calls one without a device, except SLOT and OPTIONS while loading),
-   - a data symbol is zeroed memory of the original's size, and a type descriptor is a real, empty one.
-
+   - a data symbol is zeroed memory of the original's size, and a type descriptor is a real, empty one,
 4. takes the import of torch's Python-written CUDA operators out (they wrap kernels that are gone).
 
 Kernels and hooks register themselves when libtorch_cuda is loaded, so without it torch is exactly the CPU build: smaller,
