@@ -53,7 +53,12 @@ class Training(ApiModel):
     warmup_steps: float = Field(0, ge=0, description="Warm-up: a number of steps, or below 1 a share of all steps.")
     weight_decay: float = Field(0.0, ge=0, le=10, description="Decoupled weight decay.")
     max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Gradients are clipped to this norm; 0 turns it off.")
-    max_length: int = Field(1024, ge=8, le=1_048_576, description="Tokens per sequence; longer examples are cut.")
+    max_length: int = Field(
+        1024,
+        ge=8,
+        le=1_048_576,
+        description="Tokens per sequence. Longer plain text is split, longer prompts and conversations lose their end.",
+    )
     packing: bool = Field(
         True,
         description="Put several short examples into one sequence. Attention never crosses from one into the next.",

@@ -16,7 +16,7 @@ SPIN_VARIABLE = "GOMP_SPINCOUNT"
 SPINS = 1000
 """How often a thread that waits for the others looks again before it sleeps: some microseconds. OpenMP's own default is
 milliseconds, in which it keeps the CPU from the very thread it waits for whenever something else runs on the node. Measured
-with two training processes' worth of load per CPU: 16 steps per second against 2, and no difference on an idle machine."""
+with two training processes' worth of load per CPU: 16 steps per second against 2."""
 
 
 def available(*, cgroup: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int:
