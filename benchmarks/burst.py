@@ -31,7 +31,11 @@ def manifest(name: str, namespace: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": namespace, "labels": QUEUE},
         "spec": {
             "model": {
-                "scratch": {"architecture": "llama", "config": {"hidden_size": 64}, "tokenizer": {"trainVocabSize": 500}}
+                "scratch": {
+                    "architecture": "llama",
+                    "config": {"hidden_size": 64},
+                    "tokenizer": {"trainVocabSize": 500},
+                }
             },
             "datasets": [{"name": "text", "inline": {"text": "hello"}}],
             "training": {"method": "Pretrain", "maxSteps": 10},
