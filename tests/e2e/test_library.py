@@ -5,9 +5,8 @@ import threading
 from e2e import processes
 from e2e.kube import CONFIG_MAPS, Kube
 from e2e.recording import Recording
+from e2e.scripted import IMAGE
 from trainyard.controller.resources import PODS
-
-IMAGE = "localhost:5001/trainyard/base:bookworm"
 
 
 def test_a_recording_shows_what_was_gone_before_the_next_look(kube: Kube, space: str) -> None:
