@@ -111,8 +111,9 @@ def test_a_transformers_script_reports_by_itself(kube: Kube, space: str) -> None
     run = runs.until_succeeded(kube, space, "existing-script", seconds=300)
     assert run["spec"]["image"] == IMAGE
     trainer = run["status"]["trainerStatus"]
-    # Its last report, at the end of training, names the percentage alone; the steps are those of the report before.
+    # It reports at both ends and every five seconds between them. The last report names the percentage alone, so the step
+    # is that of the report before, and a machine that is done within five seconds never tells one.
     assert trainer["totalSteps"] == 200
-    assert 0 < trainer["step"] <= 200
+    assert 0 < trainer.get("step", 200) <= 200
     assert trainer["progressPercentage"] == 100
     assert float(run["status"]["summary"]["loss"]) < 3.5
