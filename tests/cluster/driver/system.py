@@ -93,11 +93,19 @@ def owner() -> Path | None:
 def check_owner(paths: Paths) -> None:
     """ClusterError if another cluster uses the machine: addresses, ports and cgroups are there only once."""
     other = owner()
-    if other is not None and other != paths.state:
+    if other is not None and other != paths.state and not _abandoned(other):
         raise ClusterError(
             f"a cluster with its state in {other} runs on this machine, and there is room for one; "
             f"take it down first: TRAINYARD_CLUSTER_DIR={other} cluster.py down"
         )
+
+
+def _abandoned(state: Path) -> bool:
+    """Whether a cluster's folder is gone and nothing that was started from it lives: what it left behind is nobody's.
+
+    A folder alone proves nothing, since it may lie in a container that we do not see into; its programs would be seen.
+    """
+    return not state.exists() and not processes.matching(lambda words: any(str(state) in word for word in words))
 
 
 def set_up_network(paths: Paths) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from driver import api, build, builder, distribution, kwok, nodes, packages, system
-from driver.settings import KUBERNETES_VERSION, SOURCES
+from driver.errors import ClusterError
+from driver.settings import KUBERNETES_VERSION, SOURCES, Paths
 
 DEB822 = """Types: deb
 # http://snapshot.example/archive
@@ -131,3 +132,24 @@ def test_a_node_notices_that_its_own_folders_are_gone() -> None:
     assert nodes.missing_mounts(without_first) == [nodes.PRIVATE_FOLDERS[0]]
     below = line.format(9, "/x", f"{nodes.PRIVATE_FOLDERS[0]}/pods/1/volumes/secret")
     assert nodes.missing_mounts(f"{without_first}\n{below}") == [nodes.PRIVATE_FOLDERS[0]]
+
+
+@pytest.mark.parametrize(
+    ("folder_exists", "process_lives", "refused"), [(False, False, False), (True, False, True), (False, True, True)]
+)
+def test_only_an_abandoned_cluster_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder_exists: bool, process_lives: bool, refused: bool
+) -> None:
+    other = tmp_path / "other" / ".cluster"
+    if folder_exists:
+        other.mkdir(parents=True)
+    monkeypatch.setattr(system, "owner", lambda: other)
+    words = [str(other / "bin" / "kubeall"), "etcd"]
+    monkeypatch.setattr(
+        system.processes, "matching", lambda wanted: [(1, 1)] if process_lives and wanted(words) else []
+    )
+    if refused:
+        with pytest.raises(ClusterError, match="take it down first"):
+            system.check_owner(Paths(tmp_path / "ours"))
+    else:
+        system.check_owner(Paths(tmp_path / "ours"))
