@@ -68,7 +68,7 @@ def fetch(dataset: Dataset, *, volumes: Path, secrets: Path, staging: Path) -> l
     """
     uri = dataset.storage_uri or ""
     scheme, _, rest = uri.partition("://")
-    secret = _read_secret(dataset, secrets)
+    secret = read_secret(dataset, secrets)
     match scheme:
         case "file":
             return _local(dataset, Path(rest), uri)
@@ -323,7 +323,7 @@ def _reason(error: BaseException) -> str:
     return text.split(">: ")[-1].splitlines()[0] if text else type(inner).__name__
 
 
-def _read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:
+def read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:
     """Key by key; `ca.crt path` is added where a CA is given, because clients want a file."""
     if dataset.secret_ref is None:
         return {}
