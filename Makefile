@@ -43,11 +43,15 @@ demo: venv ## From nothing to a trained model: cluster, images, operator, a firs
 
 .PHONY: test
 test: venv cluster $(IMAGES) install ## All tests: unit, then API server, then end to end
-	$(PYTEST) tests -m "not load"
+	$(PYTEST) tests -m "not load and not servers"
 
 .PHONY: test-fast
 test-fast: venv ## What needs neither cluster nor long training: the daily selection
-	$(PYTEST) tests -m "not slow and not api and not e2e and not load" -n auto --dist loadfile
+	$(PYTEST) tests -m "not slow and not api and not e2e and not servers and not load" -n auto --dist loadfile
+
+.PHONY: test-servers
+test-servers: venv ## Against real Prometheus, MLflow and others, fetched at first use into .cluster/servers
+	$(PYTEST) tests -m "servers and not load"
 
 ##@ Parts
 
@@ -86,7 +90,7 @@ cluster-down: ## Stop the local cluster and remove what it put on the machine
 .PHONY: bench
 bench: venv cluster $(IMAGES) install ## Measure: burst of runs, time to first step, memory
 	$(PYTHON) tools/bench.py
-	$(PYTEST) tests -m load --durations=0
+	$(PYTEST) tests -m "load and not servers" --durations=0
 
 .PHONY: generate
 generate: venv ## CRDs and reference pages from the models

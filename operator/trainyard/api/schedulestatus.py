@@ -78,7 +78,10 @@ class Firing(StatusModel):
     started_by: str = Field(max_length=63, description="Schedule, RunNow, or the trigger's name.")
     force: bool | None = Field(None, description="Whether skipIfUnchanged is ignored.")
     overrides: str | None = Field(None, max_length=16384, description="JSON merge patch over template.spec.")
-    next_variant: int = Field(0, ge=0, description="Index of the variant whose run comes next.")
+    variants: list[str] | None = Field(
+        None, max_length=32, description="The variants that were asked for; absent: all."
+    )
+    next_variant: int = Field(0, ge=0, description="Index, in these, of the variant whose run comes next.")
 
 
 class RunCounts(StatusModel):

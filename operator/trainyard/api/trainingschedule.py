@@ -29,6 +29,8 @@ RUN_NOW_ANNOTATION = "trainyard.dev/run-now"
 """On a schedule: each new value makes one start. A value that begins with `force` also ignores skipIfUnchanged."""
 OVERRIDES_ANNOTATION = "trainyard.dev/run-now-overrides"
 """On a schedule: a JSON merge patch over template.spec for the start that run-now makes."""
+VARIANTS_ANNOTATION = "trainyard.dev/run-now-variants"
+"""On a schedule: names of variants with commas between them. The start that run-now makes has the runs of these alone."""
 
 ENV_SCHEDULED_TIME = "SCHEDULED_TIME"
 ENV_TRIGGER_TIME = "TRIGGER_TIME"

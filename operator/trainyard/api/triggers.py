@@ -13,6 +13,7 @@ from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one
 
 HTTP_URL = r"^https?://[^\s/@]+(/\S*)?$"
 """Without user and password: those belong into a Secret."""
+FILE_URL = r"^(https?://[^\s/@]+(/\S*)?|s3://[^/\s@]+/[^\s?#]+)$"
 
 Comparison = Literal["LessThan", "LessThanOrEqual", "GreaterThan", "GreaterThanOrEqual", "Equal", "NotEqual"]
 
@@ -78,9 +79,13 @@ class MlflowMetric(ApiModel):
 
 
 class DatasetDrift(ApiModel):
-    """The content of a source over HTTP. It is downloaded only when the server says that it has changed."""
+    """The content of a source. It is downloaded only when the server says that it has changed."""
 
-    url: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of a file of lines: JSONL, CSV, text.")
+    url: str = Field(
+        max_length=1024,
+        pattern=FILE_URL,
+        description="Address of a file of lines (JSONL, CSV, text): https://, http:// or s3://bucket/key.",
+    )
     minimum_change: float = Field(
         0.0,
         ge=0,
@@ -89,7 +94,9 @@ class DatasetDrift(ApiModel):
         "lines, so good to about 0.06.",
     )
     secret_ref: SecretRef | None = Field(
-        None, description="Secret with username and password, or token; optionally ca.crt."
+        None,
+        description="Secret with username and password, or token; for s3:// with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "and where needed AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION; optionally ca.crt.",
     )
 
 

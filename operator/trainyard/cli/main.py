@@ -65,12 +65,13 @@ def validate(
         _refuse(f"cannot read {error.filename}: {error.strerror}")
     reports = [check(source) for source in sources]
     if server:
-        from trainyard.cli.server import NoKubectl, ask_server
+        from trainyard.cli.kubectl import NoKubectl
+        from trainyard.cli.server import ask_server
 
         try:
             reports = [ask_server(report) for report in reports]
         except NoKubectl as error:
-            _refuse(str(error))
+            _refuse(f"{error}; --offline does without")
     typer.echo(render_json(reports) if output is Output.JSON else render_table(reports))
     if not all(report.valid for report in reports):
         raise typer.Exit(FAULTS)
@@ -105,6 +106,45 @@ def run(
     except LocalRunRefused as error:
         _refuse(str(error), code=error.code)
     raise typer.Exit(code)
+
+
+@app.command()
+def run_now(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The TrainingSchedule.")],
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Default: that of kubectl's context.")] = "",
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Of template.spec, for this start alone: training.maxSteps=100. Dots in a key are written \\., the value "
+            "is YAML, null removes. Repeatable.",
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this variant's run. Repeatable. Default: all.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train even if nothing has changed (skipIfUnchanged).")
+    ] = False,
+    wait: Annotated[
+        int, typer.Option(metavar="SECONDS", min=0, help="How long to wait until the run is made; 0: only ask.")
+    ] = 15,
+) -> None:
+    """Have a TrainingSchedule start its runs now, whatever its clock says, even while it is suspended.
+
+    The request is checked first. Exit code 0: the runs are made (or asked for, with --wait 0); 1: refused, or not made in time.
+    """
+    from trainyard.cli.kubectl import NoKubectl
+    from trainyard.cli.runnow import Refused, Request, start
+
+    request = Request(name, namespace, values=values or [], variants=variant or [], force=force)
+    try:
+        typer.echo(start(request, wait=wait))
+    except NoKubectl as error:
+        _refuse(str(error))
+    except Refused as error:
+        _refuse(str(error), code=FAULTS)
 
 
 @app.command()

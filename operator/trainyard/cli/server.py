@@ -1,26 +1,19 @@
 """Asking the API server what it thinks of a manifest, by way of kubectl.
 
-kubectl already knows every way to log in to a cluster (exec plugins, client certificates, proxies), so it is called
-instead of imported. Nothing is created: `--dry-run=server` runs schema, CEL rules, admission and quota, and stops.
+Nothing is created: `--dry-run=server` runs schema, CEL rules, admission and quota, and stops.
 """
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 
 from trainyard.api.manifest import Fault
 from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.cli.kubectl import kubectl, tidy
 from trainyard.cli.validate import FileReport, ObjectReport
 
-TIMEOUT_SECONDS = 30
 _PVC_URI = re.compile(r"^pvc://([^/]+)/")
-
-
-class NoKubectl(RuntimeError):
-    """kubectl is not installed, or cannot reach a cluster."""
 
 
 def ask_server(report: FileReport) -> FileReport:
@@ -39,9 +32,9 @@ def _ask(report: ObjectReport) -> ObjectReport:
 
 def _dry_run(report: ObjectReport) -> Iterator[Fault]:
     arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"]
-    result = _kubectl(arguments, report, stdin=json.dumps(report.document.value))
+    result = kubectl(arguments, namespace=report.namespace, stdin=json.dumps(report.document.value))
     if result.returncode != 0:
-        yield Fault("API server", _tidy(result.stderr))
+        yield Fault("API server", tidy(result.stderr))
 
 
 def _missing(report: ObjectReport) -> Iterator[Fault]:
@@ -49,7 +42,7 @@ def _missing(report: ObjectReport) -> Iterator[Fault]:
         return
     inside = "spec.template." if report.kind == "TrainingSchedule" else ""
     for kind, field, name in named_objects(report.run_spec):
-        result = _kubectl(["get", kind, name, "-o", "name"], report)
+        result = kubectl(["get", kind, name, "-o", "name"], namespace=report.namespace)
         if result.returncode != 0 and "NotFound" in result.stderr:
             yield Fault(
                 inside + field, f"there is no {kind} {name!r} in the namespace: create it first, or correct the name"
@@ -71,29 +64,3 @@ def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
     for field, storage in (("checkpoints", spec.storage.checkpoints), ("cache", spec.storage.cache)):
         if storage is not None and storage.claim_name and storage.size is None:
             yield "persistentvolumeclaim", f"spec.storage.{field}.claimName", storage.claim_name
-
-
-def _kubectl(arguments: list[str], report: ObjectReport, *, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    program = shutil.which("kubectl")
-    if program is None:
-        raise NoKubectl("--server needs kubectl on the PATH; without it, use --offline")
-    namespace = ["--namespace", report.namespace] if report.namespace else []
-    try:
-        result = subprocess.run(
-            [program, f"--request-timeout={TIMEOUT_SECONDS}s", *namespace, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=2 * TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise NoKubectl(f"no answer from the API server within {2 * TIMEOUT_SECONDS} s; use --offline") from error
-    if result.returncode != 0 and re.search(
-        r"refused|no such host|timeout|timed out|current-context|dial tcp", result.stderr
-    ):
-        raise NoKubectl(f"kubectl cannot reach an API server: {_tidy(result.stderr)}; use --offline")
-    return result
-
-
-def _tidy(text: str) -> str:
-    return " ".join(text.split()).removeprefix("error: ").removeprefix("Error from server ")

@@ -206,6 +206,25 @@ def test_run_now_with_wrong_overrides_says_so_and_starts_nothing(overrides: str)
     assert reasons(world) == ["InvalidRunNow"]
 
 
+def test_run_now_for_some_of_the_variants() -> None:
+    world = World(manifest(variants=[{"name": n} for n in "abc"], variantPolicy="Parallel"))
+    world.annotate(run_now="1", run_now_variants="a, c")
+    world.settle()
+    assert [n.split("-")[1] for n in world.created] == ["a", "c"]
+    for name in world.created:
+        world.end(name)
+    world.at("2026-01-01T01:00:00").settle()
+    assert [n.split("-")[1] for n in world.created] == ["a", "c", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("variants", [(), ({"name": "a"},)])
+def test_run_now_for_a_variant_that_is_not_there(variants: tuple[dict[str, str], ...]) -> None:
+    world = World(manifest(variants=list(variants)))
+    world.annotate(run_now="1", run_now_variants="b")
+    world.settle()
+    assert (world.created, reasons(world)) == ([], ["InvalidRunNow"])
+
+
 def test_variants_one_after_the_other() -> None:
     variants = [{"name": n, "patch": {"training": {"seed": i}}} for i, n in enumerate("abc")]
     world = World(manifest(schedule="0 * * * *", variants=variants))

@@ -14,10 +14,11 @@ from trainyard.controller.cluster import Cluster
 from trainyard.controller.errors import Forbidden
 from trainyard.controller.manifests.job import referenced_secrets, step_resources
 from trainyard.controller.manifests.metadata import RunRef
-from trainyard.controller.manifests.placement import HOSTNAME_LABEL
+from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
 from trainyard.controller.manifests.storage import claims
 from trainyard.controller.quantity import parse_quantity
 from trainyard.controller.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS
+from trainyard.controller.runs.line import wanted_device, who_waits
 from trainyard.controller.runs.observed import Observed, Prerequisites
 from trainyard.controller.runs.plan import Question
 from trainyard.controller.runs.views import JobView, PodView, owner_uid
@@ -34,7 +35,8 @@ async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observ
         case Question.EVENTS:
             return replace(seen, warning=await _newest_warning(cluster, seen))
         case Question.NODES:
-            return replace(seen, impossible=await _impossible(cluster, seen))
+            impossible = await _impossible(cluster, seen)
+            return replace(seen, impossible=impossible, line="" if impossible else await _line(cluster, seen))
 
 
 async def _children(cluster: Cluster, seen: Observed) -> Observed:
@@ -115,6 +117,25 @@ async def _impossible(cluster: Cluster, seen: Observed) -> tuple[str, ...]:
     hosts = [n["metadata"].get("labels", {}).get(HOSTNAME_LABEL, n["metadata"]["name"]) for n in nodes]
     allocatable = [n.get("status", {}).get("allocatable", {}) for n in nodes]
     return unknown_nodes(seen.run, hosts) + too_large(seen.run, job.step, allocatable)
+
+
+async def _line(cluster: Cluster, seen: Observed) -> str:
+    """Who has the device that the pod waits for. With a queue in charge (Kueue), the queue tells."""
+    job = max((j for j in seen.jobs if not j.finished), key=lambda j: j.created, default=None)
+    pod = seen.pod_of(job) if job else None
+    if job is None or pod is None or names.QUEUE_LABEL in seen.run.labels:
+        return ""
+    device = wanted_device(pod.unschedulable, extended_resources(step_resources(seen.run, job.step)))
+    if device is None:
+        return ""
+    ours = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+    try:
+        pods = await cluster.list(PODS, label_selector=ours)
+        for node in seen.run.spec.placement.node_names:  # others than trainings may hold it too
+            pods += await cluster.list(PODS, field_selector=f"spec.nodeName={node}")
+    except Forbidden:  # the operator sees some namespaces only
+        pods = await cluster.list(PODS, seen.run.namespace)
+    return who_waits(seen.run, device, pods)
 
 
 def unknown_nodes(run: RunRef, hosts: list[str]) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ class Observed:
     """Newest warning Event about what the current Job waits for."""
     impossible: tuple[str, ...] = ()
     """Why no node can ever hold the pod, where it is unschedulable."""
+    line: str = ""
+    """Who has the device that the pod waits for, and who stands in line before it."""
     conflict: str | None = None
     """An object of a name the run needs that belongs to somebody else."""
     progress: ProgressRecord | None = None

@@ -41,7 +41,7 @@ class Question(Enum):
     EVENTS = auto()
     """Newest warning about what the current Job waits for."""
     NODES = auto()
-    """Whether any node could hold the pod."""
+    """Whether any node could hold the pod, and who holds what it waits for."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _while_running(
         return Plan(status, questions=frozenset({Question.EVENTS}))
     if pod is not None and pod.unschedulable and Question.NODES not in answered:
         return Plan(status, questions=frozenset({Question.NODES}))
-    wait = why_waiting(job, pod, now=seen.now, warning=seen.warning, impossible=seen.impossible)
+    wait = why_waiting(job, pod, now=seen.now, warning=seen.warning, impossible=seen.impossible, line=seen.line)
     if wait is not None:
         # A queue may hold a Job for days; the event of its release is all there is to wait for.
         look_again = None if job.suspended else _recheck(seen, job)

@@ -59,11 +59,17 @@ def needs_events(job: JobView, pod: PodView | None, now: datetime) -> bool:
 
 
 def why_waiting(
-    job: JobView, pod: PodView | None, *, now: datetime, warning: Warning_ | None, impossible: Sequence[str] = ()
+    job: JobView,
+    pod: PodView | None,
+    *,
+    now: datetime,
+    warning: Warning_ | None,
+    impossible: Sequence[str] = (),
+    line: str = "",
 ) -> Wait | None:
     """None while the pod runs or is just starting.
 
-    `impossible` tells why no node of the cluster could hold the pod even when it is empty.
+    `impossible` tells why no node of the cluster could hold the pod even when it is empty; `line` who has what it wants.
     """
     if job.suspended:
         return QUEUED
@@ -80,6 +86,8 @@ def why_waiting(
     if pod.unschedulable:
         if impossible:
             return Wait(Reason.UNSCHEDULABLE, f"no node can ever run this pod: {'; '.join(impossible)}", hopeless=True)
+        if line:
+            return Wait(Reason.UNSCHEDULABLE, f"waiting in line: {line} ({pod.unschedulable})")
         hint = _placement_hint(pod.unschedulable)
         return Wait(Reason.UNSCHEDULABLE, f"waiting for a node: {pod.unschedulable}{hint}")
     if pod.waiting_reason in _IMAGE_REASONS:

@@ -79,8 +79,12 @@ class Draft:
         self.set(runs=runs.model_copy(update={k: getattr(runs, k) + n for k, n in more.items()}))
 
     def variants(self) -> list[Variant | None]:
-        """One run is made for each; None is the template as it is."""
-        return list(self.seen.schedule.spec.variants) or [None]
+        """One run is made for each, at the start that is under way; None is the template as it is."""
+        wanted = self.status.firing.variants if self.status.firing else None
+        every = self.seen.schedule.spec.variants
+        if wanted is None:
+            return list(every) or [None]
+        return [v for v in every if v.name in wanted]
 
     def note(self, type: str, reason: ScheduleReason, message: str) -> None:
         """Have an Event made."""

@@ -4,7 +4,7 @@ import json
 from datetime import datetime, timedelta
 
 from trainyard.api.schedulestatus import CLOCK, RUN_NOW, Firing, ScheduleReason
-from trainyard.api.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION
+from trainyard.api.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.runs.views import parse_time
 from trainyard.controller.schedules import clockwork
@@ -31,7 +31,9 @@ def _open_run_now(draft: Draft, *, busy: bool) -> bool:
     if not wanted or wanted == draft.status.last_run_now:
         return False
     overrides = annotations.get(OVERRIDES_ANNOTATION) or None
-    if overrides is not None and (fault := _bad_overrides(draft.seen, overrides)):
+    variants = [v.strip() for v in annotations.get(VARIANTS_ANNOTATION, "").split(",") if v.strip()] or None
+    fault = _bad_overrides(draft.seen, overrides) if overrides is not None else None
+    if fault := fault or (_unknown_variant(draft.seen, variants) if variants else None):
         draft.set(last_run_now=wanted)
         draft.note("Warning", ScheduleReason.INVALID_RUN_NOW, fault)
         return False
@@ -45,10 +47,20 @@ def _open_run_now(draft: Draft, *, busy: bool) -> bool:
             started_by=RUN_NOW,
             force=wanted.startswith("force") or None,
             overrides=overrides,
+            variants=variants,
         ),
     )
     draft.set(last_run_now=wanted)
     return True
+
+
+def _unknown_variant(seen: Observed, variants: list[str]) -> str | None:
+    there = [v.name for v in seen.schedule.spec.variants]
+    unknown = next((v for v in variants if v not in there), None)
+    if unknown is None:
+        return None
+    known = f"it has {', '.join(there)}" if there else "it has none"
+    return f"annotation {VARIANTS_ANNOTATION}: the schedule has no variant {unknown}; {known}; nothing was started"
 
 
 def _bad_overrides(seen: Observed, overrides: str) -> str | None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import aiohttp
 
+from trainyard.controller.schedules.triggers.s3 import Store
+
 TIMEOUT_SECONDS = 20.0
 ANSWER_LIMIT = 8 * 2**20
 """Bytes of an answer in JSON."""
@@ -30,6 +32,8 @@ class Access:
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     ca: str = ""
+    store: Store = field(default_factory=Store)
+    """For s3:// addresses."""
 
     def headers(self) -> dict[str, str]:
         """The Authorization header, if there are credentials."""
@@ -54,10 +58,16 @@ class Access:
             raise SourceDown(f"secretRef: Secret {name} does not exist; create it, or correct the name")
         data = secret.get("data") or {}
         given = {key: base64.b64decode(data[key]).decode(errors="replace").strip() for key in data}
-        if not {"username", "password", "token", "ca.crt"} & given.keys():
-            raise SourceDown(f"secretRef: Secret {name} has none of username, password, token, ca.crt")
+        if not {"username", "password", "token", "ca.crt"} & given.keys() and "AWS_ACCESS_KEY_ID" not in given:
+            raise SourceDown(
+                f"secretRef: Secret {name} has none of username, password, token, AWS_ACCESS_KEY_ID, ca.crt"
+            )
         return cls(
-            given.get("username", ""), given.get("password", ""), given.get("token", ""), given.get("ca.crt", "")
+            username=given.get("username", ""),
+            password=given.get("password", ""),
+            token=given.get("token", ""),
+            ca=given.get("ca.crt", ""),
+            store=Store.of(given),
         )
 
 

@@ -1,4 +1,4 @@
-"""The `dataset` trigger: the content of a file of lines over HTTP.
+"""The `dataset` trigger: the content of a file of lines, over HTTP or in an S3 store.
 
 The server is asked with the marks of the last download (ETag, Last-Modified), so an unchanged file is not sent again.
 What has changed is told by a sketch of its lines; the file itself is never kept.
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import aiohttp
+from yarl import URL
 
 from trainyard.api.triggers import DatasetDrift
 from trainyard.controller.schedules.observed import Reading
 from trainyard.controller.schedules.triggers.access import Access, SourceDown, unreachable
+from trainyard.controller.schedules.triggers.s3 import SCHEME
 from trainyard.controller.schedules.triggers.sketch import Sketch
 
 SIZE_LIMIT = 512 * 2**20
@@ -41,11 +43,12 @@ async def read(
     session: aiohttp.ClientSession, spec: DatasetDrift, access: Access, memory: Memory, *, now: datetime
 ) -> Reading:
     """Ask. Raises `SourceDown`, also for a download that breaks off: half a file is no changed file."""
+    url, headers = _request(spec.url, access, {**memory.headers(), "Accept-Encoding": "identity"}, now)
     try:
         async with session.get(
-            spec.url,
-            headers={**access.headers(), **memory.headers(), "Accept-Encoding": "identity"},
-            ssl=access.context() if spec.url.startswith("https:") else True,
+            url,
+            headers=headers,
+            ssl=access.context() if url.scheme == "https" else True,
             timeout=aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS, sock_connect=20, sock_read=60),
         ) as answer:
             if answer.status == 304 and memory.reading is not None:
@@ -65,3 +68,11 @@ async def read(
     token = sketch.result()
     memory.reading = Reading(now, token, f"{sketch.lines} lines, sha256 {token[:12]}")
     return memory.reading
+
+
+def _request(url: str, access: Access, headers: dict[str, str], now: datetime) -> tuple[URL, dict[str, str]]:
+    """Address and headers with the credentials in them."""
+    if not url.startswith(SCHEME):
+        return URL(url), {**access.headers(), **headers}
+    address = access.store.address(url)
+    return URL(address, encoded=True), access.store.sign(address, now=now, headers=headers)

@@ -1,0 +1,163 @@
+"""Real servers of the field: fetched once from the package registries into `.cluster/servers`, started on loopback.
+
+Prometheus comes as Debian's package, unpacked and not installed; MLflow in an environment of its own, because it wants
+other versions of half of what the operator uses. Both are test tools: nothing of Trainyard needs them.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(os.environ.get("TRAINYARD_SERVERS_DIR", ROOT / ".cluster" / "servers"))
+MLFLOW_VERSION = "3.17.2"
+HTTP = urllib3.PoolManager(retries=False, timeout=5)
+
+
+def prometheus_program() -> Path:
+    """Prometheus on the PATH, or Debian's package unpacked."""
+    if found := shutil.which("prometheus"):
+        return Path(found)
+    place = FOLDER / "prometheus"
+    program = place / "usr/bin/prometheus"
+    if not program.exists():
+        place.mkdir(parents=True, exist_ok=True)
+        _run(["apt-get", "download", "-qq", "prometheus"], place)
+        (package,) = place.glob("prometheus_*.deb")
+        _run(["dpkg", "-x", str(package), str(place)], place)
+    return program
+
+
+def mlflow_program() -> Path:
+    """MLflow's own command in its own environment."""
+    place = FOLDER / "mlflow"
+    program = place / "bin/mlflow"
+    if not program.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        uv = shutil.which("uv") or str(ROOT / ".cluster/uv/bin/uv")
+        _run([uv, "venv", "--quiet", "--python", "python3", str(place)], FOLDER)
+        packages = [
+            "uv",
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(place / "bin/python"),
+            f"mlflow=={MLFLOW_VERSION}",
+        ]
+        _run([uv, *packages[1:]], FOLDER)
+    return program
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr or done.stdout}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A process that can be stopped and started again at the same address, with its data kept."""
+
+    def __init__(
+        self, command: list[str], *, url: str, health: str, log: Path, env: dict[str, str] | None = None
+    ) -> None:
+        self.url = url
+        self._command = command
+        self._health = health
+        self._log = log
+        self._env = {**os.environ, **(env or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, seconds: float = 120) -> None:
+        """Until it answers."""
+        with self._log.open("ab") as log:
+            # A session of its own: MLflow leaves workers behind that outlive it otherwise.
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._env, start_new_session=True, cwd=self._log.parent
+            )
+        until(self._answers, seconds=seconds, what=lambda: f"{self._command[0]}: {self._log.read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        """At once, as when its machine fails."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            until(lambda: not self._answers(), seconds=10, what=lambda: "the port is still open")
+
+    def _answers(self) -> bool:
+        assert self._process is None or self._process.poll() is None, self._log.read_text()[-2000:]
+        try:
+            return HTTP.request("GET", f"{self.url}{self._health}").status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+
+def until(holds: Callable[[], bool], *, seconds: float, what: Callable[[], str]) -> None:
+    """Ask other programs, which cannot call back, until it holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.1)
+
+
+@contextmanager
+def prometheus(folder: Path, *, target: int) -> Iterator[Server]:
+    """Prometheus that scrapes a port of this machine every second."""
+    config, port = folder / "prometheus.yml", free_port()
+    config.write_text(
+        "global: {scrape_interval: 1s}\n"
+        f"scrape_configs: [{{job_name: test, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]\n"
+    )
+    words = [
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    url = f"http://127.0.0.1:{port}"
+    server = Server([str(prometheus_program()), *words], url=url, health="/-/ready", log=folder / "log")
+    yield from _running(server)
+
+
+@contextmanager
+def mlflow(folder: Path) -> Iterator[Server]:
+    """MLflow's tracking server and registry over a database file."""
+    port = free_port()
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words += [
+        "--backend-store-uri",
+        f"sqlite:///{folder / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    server = Server(
+        [str(mlflow_program()), *words],
+        url=f"http://127.0.0.1:{port}",
+        health="/health",
+        log=folder / "log",
+        env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
+    yield from _running(server)
+
+
+def _running(server: Server) -> Iterator[Server]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
