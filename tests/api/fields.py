@@ -63,7 +63,7 @@ RUN = Kind(
     complete=COMPLETE,
     manifest=run,
     parse=parse_run,
-    changes_meaning=frozenset({("training", "method"), ("datasets", 0, "role")}),
+    changes_meaning=frozenset({("training", "method"), ("datasets", 0, "role"), ("phases", 0, "training", "method")}),
     free=frozenset({("podTemplate", "env", 0)}),
 )
 SCHEDULE = Kind(

@@ -137,7 +137,22 @@ SCRATCH_WITH_TOKENIZER: dict[str, Any] = {
 
 SCRIPT: dict[str, Any] = {"image": "example.org/own:1", "command": ["python", "train.py"], "args": ["--fast"]}
 
-COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT)
+PHASED: dict[str, Any] = {
+    "model": {"storageUri": "hf://org/name"},
+    "datasets": [{"name": "d", "format": "Messages", "inline": {"records": [{"messages": []}]}}],
+    "phases": [
+        {"name": "first", "datasets": ["d"], "training": FINE_TUNING["training"]},
+        {"name": "second", "training": {"numTrainEpochs": 0.5}},
+    ],
+    "runPhases": ["second"],
+}
+
+PHASED_BY_EPOCHS: dict[str, Any] = {
+    **SCRATCH,
+    "phases": [{"name": "first", "training": {"numTrainEpochs": 0.5, "method": "Pretrain"}}],
+}
+
+COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT, PHASED, PHASED_BY_EPOCHS)
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},

@@ -11,6 +11,7 @@ from api.fields import RUN, SCHEDULE, Kind
 from api.manifests import (
     BY_ALIAS,
     FINE_TUNING,
+    PHASED,
     SCRATCH,
     SCRATCH_WITH_TOKENIZER,
     SCRIPT,
@@ -82,6 +83,15 @@ CASES: tuple[Case, ...] = (
         "methods Pretrain and CPT learn from plain text",
         put(SCRATCH, (*DATASET, "format"), "Messages"),
         put({**SCRATCH, "training": SFT}, (*DATASET, "format"), "Messages"),
+    ),
+    Case("spec.phases belong to the built-in trainer", {**PHASED, **SCRIPT}, PHASED),
+    Case("spec.phases names a dataset", put(PHASED, ("phases", 0, "datasets"), ["other"]), PHASED),
+    Case("spec.runPhases names a phase", {**PHASED, "runPhases": ["third"]}, {**PHASED, "runPhases": ["first"]}),
+    Case("spec.runPhases names a phase", {**SCRATCH, "runPhases": ["first"]}, {**SCRATCH, "runPhases": []}),
+    Case(
+        "a phase goes on from a whole model",
+        put(PHASED, ("model", "adapter"), {"lora": {}, "merge": False}),
+        put(PHASED, ("model", "adapter"), {"lora": {}}),
     ),
     Case("spec.model needs exactly one of", put(SCRATCH, ("model", "storageUri"), "hf://a/b"), SCRATCH),
     Case("spec.model needs exactly one of", {**SCRATCH, "model": {"secretRef": {"name": "s"}}}, SCRATCH),
@@ -223,6 +233,13 @@ def test_the_longest_name_of_a_schedule_is_accepted_by_both(schedules: Objects) 
     manifest = schedule({**HOURLY, "template": TEMPLATE}, name="a" * 39)
     assert schedules.dry_run(manifest).accepted
     parse_schedule(manifest)
+
+
+def test_two_phases_of_one_name_are_refused_by_both(runs: Objects) -> None:
+    twice = {**PHASED, "phases": [{"name": "first"}, {"name": "first"}], "runPhases": []}
+    assert 'spec.phases[1]: Duplicate value: {"name":"first"}' in runs.dry_run(run(twice)).message
+    with pytest.raises(InvalidManifest, match="two phases have the same name: rename one of them"):
+        parse_run(run(twice))
 
 
 def test_two_datasets_of_one_name_are_refused_by_both(runs: Objects) -> None:

@@ -27,6 +27,7 @@ def main() -> None:
     import trainyard.trainer.methods.trainer
     import trainyard.trainer.models.load
     import trainyard.trainer.validate  # noqa: F401
+    from trainyard.api.names import step_arguments
 
     print("ready", flush=True)
     for line in sys.stdin:
@@ -42,7 +43,7 @@ def main() -> None:
                 sys.stdout = os.fdopen(1, "w", buffering=1)
                 sys.stderr = os.fdopen(2, "w", buffering=1)
                 exec(request["patch"], {})  # what cannot be brought about from outside, such as a GPU out of memory
-                code = trainer.main([request["step"]])
+                code = trainer.main(step_arguments(request["step"]))
                 sys.stdout.flush()
             except BaseException:
                 traceback.print_exc()

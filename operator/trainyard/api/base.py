@@ -58,10 +58,13 @@ class ApiModel(BaseModel):
             return {key: value for key, value in given.items() if value is not None}
         return given
 
+    def broken_rules(self) -> list[str]:
+        """What is wrong between the fields, as sentences."""
+        return [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
-        broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
-        if broken:
+        if broken := self.broken_rules():
             raise PydanticCustomError("rule", "{message}", {"message": "; ".join(broken), "messages": broken})
         return self
 

@@ -4,6 +4,8 @@ Kept in one place because a label that the operator writes and a selector that r
 any error message.
 """
 
+import hashlib
+
 from trainyard.api import GROUP
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -61,6 +63,31 @@ STEP_PREPARE = "prepare"
 STEP_VALIDATE = "validate"
 STEP_TRAIN = "train"
 STEP_EVALUATE = "evaluate"
+PHASES_DIR = "phases"
+"""Folder in the run's own one: each phase has one in there, with data, checkpoints and model."""
+JOB_NAME_LIMIT = 60
+"""Characters: a pod of a Job with several is called `<job>-<index>`, and that has to fit into a label of 63."""
+
+
+def train_step(phase: str | None) -> str:
+    """The step that trains a phase; without one, the training of a run without phases."""
+    return STEP_TRAIN if phase is None else f"{STEP_TRAIN}-{phase}"
+
+
+def is_train(step: str) -> bool:
+    """Whether the step is a training: the only one, or one of several phases."""
+    return step == STEP_TRAIN or step.startswith(f"{STEP_TRAIN}-")
+
+
+def phase_of(step: str) -> str | None:
+    """The phase that a step trains."""
+    return step.removeprefix(f"{STEP_TRAIN}-") if step.startswith(f"{STEP_TRAIN}-") else None
+
+
+def step_arguments(step: str) -> list[str]:
+    """What the trainer is told on its command line to do a step."""
+    phase = phase_of(step)
+    return [step] if phase is None else [STEP_TRAIN, "--phase", phase]
 
 
 def work_dir(run_name: str, run_uid: str, *, mount: str = CHECKPOINTS_MOUNT) -> str:
@@ -69,8 +96,15 @@ def work_dir(run_name: str, run_uid: str, *, mount: str = CHECKPOINTS_MOUNT) -> 
 
 
 def job_name(run_name: str, step: str, attempt: int) -> str:
-    """Deterministic, so that two operators (or one that died half-way) can only ever make the same Job."""
-    return f"{run_name}-{step}-{attempt}"
+    """Deterministic, so that two operators (or one that died half-way) can only ever make the same Job.
+
+    One that is too long is cut, and what was cut is replaced by a digest of the whole.
+    """
+    name = f"{run_name}-{step}"
+    if len(f"{name}-{attempt}") <= JOB_NAME_LIMIT:
+        return f"{name}-{attempt}"
+    ending = f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}-{attempt}"
+    return name[: JOB_NAME_LIMIT - len(ending)].rstrip("-") + ending
 
 
 def config_secret_name(run_name: str) -> str:

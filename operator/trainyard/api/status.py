@@ -43,10 +43,14 @@ class Metric(StatusModel):
 class TrainerStatus(StatusModel):
     """Live progress; field names as in Kubeflow's TrainJob."""
 
-    progress_percentage: int | None = Field(None, ge=0, le=100, description="How much of the training is done.")
-    estimated_remaining_seconds: int | None = Field(None, ge=0, description="Seconds left at the present speed.")
-    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
-    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
+    progress_percentage: int | None = Field(
+        None, ge=0, le=100, description="How much of the training is done, over all phases."
+    )
+    estimated_remaining_seconds: int | None = Field(
+        None, ge=0, description="Seconds left at the present speed; with phases, of the present one."
+    )
+    step: int | None = Field(None, ge=0, description="Optimizer steps done; with phases, in the present one.")
+    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all; with phases, of the present one.")
     epoch: str | None = Field(None, max_length=32, description="Passes over the training data.")
     phase: str | None = Field(None, max_length=32, description="What the pod is doing now.")
     metrics: list[Metric] | None = Field(
@@ -90,10 +94,14 @@ class Attempt(StatusModel):
 class StepStatus(StatusModel):
     """One step of the run."""
 
-    name: str = Field(max_length=63, description="prepare, train, evaluate or validate.")
+    name: str = Field(max_length=63, description="prepare, train (train-<phase> for each phase), evaluate or validate.")
     state: Literal["Waiting", "Running", "Succeeded", "Failed"] = Field(description="How it stands.")
     job: str | None = Field(None, max_length=63, description="Name of its newest Job.")
     attempts: list[Attempt] | None = Field(None, max_length=ATTEMPTS_KEPT, description="The newest attempts.")
+    total_steps: int | None = Field(
+        None, ge=0, description="Of a phase: its optimizer steps in all, once they are known."
+    )
+    dataset_digest: str | None = Field(None, max_length=128, description="Of a phase: sha256 over its records.")
 
 
 class DatasetStatus(StatusModel):
@@ -158,10 +166,11 @@ class TrainingRunStatus(StatusModel):
         None, description="Since when it is active again.", json_schema_extra={"format": "date-time"}
     )
     current_step: str | None = Field(None, max_length=63, description="The step that is under way.")
+    current_phase: str | None = Field(None, max_length=63, description="The phase that is being trained.")
     trainer_status: TrainerStatus | None = Field(None, description="Live progress.")
     steps: list[StepStatus] | None = Field(
         None,
-        max_length=16,
+        max_length=24,
         description="The steps and their attempts.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )

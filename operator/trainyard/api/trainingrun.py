@@ -1,19 +1,20 @@
 """The TrainingRun: one training from data to evaluated model, as a user writes it.
 
-What identifies a training (model, datasets, method) is fixed from the moment it has started; what only steers it
+What identifies a training (model, datasets, phases, method) is fixed from the moment it has started; what only steers it
 (suspend, limits, retention) can change at any time, and what decides how it fits the hardware (batch, resources,
 placement) can change while it is suspended. The API server enforces that, with a message that names the way out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainyard.api.base import ApiModel, Rule
+from trainyard.api.base import ApiModel, DnsLabel, Rule
 from trainyard.api.dataset import Dataset
 from trainyard.api.model import ModelSource
-from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE
+from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
+from trainyard.api.phases import PHASES_LIMIT, Phase, phase_faults, phases_to_run, resolve
 from trainyard.api.pod import Placement, PodTemplate, Resources, StepResources, Storage
 from trainyard.api.training import Checkpoints, Evaluation, Training
 
@@ -23,15 +24,20 @@ RUN_NAME_LIMIT = 50
 _SCRIPT = "(has(self.command) && size(self.command) > 0)"
 
 
+def _in_one_training(cel: str, message: str, holds: Callable[[Any], bool]) -> Rule:
+    """A rule about method, model and data. With phases it holds for each of them (`phase_faults`), not for the whole."""
+    return Rule(f"has(self.phases) || {cel}", message, lambda s: s.phases is not None or holds(s))
+
+
 class TrainingRunSpec(ApiModel):
     """What is to be trained, on what, how and where."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"{_SCRIPT} || (has(self.model) && has(self.datasets) && has(self.training))",
+            f"{_SCRIPT} || (has(self.model) && has(self.datasets) && (has(self.training) || has(self.phases)))",
             "the built-in trainer needs spec.model, spec.datasets and spec.training; to run a script of your own instead, set "
             "spec.command",
-            lambda s: bool(s.command) or (s.model is not None and bool(s.datasets) and s.training is not None),
+            lambda s: bool(s.command) or (s.model is not None and bool(s.datasets) and bool(s.training or s.phases)),
         ),
         Rule(
             f"{_SCRIPT} || !has(self.args) || size(self.args) == 0",
@@ -58,7 +64,7 @@ class TrainingRunSpec(ApiModel):
             "two datasets have the same name: rename one of them",
             lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
         ),
-        Rule(
+        _in_one_training(
             "!has(self.training) || self.training.method != 'Pretrain' || !has(self.model) || has(self.model.scratch)",
             "method Pretrain starts from random weights: give spec.model.scratch, or use method CPT to go on from existing "
             "weights",
@@ -66,7 +72,7 @@ class TrainingRunSpec(ApiModel):
                 s.training is None or s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None
             ),
         ),
-        Rule(
+        _in_one_training(
             "!has(self.training) || self.training.method != 'CPT' || !has(self.model) || has(self.model.storageUri)",
             "method CPT goes on from existing weights: give spec.model.storageUri, or use method Pretrain to start from "
             "spec.model.scratch",
@@ -79,7 +85,7 @@ class TrainingRunSpec(ApiModel):
             "an adapter needs existing weights under it: give spec.model.storageUri, or remove spec.model.adapter",
             lambda s: s.model is None or s.model.adapter is None or s.model.storage_uri is not None,
         ),
-        Rule(
+        _in_one_training(
             "!has(self.training) || self.training.method == 'SFT' || !has(self.datasets) || "
             "self.datasets.all(d, d.format == 'Text')",
             "methods Pretrain and CPT learn from plain text: every dataset needs format Text; use method SFT for prompts and "
@@ -90,6 +96,32 @@ class TrainingRunSpec(ApiModel):
                 or s.datasets is None
                 or all(d.format == "Text" for d in s.datasets)
             ),
+        ),
+        Rule(
+            f"!has(self.phases) || !{_SCRIPT}",
+            "spec.phases belong to the built-in trainer: remove spec.command, or the phases",
+            lambda s: s.phases is None or not s.command,
+        ),
+        Rule(
+            None,
+            "two phases have the same name: rename one of them",
+            lambda s: len({p.name for p in s.phases or ()}) == len(s.phases or ()),
+        ),
+        Rule(
+            "!has(self.phases) || self.phases.all(p, !has(p.datasets) || p.datasets.all(n, has(self.datasets) && "
+            "self.datasets.exists(d, d.name == n)))",
+            "spec.phases names a dataset that does not stand in spec.datasets: correct the name, or add the dataset",
+            lambda s: all(n in {d.name for d in s.datasets or ()} for p in s.phases or () for n in p.datasets or ()),
+        ),
+        Rule(
+            "!has(self.runPhases) || self.runPhases.all(n, has(self.phases) && self.phases.exists(p, p.name == n))",
+            "spec.runPhases names a phase that does not stand in spec.phases: correct the name, or remove it",
+            lambda s: all(n in {p.name for p in s.phases or ()} for n in s.run_phases),
+        ),
+        Rule(
+            "!has(self.phases) || !has(self.model) || !has(self.model.adapter) || self.model.adapter.merge",
+            "a phase goes on from a whole model: with spec.phases, spec.model.adapter.merge must be true",
+            lambda s: s.phases is None or s.model is None or s.model.adapter is None or s.model.adapter.merge,
         ),
     )
 
@@ -125,7 +157,22 @@ class TrainingRunSpec(ApiModel):
         description="What it is trained on.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
-    training: Training | None = Field(None, description="Method and hyperparameters.")
+    training: Training | None = Field(
+        None, description="Method and hyperparameters; with phases, those that they have in common."
+    )
+    phases: list[Phase] | None = Field(
+        None,
+        min_length=1,
+        max_length=PHASES_LIMIT,
+        description="Several trainings in a row, each from the result of the one before.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    run_phases: list[DnsLabel] = Field(
+        default_factory=list,
+        max_length=PHASES_LIMIT,
+        description="Only these of the phases. The first of them starts from the newest result of the phase before it on the "
+        "checkpoint volume, whichever run left it there; without one, from spec.model.",
+    )
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="When checkpoints are written.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What is measured at the end.")
     storage: Storage = Field(default_factory=Storage, description="The run's volumes.")
@@ -157,10 +204,19 @@ class TrainingRunSpec(ApiModel):
             return (STEP_VALIDATE,)
         if self.command:
             return (STEP_PREPARE, STEP_TRAIN) if self.datasets else (STEP_TRAIN,)
-        evaluate = self.evaluation.enabled and self._has_held_out(self.evaluation.split)
-        return (STEP_PREPARE, STEP_TRAIN, STEP_EVALUATE) if evaluate else (STEP_PREPARE, STEP_TRAIN)
+        phases = phases_to_run(self)
+        # The result is that of the last phase, so it is measured on what that phase has held out.
+        last = resolve(self, phases[-1]) if phases else self
+        evaluate = self.evaluation.enabled and last.has_held_out(self.evaluation.split)
+        trainings = tuple(map(train_step, phases or (None,)))
+        return (STEP_PREPARE, *trainings, STEP_EVALUATE) if evaluate else (STEP_PREPARE, *trainings)
 
-    def _has_held_out(self, split: str) -> bool:
+    def broken_rules(self) -> list[str]:
+        """Those of the whole; if they hold, those of each phase."""
+        return super().broken_rules() or phase_faults(self)
+
+    def has_held_out(self, split: str) -> bool:
+        """Whether any record can be in this split."""
         share = split.lower()
         return any(
             d.role == split or (d.split is not None and getattr(d.split, share) > 0) for d in self.datasets or ()
@@ -233,6 +289,8 @@ ROOT_RULES: tuple[Rule, ...] = (
         [
             "spec.model",
             "spec.datasets",
+            "spec.phases",
+            "spec.runPhases",
             "spec.command",
             "spec.args",
             "spec.mode",

@@ -7,11 +7,11 @@ seconds. Records may arrive late, twice or out of order; a record only counts wh
 from collections import OrderedDict
 from enum import StrEnum
 
-from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE
+from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, is_train
 from trainyard.api.progress import ProgressRecord
 
 STEPS = (STEP_VALIDATE, STEP_PREPARE, STEP_TRAIN, STEP_EVALUATE)
-"""In the order in which a run goes through them."""
+"""In the order in which a run goes through them; the trainings of phases stand where the one training stands."""
 KEPT = 10_000
 """Runs whose progress, and forgotten runs whose uid, is kept; far more than can be active at a time."""
 
@@ -47,11 +47,12 @@ class ProgressStore:
         uid = record.run_uid
         if uid in self._gone:
             return Accepted.GONE
-        rank = (STEPS.index(record.step), record.attempt, native, record.sequence)
         held = self._held.get(uid)
-        if held is not None and rank <= held[0]:
+        rank = (_place(record.step), record.attempt, native, record.sequence)
+        next_phase = held is not None and held[0][0] == rank[0] and held[1].step != record.step
+        if held is not None and rank <= held[0] and not next_phase:
             return Accepted.OUTDATED
-        if held is not None and held[0][:3] == rank[:3]:
+        if held is not None and held[0][:3] == rank[:3] and not next_phase:
             record = _completed(record, held[1])
         self._held[uid] = (rank, record)
         self._held.move_to_end(uid)
@@ -75,6 +76,15 @@ class ProgressStore:
     def active(self) -> int:
         """Runs that have reported and not ended."""
         return len(self._held)
+
+
+def is_step(name: str) -> bool:
+    """Whether a record may speak of it."""
+    return name in STEPS or is_train(name)
+
+
+def _place(step: str) -> int:
+    return STEPS.index(STEP_TRAIN if is_train(step) else step)
 
 
 def _completed(record: ProgressRecord, earlier: ProgressRecord) -> ProgressRecord:

@@ -23,7 +23,7 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.names import STEP_TRAIN
 from trainyard.api.progress import ProgressRecord
-from trainyard.controller.progress_store import STEPS, Accepted, ProgressStore
+from trainyard.controller.progress_store import STEPS, Accepted, ProgressStore, is_step
 from trainyard.controller.tokens import RunTokens
 
 BODY_LIMIT = 64 * 1024
@@ -108,14 +108,14 @@ class Receiver:
 
     def _own_record(self, request: web.Request, body: Any) -> ProgressRecord:
         record = _validated(ProgressRecord, body)
-        if record.step not in STEPS:
+        if not is_step(record.step):
             raise _Refusal(422, f"step is {record.step!r}; it must be one of {', '.join(STEPS)}")
         return record
 
     def _kubeflow_record(self, request: web.Request, body: Any) -> ProgressRecord:
         status = _validated(_KubeflowReport, body).trainer_status
         step, attempt = request.query.get("step", STEP_TRAIN), request.query.get("attempt", "1")
-        if step not in STEPS or not attempt.isdecimal() or int(attempt) < 1:
+        if not is_step(step) or not attempt.isdecimal() or int(attempt) < 1:
             raise _Refusal(
                 422, f"the URL's query has step={step!r} and attempt={attempt!r}; leave the URL as it was given"
             )

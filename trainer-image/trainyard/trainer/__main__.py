@@ -14,11 +14,13 @@ import traceback
 from typing import NoReturn
 
 from trainyard.api.exitcodes import ExitCode
+from trainyard.api.names import STEP_TRAIN, train_step
 from trainyard.trainer import threads
 from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.ledger import LEDGER, write_final_record
 from trainyard.trainer.log import say
+from trainyard.trainer.phases import in_phase
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
 
@@ -37,18 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, help_text in STEPS.items():
-        steps.add_parser(name, help=help_text)
-    step: str = parser.parse_args(arguments).step
+        one = steps.add_parser(name, help=help_text)
+        if name == STEP_TRAIN:
+            one.add_argument("--phase", help="which of spec.phases, where the run has phases")
+    given = parser.parse_args(arguments)
+    phase: str | None = getattr(given, "phase", None)
+    step: str = train_step(phase) if phase else given.step
 
     context: RunContext | None = None
     reporter: Reporter | None = None
     STOP.install(lambda: leave(step, reporter))
     threads.apply(threads.available())
     try:
-        context = read_context(step)
+        context = in_phase(read_context(step), phase)
         context.work_dir.mkdir(parents=True, exist_ok=True)
         reporter = Reporter.of(context)
-        run_step(context, reporter)
+        run_step(given.step, context, reporter)
     except BaseException as error:
         return fail(step, describe(error), error, reporter)
     write_final_record(termination_log(), LEDGER.record("Succeeded", step=step, attempt=attempt_number()))
@@ -56,13 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
     return ExitCode.OK
 
 
-def run_step(context: RunContext, reporter: Reporter) -> None:
+def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
     """Import the step's module, which is the expensive part of some, and run it."""
-    match context.step:
+    match step:
         case "prepare":
             from trainyard.trainer.data.prepare import prepare
+            from trainyard.trainer.data.prepare_phases import prepare_phases
 
-            prepare(context, reporter)
+            (prepare_phases if context.run.spec.phases else prepare)(context, reporter)
         case "train":
             from trainyard.trainer.methods.train import train
 

@@ -98,11 +98,11 @@ def newest_valid(root: Path) -> Checkpoint | None:
     return None
 
 
-def find_other(reference: str, *, volume: Path, own: Path) -> Checkpoint:
+def find_other(reference: str, *, volume: Path, own: Path, inside: str = "") -> Checkpoint:
     """`spec.checkpoints.resumeFrom`: another run's name, or a path on the same volume.
 
     A name means the newest folder `<name>-<uid>` on the volume. A path may lead to one checkpoint, to a folder of
-    checkpoints, or to a run's folder.
+    checkpoints, or to a run's folder. `inside` is where in a run's folder the checkpoints are looked for (of a phase).
 
     Raises:
         UserError: nothing is there, or what is there is damaged.
@@ -122,7 +122,8 @@ def find_other(reference: str, *, volume: Path, own: Path) -> Checkpoint:
     pattern = re.compile(re.escape(reference) + r"-[0-9a-f]{1,8}$|" + re.escape(reference) + r"-local$")
     runs = [f for f in volume.iterdir() if f.is_dir() and f != own and pattern.fullmatch(f.name)]
     newest_first = sorted(runs, key=lambda f: f.stat().st_mtime, reverse=True)
-    for root in [place, place / "checkpoints", *(run / "checkpoints" for run in newest_first)]:
+    roots = [folder / inside / "checkpoints" for folder in (place, *newest_first)]
+    for root in [place, place / "checkpoints", *roots]:
         if root.is_dir() and root != volume and (checkpoint := newest_valid(root)) is not None:
             return checkpoint
     others = sorted(f.name for f in volume.iterdir() if (f / "checkpoints").is_dir() and f != own)

@@ -19,10 +19,15 @@ from trainyard.trainer.errors import invalid_config
 
 @dataclass(frozen=True)
 class RunContext:
-    """One step of one run. All paths are absolute; only the work folder is sure to be writable."""
+    """One step of one run, or of one of its phases. All paths are absolute; only the work folder is sure to be writable.
+
+    For a phase, `run` is the run as if that phase were all of it, and `work_dir` is the phase's own folder in the run's:
+    what trains and evaluates needs to know nothing of phases (see `phases.py`).
+    """
 
     run: TrainingRun
     step: str
+    """As the operator calls it: prepare, train, train-<phase>, evaluate or validate."""
     attempt: int
     uid: str
     work_dir: Path
@@ -31,6 +36,17 @@ class RunContext:
     secrets_dir: Path
     progress_url: str | None
     token_file: Path
+    phase: str | None = None
+    is_last_phase: bool = False
+    shared_tokenizer: str | None = None
+    """Digest of what the tokenizer that all phases share is made from."""
+    longest: int | None = None
+    """The largest maxLength of all phases: the model has to be made for it from the beginning."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder on the volume."""
+        return self.work_dir if self.phase is None else self.work_dir.parents[1]
 
     @property
     def data_dir(self) -> Path:
@@ -55,12 +71,17 @@ class RunContext:
     @property
     def evaluation_dir(self) -> Path:
         """metrics.json and samples.json."""
-        return self.work_dir / "evaluation"
+        return self.run_dir / "evaluation"
 
     @property
     def volume(self) -> Path:
         """Root of the checkpoint volume; paths in records are relative to it."""
-        return self.work_dir.parent
+        return self.run_dir.parent
+
+    @property
+    def positions(self) -> int:
+        """Tokens that the model has to take at once."""
+        return self.longest or self.training.max_length
 
     @property
     def model(self) -> ModelSource:

@@ -61,7 +61,7 @@ def run_local(
         say(f"--- {step}")
         environment[names.ENV_STEP] = step
         environment[names.ENV_TERMINATION_LOG] = str(work / "logs" / f"{step}.json")
-        code = _wait([sys.executable, "-m", "trainyard.trainer", step], environment)
+        code = _wait([sys.executable, "-m", "trainyard.trainer", *names.step_arguments(step)], environment)
         if code == ExitCode.RESUME:
             say(f"stopped in {step}; the same command goes on from here")
         if code != ExitCode.OK:

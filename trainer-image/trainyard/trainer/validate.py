@@ -12,15 +12,16 @@ import json
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.phases import phases_to_run
 from trainyard.api.progress import DatasetRecord
 from trainyard.trainer.commit import commit_folder
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.prepare import SPLITS, Pool, collect, texts_of
+from trainyard.trainer.data.prepare import SPLITS, Pool, collect, joint_digest, make_tokenizer
 from trainyard.trainer.data.tokenize import Encoder, Tally
-from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.errors import invalid_config, invalid_data
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.known_names import check_names
@@ -28,6 +29,7 @@ from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.methods.arguments import check_extra_arguments, check_optimizer, learning_rate, total_steps
 from trainyard.trainer.models.source import local_folder
+from trainyard.trainer.phases import in_phase, settle_start, whole_run
 from trainyard.trainer.progress import Reporter
 
 SAMPLE_LENGTHS = (0.5, 0.9, 0.99, 1.0)
@@ -43,45 +45,81 @@ def validate(context: RunContext, reporter: Reporter) -> None:
     """
     started = time.monotonic()
     reporter.report(phase="validate", percentage=0.0)
-    check_names(context)
+    context.work_dir.mkdir(parents=True, exist_ok=True)
+    trainings = phases_as_trainings(context)
+    for training in trainings:
+        check_names(training)
     with quick_imports():
         from trl import SFTConfig
 
-    check_extra_arguments(context.training.extra_args, SFTConfig)
-    check_optimizer(context.training.optim)
+    for training in trainings:
+        check_extra_arguments(training.training.extra_args, SFTConfig)
+        check_optimizer(training.training.optim)
     reporter.report(percentage=10.0)
 
-    report: dict[str, Any] = {"run": context.run.metadata.name}
+    reports = []
     with tempfile.TemporaryDirectory(prefix=".tmp-validate-", dir=context.work_dir) as place:
-        folder = Path(place)
-        pool = collect(context, folder)
-        reporter.report(percentage=40.0)
-        tokenizer = _tokenizer(context, pool, folder)
-        report["data"] = describe_data(context, pool, tokenizer)
-    reporter.report(percentage=80.0)
-    report["model"] = describe_model(context, tokenizer)
-    training = describe_training(context, report["data"])
-    report["training"] = training
+        tokenizer = None
+        if context.run.spec.phases:
+            staging = Path(place) / "all"
+            staging.mkdir()
+            first = in_phase(context, trainings[0].phase)
+            tokenizer = make_tokenizer(first, Path(place) / "shared", lambda: collect(whole_run(context), staging))
+        for number, training in enumerate(trainings):
+            if training.phase:
+                say(f"phase {training.phase}:")
+            folder = Path(place) / str(number)
+            folder.mkdir()
+            reports.append(_examine(training, folder, tokenizer))
+            reporter.report(percentage=10.0 + 80.0 * (number + 1) / len(trainings))
 
-    for line in table(context, report):
-        say(line)
+    report = reports[0] if not context.run.spec.phases else {"run": context.run.metadata.name, "phases": reports}
 
     def write(to: Path) -> None:
         (to / "report.json").write_text(json.dumps(report, indent=1))
 
     commit_folder(context.work_dir / "validation", write)
+    splits = [(name, split) for one in reports for name, split in one["data"]["splits"].items() if split["records"]]
     LEDGER.note(
         dataset=DatasetRecord(
-            digest=report["data"]["digest"],
-            records=sum(s["records"] for s in report["data"]["splits"].values()),
-            tokens=sum(s["tokens"] for s in report["data"]["splits"].values()),
-            splits={name: s["records"] for name, s in report["data"]["splits"].items() if s["records"]},
+            digest=joint_digest([one["data"]["digest"] for one in reports]),
+            records=sum(s["records"] for _, s in splits),
+            tokens=sum(s["tokens"] for _, s in splits),
+            splits={name: sum(s["records"] for n, s in splits if n == name) for name, _ in splits},
         ),
-        effective={**report["model"], **training},
+        effective={**reports[0]["model"], **reports[0]["training"]},
         percentage=100.0,
     )
     reporter.report(percentage=100.0, milestone=True)
     say(f"the run is valid ({time.monotonic() - started:.1f} s)")
+
+
+def phases_as_trainings(context: RunContext) -> list[RunContext]:
+    """The phases, or the run itself. Their model is that of the run: what a phase will hand on does not exist yet, and
+    differs in its values alone."""
+    if context.run.spec.phases:
+        settle_start(context)
+    settled = [in_phase(context, name) for name in phases_to_run(context.run.spec)]
+    same_model = [
+        replace(
+            p, run=p.run.model_copy(update={"spec": p.run.spec.model_copy(update={"model": context.run.spec.model})})
+        )
+        for p in settled
+    ]
+    return same_model or [context]
+
+
+def _examine(context: RunContext, folder: Path, tokenizer: Any) -> dict[str, Any]:
+    """One training: its data, its model and its length, told and returned. Without a tokenizer, its own is made."""
+    pool = collect(context, folder)
+    tokenizer = tokenizer or make_tokenizer(context, folder / "tokenizer", lambda: pool)
+    report: dict[str, Any] = {"run": context.run.metadata.name} | ({"phase": context.phase} if context.phase else {})
+    report["data"] = describe_data(context, pool, tokenizer)
+    report["model"] = describe_model(context, tokenizer)
+    report["training"] = describe_training(context, report["data"])
+    for line in table(context, report):
+        say(line)
+    return report
 
 
 def describe_data(context: RunContext, pool: Pool, tokenizer: Any) -> dict[str, Any]:
@@ -129,7 +167,7 @@ def describe_model(context: RunContext, tokenizer: Any) -> dict[str, Any]:
     vocab_size = max(tokenizer.get_vocab().values()) + 1
     if spec.scratch is not None:
         config: Any = build_config(
-            spec.scratch, vocab_size=vocab_size, max_length=context.training.max_length, tokenizer=tokenizer
+            spec.scratch, vocab_size=vocab_size, max_length=context.positions, tokenizer=tokenizer
         )
     else:
         assert spec.storage_uri is not None
@@ -211,17 +249,6 @@ def table(context: RunContext, report: dict[str, Any]) -> list[str]:
         f"{training['epochs']} epochs, learning rate {training['learningRate']:g}"
     )
     return rows
-
-
-def _tokenizer(context: RunContext, pool: Pool, folder: Path) -> Any:
-    model = context.model
-    if model.scratch is not None and model.scratch.tokenizer.train_vocab_size is not None:
-        texts = (text for record, _ in pool.records("train") for text in texts_of(record))
-        return train_tokenizer(texts, model.scratch.tokenizer.train_vocab_size, folder / "tokenizer")
-    uri = model.scratch.tokenizer.storage_uri if model.scratch else model.storage_uri
-    assert uri is not None
-    source = local_folder(uri, context=context, secret_ref=model.secret_ref, weights=False)
-    return copy_tokenizer(source, folder / "tokenizer", uri=uri)
 
 
 def _distinct(pool: Pool) -> set[int]:

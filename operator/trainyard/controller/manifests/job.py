@@ -74,7 +74,7 @@ def step_resources(run: RunRef, step: str) -> Resources:
     """What the step's container asks for. Only the training step gets GPUs by itself."""
     training, others = run.spec.resources, run.spec.step_resources
     match step:
-        case names.STEP_TRAIN:
+        case _ if names.is_train(step):
             return training
         case names.STEP_EVALUATE:
             if others.evaluate is not None:
@@ -139,7 +139,7 @@ def _container_image_and_command(run: RunRef, *, step: str, defaults: Defaults) 
         return {"image": run.spec.image, "command": list(run.spec.command), "args": list(run.spec.args)}
     # With a script in an image of its own, the steps around it still need the built-in trainer's image.
     image = defaults.trainer_image if run.spec.command else run.spec.image or defaults.trainer_image
-    return {"image": image, "command": ["python", "-m", "trainyard.trainer", step]}
+    return {"image": image, "command": ["python", "-m", "trainyard.trainer", *names.step_arguments(step)]}
 
 
 def _container_resources(resources: Resources) -> Object:

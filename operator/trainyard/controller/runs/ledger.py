@@ -15,6 +15,7 @@ from trainyard.api.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
+from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.views import JobView, parse_time
 
 DISRUPTION_DELAYS = (0.0, 0.0, 2.0, 5.0, 15.0, 30.0, 60.0)
@@ -114,7 +115,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         step = step.model_copy(update={"state": "Succeeded"})
         return replace(ledger, steps=(*ledger.steps, step), finals=finals)
 
-    outcome = failed_outcome(job, pod, progressed=_progressed(seen, last, record))
+    outcome = failed_outcome(job, pod, progressed=_progressed(seen, step.name, last, record))
     step = amend(
         step,
         state="Failed",
@@ -165,18 +166,11 @@ def _reported_step(seen: Observed, step: str, attempt: int) -> int | None:
     return record.step_number if record and (record.step, record.attempt) == (step, attempt) else None
 
 
-def _progressed(seen: Observed, last: Attempt, record: FinalRecord | None) -> bool:
+def _progressed(seen: Observed, step: str, last: Attempt, record: FinalRecord | None) -> bool:
     """Whether a checkpoint was committed during the attempt."""
-    newest = [
-        c.step
-        for c in (
-            record.checkpoint if record else None,
-            seen.progress.checkpoint if seen.progress else None,
-            seen.status.checkpoint,
-        )
-        if c is not None
-    ]
-    return bool(newest) and max(newest) > (last.first_step or 0)
+    told = (record.checkpoint if record else None, seen.progress.checkpoint if seen.progress else None)
+    newest = [reached(step, c) for c in (*told, seen.status.checkpoint)]
+    return max(newest) > (last.first_step or 0)
 
 
 def is_final(attempt: Attempt) -> bool:
@@ -203,7 +197,7 @@ def _fruitless(step: StepStatus) -> int:
     """How many attempts in a row ended without having moved the training on."""
     count = 0
     for attempt in reversed(step.attempts or ()):
-        if step.name == names.STEP_TRAIN and (attempt.last_step or 0) > (attempt.first_step or 0):
+        if names.is_train(step.name) and (attempt.last_step or 0) > (attempt.first_step or 0):
             break
         count += 1
     return count

@@ -153,7 +153,7 @@ def too_large(run: RunRef, step: str, nodes: list[Mapping[str, str]]) -> tuple[s
     """Which requests exceed the largest node, each as a sentence."""
     resources = step_resources(run, step)
     wanted = {**{k: str(v) for k, v in resources.limits.items()}, **{k: str(v) for k, v in resources.requests.items()}}
-    field = "spec.resources" if step in (names.STEP_TRAIN, names.STEP_EVALUATE) else f"spec.stepResources.{step}"
+    field = "spec.resources" if names.is_train(step) or step == names.STEP_EVALUATE else f"spec.stepResources.{step}"
     result = []
     for name, value in wanted.items():
         largest = max((n.get(name, "0") for n in nodes), key=parse_quantity, default="0")

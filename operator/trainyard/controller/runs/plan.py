@@ -20,6 +20,7 @@ from trainyard.controller.resources import JOBS, PVCS, SECRETS, Resource
 from trainyard.controller.runs import ledger as books
 from trainyard.controller.runs.ledger import Ledger
 from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
+from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.progress import learn, outputs, summarise
 from trainyard.controller.runs.status import Standing, is_finished, stand
 from trainyard.controller.runs.views import JobView, parse_time
@@ -198,7 +199,6 @@ def _retention(seen: Observed) -> list[Action]:
 _RUNNING_STATE = {
     names.STEP_PREPARE: (State.PREPARING, Reason.PREPARING, "preparing the data"),
     names.STEP_VALIDATE: (State.VALIDATING, Reason.VALIDATING, "checking the spec and the data"),
-    names.STEP_TRAIN: (State.TRAINING, Reason.TRAINING, "training"),
     names.STEP_EVALUATE: (State.EVALUATING, Reason.EVALUATING, "evaluating"),
 }
 
@@ -241,7 +241,9 @@ def _while_running(
         where = f" on {pod.node}" if pod and pod.node else ""
         standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}")
         return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, _recheck(seen, job)))
-    state, reason, verb = _RUNNING_STATE[current.name]
+    phase = names.phase_of(current.name)
+    training = (State.TRAINING, Reason.TRAINING, f"training phase {phase}" if phase else "training")
+    state, reason, verb = _RUNNING_STATE.get(current.name, training)
     return _finish(
         seen, status, Standing(state, reason, f"{verb} on {pod.node}"), actions=retention, requeue_after=left
     )
@@ -265,7 +267,7 @@ def _before_an_attempt(
         return _cancel(
             seen, status, reason=Reason.CANCELLED, message=f"cancelled: {seen.cancel or 'no reason was given'}"
         )
-    if current.name == names.STEP_TRAIN and last is None and _trained_already(seen, status):
+    if names.is_train(current.name) and not _any_training(status) and _trained_already(seen, status):
         text = "nothing new to train: the prepared data are those of the last successful run"
         return _cancel(seen, status, reason=Reason.UNCHANGED, message=text)
     if spec.suspend:
@@ -288,6 +290,10 @@ def _before_an_attempt(
     if obstacle := _obstacle(seen, status, there):
         return _finish(seen, status, obstacle, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
     return _start_attempt(seen, policy, status, current, there, token=token, left=left)
+
+
+def _any_training(status: TrainingRunStatus) -> bool:
+    return any(names.is_train(s.name) and s.attempts for s in status.steps or ())
 
 
 def _trained_already(seen: Observed, status: TrainingRunStatus) -> bool:
@@ -358,7 +364,7 @@ def _start_attempt(
     job = build_job(run, step=current.name, attempt=number, defaults=policy.defaults)
     actions.append(Create(JOBS, job))
 
-    first_step = (status.checkpoint.step if status.checkpoint else 0) if current.name == names.STEP_TRAIN else None
+    first_step = reached(current.name, status.checkpoint) if names.is_train(current.name) else None
     entered = books.enter(current, attempt=number, job=job["metadata"]["name"], at=seen.now, first_step=first_step)
     steps = tuple(entered if s.name == current.name else s for s in status.steps or ())
     status = status.model_copy(

@@ -21,6 +21,7 @@ from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.storage import checkpoints_name
 from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
 from trainyard.controller.runs.observed import Observed
+from trainyard.controller.runs.phases import method_now, overall_percentage
 
 
 def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
@@ -31,24 +32,35 @@ def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
             "restarts": restarts(ledger.steps),
             "restarts_count_towards_max": ledger.counted,
             "current_step": ledger.current.name if ledger.current else None,
+            "current_phase": names.phase_of(ledger.current.name) if ledger.current else None,
         }
     )
     if seen.progress is not None and _speaks_of_now(seen, ledger, seen.progress):
-        status = _learn_progress(status, seen.progress)
+        status = _learn_progress(seen, status, seen.progress)
     for step, record in ledger.finals:
         status = _learn_final(seen, status, step, record)
     if _trained(ledger.steps) and not _trained(tuple(seen.status.steps or ())):
         # A script of one's own leaves no final record, and its last report may be a while old.
         trainer = status.trainer_status or TrainerStatus()
         status = status.model_copy(update={"trainer_status": trainer.model_copy(update=_TRAINED)})
-    return status
+    return _turn_the_page(seen, status)
 
 
 _TRAINED = {"progress_percentage": 100, "estimated_remaining_seconds": 0, "phase": "done"}
 
 
 def _trained(steps: tuple[StepStatus, ...]) -> bool:
-    return any(s.name == names.STEP_TRAIN and s.state == "Succeeded" for s in steps)
+    trainings = [s.state for s in steps if names.is_train(s.name)]
+    return bool(trainings) and all(state == "Succeeded" for state in trainings)
+
+
+def _turn_the_page(seen: Observed, status: TrainingRunStatus) -> TrainingRunStatus:
+    """A new phase counts its steps from zero; what the one before it has reached is not its own."""
+    before, now = seen.status.current_phase, status.current_phase
+    if before is None or now is None or before == now:
+        return status
+    percentage = overall_percentage(seen.run.spec, status.steps or (), str(status.current_step), 0.0)
+    return status.model_copy(update={"trainer_status": TrainerStatus(progress_percentage=percentage)})
 
 
 def _speaks_of_now(seen: Observed, ledger: Ledger, record: ProgressRecord) -> bool:
@@ -63,14 +75,14 @@ def _speaks_of_now(seen: Observed, ledger: Ledger, record: ProgressRecord) -> bo
     return False
 
 
-def _learn_progress(status: TrainingRunStatus, record: ProgressRecord) -> TrainingRunStatus:
+def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressRecord) -> TrainingRunStatus:
     old = status.trainer_status or TrainerStatus()
-    if record.step != names.STEP_TRAIN:
+    if not names.is_train(record.step):
         # Preparing and evaluating have a phase to show, but must not wipe out what the training has reached.
         changes: dict[str, Any] = {"phase": record.phase, "last_updated_time": record.time}
     else:
         known = {
-            "progress_percentage": None if record.percentage is None else int(record.percentage),
+            "progress_percentage": _overall(seen, status, record.step, record.percentage),
             "estimated_remaining_seconds": _whole(record.estimated_remaining_seconds),
             "step": record.step_number,
             "total_steps": record.total_steps,
@@ -89,17 +101,21 @@ def _learn_progress(status: TrainingRunStatus, record: ProgressRecord) -> Traini
 
 def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: FinalRecord) -> TrainingRunStatus:
     changes: dict[str, Any] = {"checkpoint": _newer(status.checkpoint, record.checkpoint)}
-    if record.dataset is not None:
+    if names.phase_of(step) is not None:
+        told = {"total_steps": record.total_steps, "dataset_digest": record.dataset.digest if record.dataset else None}
+        known = {k: v for k, v in told.items() if v is not None}
+        changes["steps"] = [s.model_copy(update=known) if s.name == step else s for s in status.steps or ()]
+    elif record.dataset is not None and not (seen.run.spec.phases and step == names.STEP_EVALUATE):
         changes["dataset"] = DatasetStatus.model_validate(record.dataset.model_dump(exclude_none=True))
     if record.evaluation is not None:
         changes["evaluation"] = EvaluationStatus(metrics=_metrics(record.evaluation.get("metrics", {})))
-    if step == names.STEP_TRAIN:
+    if names.is_train(step):
         changes |= {k: _flat(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
         old = status.trainer_status or TrainerStatus()
         done: dict[str, Any] = {
             "step": record.step_number,
             "total_steps": record.total_steps,
-            "progress_percentage": None if record.percentage is None else int(record.percentage),
+            "progress_percentage": _overall(seen, status, step, record.percentage),
             "metrics": _metrics(record.metrics) or None,
         }
         done = {k: v for k, v in done.items() if v is not None}
@@ -107,10 +123,19 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
     return status.model_copy(update=changes)
 
 
+def _overall(seen: Observed, status: TrainingRunStatus, step: str, percentage: float | None) -> int | None:
+    return None if percentage is None else overall_percentage(seen.run.spec, status.steps or (), step, percentage)
+
+
 def _newer(old: CheckpointStatus | None, record: CheckpointRecord | None) -> CheckpointStatus | None:
-    if record is None or (old is not None and old.step >= record.step):
+    """The newer of two; one in another folder is of a later phase, because only what runs now is listened to."""
+    if record is None or (old is not None and old.step >= record.step and _folder(old) == _folder(record)):
         return old
     return CheckpointStatus(step=record.step, path=record.path, time=record.time)
+
+
+def _folder(checkpoint: CheckpointStatus | CheckpointRecord) -> str:
+    return checkpoint.path.rpartition("/")[0]
 
 
 def _flat(values: dict[str, Any]) -> dict[str, str]:
@@ -141,12 +166,12 @@ def outputs(seen: Observed) -> dict[str, str]:
 def summarise(spec: TrainingRunSpec, status: TrainingRunStatus, state: State) -> Summary:
     """The printed columns."""
     trainer = status.trainer_status or TrainerStatus()
-    total = trainer.total_steps or spec.total_steps_hint()
+    total = trainer.total_steps or (None if spec.phases else spec.total_steps_hint())
     loss = next((m.value for m in trainer.metrics or () if m.name == "loss"), None)
     live = state in (State.TRAINING, State.EVALUATING, State.PREPARING, State.VALIDATING)
     remaining = trainer.estimated_remaining_seconds
     return Summary(
-        method="Script" if spec.command else spec.training.method if spec.training else None,
+        method="Script" if spec.command else method_now(spec, status.current_phase),
         model=_model(spec),
         progress=None if trainer.progress_percentage is None else f"{trainer.progress_percentage}%",
         step=None if trainer.step is None else f"{trainer.step}/{total}" if total else str(trainer.step),

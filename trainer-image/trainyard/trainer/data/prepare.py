@@ -17,7 +17,7 @@ import json
 import shutil
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from trainyard.trainer.known_names import check_names
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.models.source import local_folder
+from trainyard.trainer.phases import SHARED_TOKENIZER
 from trainyard.trainer.progress import Reporter
 
 LAYOUT = 1
@@ -71,7 +72,8 @@ def specification_key(context: RunContext) -> str:
     basis: dict[str, Any] = {"layout": LAYOUT, "datasets": [dataset.model_dump() for dataset in context.datasets]}
     if not context.run.spec.command:
         model = context.model
-        basis["tokenizer"] = model.scratch.tokenizer.model_dump() if model.scratch else model.storage_uri
+        own = model.scratch.tokenizer.model_dump() if model.scratch else model.storage_uri
+        basis["tokenizer"] = context.shared_tokenizer or own
         basis["maxLength"] = context.training.max_length
         basis["packing"] = context.training.packing
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
@@ -106,17 +108,11 @@ def build(context: RunContext, reporter: Reporter, folder: Path) -> dict[str, An
     pool = collect(context, staging)
     reporter.report(percentage=30.0, message=f"{pool.total} records read")
 
-    model = context.model
-    if model.scratch is not None and model.scratch.tokenizer.train_vocab_size is not None:
-        started = time.monotonic()
-        texts = (text for record, _ in pool.records("train") for text in texts_of(record))
-        tokenizer = train_tokenizer(texts, model.scratch.tokenizer.train_vocab_size, folder / "tokenizer")
-        say(f"tokenizer trained: {len(tokenizer)} entries in {time.monotonic() - started:.1f} s")
+    if context.phase is not None:
+        shared = context.run_dir / SHARED_TOKENIZER
+        tokenizer = copy_tokenizer(shared, folder / "tokenizer", uri=str(shared))
     else:
-        uri = model.scratch.tokenizer.storage_uri if model.scratch else model.storage_uri
-        assert uri is not None
-        source = local_folder(uri, context=context, secret_ref=model.secret_ref, weights=False)
-        tokenizer = copy_tokenizer(source, folder / "tokenizer", uri=uri)
+        tokenizer = make_tokenizer(context, folder / "tokenizer", lambda: pool)
     reporter.report(percentage=50.0)
 
     encoder = Encoder(tokenizer, max_length=context.training.max_length)
@@ -155,6 +151,21 @@ def build(context: RunContext, reporter: Reporter, folder: Path) -> dict[str, An
         "maxLength": context.training.max_length,
         "packing": context.training.packing,
     }
+
+
+def make_tokenizer(context: RunContext, folder: Path, pool: Callable[[], Pool]) -> Any:
+    """Train the tokenizer on the training records, or copy the one that the spec names."""
+    model = context.model
+    if model.scratch is not None and model.scratch.tokenizer.train_vocab_size is not None:
+        started = time.monotonic()
+        texts = (text for record, _ in pool().records("train") for text in texts_of(record))
+        tokenizer = train_tokenizer(texts, model.scratch.tokenizer.train_vocab_size, folder)
+        say(f"tokenizer trained: {len(tokenizer)} entries in {time.monotonic() - started:.1f} s")
+        return tokenizer
+    uri = model.scratch.tokenizer.storage_uri if model.scratch else model.storage_uri
+    assert uri is not None
+    source = local_folder(uri, context=context, secret_ref=model.secret_ref, weights=False)
+    return copy_tokenizer(source, folder, uri=uri)
 
 
 @dataclass
@@ -270,15 +281,27 @@ def texts_of(record: Record) -> Iterator[str]:
 
 def note_dataset(committed: Committed) -> None:
     """Put the prepared data into the final record."""
-    splits = committed.manifest["splits"]
+    note_datasets([committed])
+
+
+def note_datasets(prepared: list[Committed]) -> None:
+    """The same of several phases together: sums, and a digest of their digests."""
+    digests = [one.manifest["digest"] for one in prepared]
+    splits = [(name, split) for one in prepared for name, split in one.manifest["splits"].items()]
+    records = {name: sum(s["records"] for n, s in splits if n == name) for name in SPLITS}
     LEDGER.note(
         dataset=DatasetRecord(
-            digest=committed.manifest["digest"],
-            records=sum(s["records"] for s in splits.values()),
-            tokens=sum(s["tokens"] for s in splits.values()) or None,
-            splits={name: s["records"] for name, s in splits.items() if s["records"]},
+            digest=joint_digest(digests),
+            records=sum(records.values()),
+            tokens=sum(s["tokens"] for _, s in splits) or None,
+            splits={name: count for name, count in records.items() if count},
         )
     )
+
+
+def joint_digest(digests: list[str]) -> str:
+    """One for several phases together; that of a single training stays what it is."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _rows(dataset: Dataset, context: RunContext, folder: Path) -> Iterator[Row | Fault]:

@@ -24,6 +24,7 @@ from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.phases import hand_over
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
 
@@ -187,7 +188,8 @@ def find_checkpoint(context: RunContext, data: Committed) -> Checkpoint | None:
     reference = context.run.spec.checkpoints.resume_from
     if not reference:
         return None
-    other = checkpoint.find_other(reference, volume=context.volume, own=context.work_dir)
+    inside = context.work_dir.relative_to(context.run_dir)
+    other = checkpoint.find_other(reference, volume=context.volume, own=context.run_dir, inside=str(inside))
     say(f"going on from {other.path.relative_to(context.volume)} (spec.checkpoints.resumeFrom)")
     return other
 
@@ -238,6 +240,7 @@ def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, da
 
 def note_result(context: RunContext, result: Committed) -> None:
     """The facts of a finished training."""
+    hand_over(context)
     step = result.manifest.get("step")
     newest = checkpoint.listed(context.checkpoint_dir)
     LEDGER.note(

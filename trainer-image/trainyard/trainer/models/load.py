@@ -58,7 +58,7 @@ def load_for_training(
 
     set_seed(context.training.seed)
     spec = context.model
-    max_length = context.training.max_length
+    max_length = context.positions
     if spec.scratch is not None:
         if resume is not None:
             model = _from_folder(resume, torch.float32, uri=f"checkpoint {resume.name}")

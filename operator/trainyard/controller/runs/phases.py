@@ -1,0 +1,43 @@
+"""What the operator has to know of phases: how far the whole is, and whose checkpoint the newest one is.
+
+Everything else about them is a matter of order: each phase is a step like any other, with Jobs and attempts of its own.
+"""
+
+from collections.abc import Sequence
+
+from trainyard.api import names
+from trainyard.api.phases import phases_to_run, resolve
+from trainyard.api.progress import CheckpointRecord
+from trainyard.api.status import CheckpointStatus, StepStatus
+from trainyard.api.trainingrun import TrainingRunSpec
+
+
+def reached(step: str, checkpoint: CheckpointStatus | CheckpointRecord | None) -> int:
+    """The optimizer step that the newest checkpoint lets a training go on from; 0 where it is of another phase."""
+    phase = names.phase_of(step)
+    if checkpoint is None or (phase is not None and f"/{names.PHASES_DIR}/{phase}/" not in checkpoint.path):
+        return 0
+    return checkpoint.step
+
+
+def method_now(spec: TrainingRunSpec, phase: str | None) -> str | None:
+    """The method of the phase that is trained, else of the one that was trained last or is the only one."""
+    order = phases_to_run(spec)
+    one = resolve(spec, phase or order[-1]) if order else spec
+    return one.training.method if one.training else None
+
+
+def overall_percentage(spec: TrainingRunSpec, steps: Sequence[StepStatus], step: str, percentage: float) -> int:
+    """How much of all trainings is done, when `step` is done to so many percent.
+
+    Phases count by their optimizer steps where the spec tells them for each, else all the same.
+    """
+    order = phases_to_run(spec)
+    if len(order) < 2:
+        return int(percentage)
+    hints = [resolve(spec, name).total_steps_hint() for name in order]
+    weights = {names.train_step(n): h for n, h in zip(order, hints, strict=True) if h}
+    if len(weights) < len(order):
+        weights = {names.train_step(n): 1 for n in order}
+    done = sum(weights[s.name] for s in steps if s.state == "Succeeded" and s.name in weights and s.name != step)
+    return int((done * 100 + weights.get(step, 0) * percentage) / sum(weights.values()))

@@ -1,0 +1,47 @@
+"""The prepare step of a run with phases: one tokenizer for all of them, then the data of each.
+
+All of it is done before the first phase trains, so that a fault in the data of the last one comes up while no GPU is held.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from trainyard.api.phases import phases_to_run
+from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.prepare import collect, make_tokenizer, note_datasets, prepare
+from trainyard.trainer.known_names import check_names
+from trainyard.trainer.log import say
+from trainyard.trainer.phases import SHARED_TOKENIZER, in_phase, settle_start, whole_run
+from trainyard.trainer.progress import Reporter
+
+
+def prepare_phases(context: RunContext, reporter: Reporter) -> None:
+    """The tokenizer that all phases share, then the data of each phase that is to run, each committed by itself."""
+    settle_start(context)
+    phases = [in_phase(context, name) for name in phases_to_run(context.run.spec)]
+    make_shared_tokenizer(context, phases[0])
+    for phase in phases:
+        say(f"phase {phase.phase}:")
+        prepare(phase, reporter)
+    note_datasets([made for phase in phases if (made := read_committed(phase.data_dir)) is not None])
+
+
+def make_shared_tokenizer(context: RunContext, first: RunContext) -> Committed:
+    """One tokenizer for all phases, in the run's folder: that of the model the first one starts from, or one trained on the
+    text of all phases, also of those that this run leaves out, so that they can go on from its result."""
+    folder, key = context.run_dir / SHARED_TOKENIZER, first.shared_tokenizer
+    present = read_committed(folder)
+    if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:
+        return present
+    check_names(first)
+
+    def write(to: Path) -> None:
+        staging = to / "staging"
+        staging.mkdir()
+        make_tokenizer(first, to, lambda: collect(whole_run(context), staging))
+        shutil.rmtree(staging)
+
+    return commit_folder(folder, write, key=key)
