@@ -18,6 +18,8 @@ pytestmark = pytest.mark.api
 
 STARTED = {"status": {"startTime": "2026-01-01T00:00:00Z"}}
 FIXED: tuple[tuple[Place, Any], ...] = (
+    (("phases",), [{"name": "first"}]),
+    (("runPhases",), []),
     (("model", "storageUri"), "hf://org/other"),
     (("model", "adapter", "lora", "rank"), 4),
     (("datasets", 0, "weight"), 2),
