@@ -112,6 +112,7 @@ FINE_TUNING: dict[str, Any] = {
         "terminationGracePeriodSeconds": 60,
         "sharedMemory": "2Gi",
     },
+    "onOutOfMemory": "Fail",
     "backoffLimit": 1,
     "activeDeadlineSeconds": 60,
     "ttlSecondsAfterFinished": 60,

@@ -205,6 +205,7 @@ CommittingTrainer.training_step = training_step
 
 def test_a_device_out_of_memory_has_its_exit_code_and_keeps_the_checkpoint(undisturbed: Run, tmp_path: Path) -> None:
     run = undisturbed.fork(tmp_path)
+    run.spec["onOutOfMemory"] = "Fail"
     run.patch = OUT_OF_MEMORY
     run.run("train", expect=ExitCode.DEVICE_OUT_OF_MEMORY)
     record = run.final_record
@@ -213,7 +214,7 @@ def test_a_device_out_of_memory_has_its_exit_code_and_keeps_the_checkpoint(undis
         "the device ran out of memory: CUDA out of memory. Tried to allocate 20.00 GiB."
     )
     assert "lower spec.training.perDeviceTrainBatchSize" in record["hint"]
-    assert record["checkpoint"]["step"] == 5
+    assert record["checkpoint"]["step"] == 7, "the last whole step is kept"
     assert record["stepNumber"] == 7
 
 

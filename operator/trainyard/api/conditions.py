@@ -74,7 +74,10 @@ class Reason(StrEnum):
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     """Counted: the container was killed at its memory limit."""
     DEVICE_OUT_OF_MEMORY = "DeviceOutOfMemory"
-    """Final: the same batch would not fit the second time either."""
+    """Final: nothing is left that would make it fit."""
+    OUT_OF_MEMORY_REDUCED = "OutOfMemoryReduced"
+    """The device ran out of memory, and the trainer goes on with a smaller demand for the same effective batch. Mostly in
+    the same process, then it is an Event alone; where that process could not go on, not counted."""
     INVALID_CONFIG = "InvalidConfig"
     """Final."""
     INVALID_DATA = "InvalidData"
@@ -108,5 +111,5 @@ class Reason(StrEnum):
 
 FINAL_REASONS = frozenset({Reason.INVALID_CONFIG, Reason.INVALID_DATA, Reason.DEVICE_OUT_OF_MEMORY})
 """An attempt that ends so fails the run at once."""
-UNCOUNTED_REASONS = frozenset({Reason.DISRUPTED, Reason.INTERRUPTED, Reason.SUSPENDED})
+UNCOUNTED_REASONS = frozenset({Reason.DISRUPTED, Reason.INTERRUPTED, Reason.SUSPENDED, Reason.OUT_OF_MEMORY_REDUCED})
 """An attempt that ends so is repeated without counting against backoffLimit."""

@@ -22,4 +22,5 @@ class ExitCode(IntEnum):
     RESUME = 75
     """SIGTERM was honoured and everything worth keeping is on the volume: run the step again, do not count it."""
     DEVICE_OUT_OF_MEMORY = 79
-    """The accelerator ran out of memory. The same batch would run out again, so it is not retried unchanged."""
+    """The accelerator ran out of memory. Retried only where the final record says Resume: then the next attempt will ask
+    for less, and there is an end to how often that can happen."""

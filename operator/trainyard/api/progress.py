@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 RECORD_VERSION = 1
+REDUCTIONS = "outOfMemoryReductions"
+"""Key in `effective`: what was given up to fit into the device's memory, oldest first. The operator makes Events of it."""
+REDUCTIONS_SEPARATOR = "; "
 
 
 class Record(BaseModel):
@@ -49,6 +52,7 @@ class ProgressRecord(Record):
     estimated_remaining_seconds: float | None = Field(None, ge=0)
     metrics: dict[str, float | None] = Field(default_factory=dict, max_length=64)
     checkpoint: CheckpointRecord | None = None
+    effective: dict[str, Any] | None = Field(None, max_length=64)
     message: str | None = Field(None, max_length=1024)
 
 

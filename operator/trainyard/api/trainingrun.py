@@ -180,6 +180,11 @@ class TrainingRunSpec(ApiModel):
     step_resources: StepResources = Field(default_factory=StepResources, description="Resources of the other steps.")
     placement: Placement = Field(default_factory=Placement, description="On which node the run's pods go.")
     pod_template: PodTemplate = Field(default_factory=PodTemplate, description="What is added to the pods.")
+    on_out_of_memory: Literal["ReduceBatch", "Fail"] = Field(
+        "ReduceBatch",
+        description="What to do when the device has too little memory. ReduceBatch: go on from the last step with smaller batches "
+        "and more accumulation (the same effective batch), then gradient checkpointing, then an 8-bit optimizer.",
+    )
     backoff_limit: int = Field(
         3,
         ge=0,

@@ -92,16 +92,18 @@ def _completed(record: ProgressRecord, earlier: ProgressRecord) -> ProgressRecor
 
     The last report of transformers' callback, for example, names neither step nor number of steps.
     """
-    known = earlier.model_dump(exclude_none=True, exclude={"metrics", "checkpoint", "message"})
+    known = earlier.model_dump(exclude_none=True, exclude={"metrics", "checkpoint", "effective", "message"})
     filled = {name: value for name, value in known.items() if getattr(record, name) is None}
     if record.checkpoint is None:
         filled["checkpoint"] = earlier.checkpoint
+    if record.effective is None:
+        filled["effective"] = earlier.effective
     return record.model_copy(update={**filled, "metrics": {**earlier.metrics, **record.metrics}})
 
 
 def _only_numbers(old: ProgressRecord, new: ProgressRecord) -> bool:
     def place(record: ProgressRecord) -> tuple[object, ...]:
         checkpoint = record.checkpoint.step if record.checkpoint else None
-        return record.step, record.attempt, record.phase, checkpoint
+        return record.step, record.attempt, record.phase, checkpoint, record.effective
 
     return place(old) == place(new)

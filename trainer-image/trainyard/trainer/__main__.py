@@ -91,7 +91,8 @@ def fail(step: str, fault: UserError, error: BaseException, reporter: Reporter |
     say(f"{step} failed: {fault.message}")
     if fault.hint:
         say(f"what to do: {fault.hint}")
-    write_final_record(termination_log(), LEDGER.record("Failed", step=step, attempt=attempt_number(), error=fault))
+    record = LEDGER.record("Resume" if fault.again else "Failed", step=step, attempt=attempt_number(), error=fault)
+    write_final_record(termination_log(), record)
     if reporter is not None:
         reporter.close(timeout=1.0)
     return fault.exit_code

@@ -75,6 +75,11 @@ def listed(root: Path) -> list[Checkpoint]:
     return sorted(found, key=lambda c: c.step, reverse=True)
 
 
+def newest_step(root: Path) -> int | None:
+    """Step of the newest checkpoint, not verified; None if there is none."""
+    return max((step for step, _ in _folders(root)), default=None)
+
+
 def newest_valid(root: Path) -> Checkpoint | None:
     """The checkpoint to go on from, every file verified; None if there never was one.
 

@@ -118,7 +118,10 @@ def remove_leftovers(folder: Path) -> int:
     """Delete what a killed predecessor left unfinished in `folder`. Returns how many there were."""
     leftovers = list(folder.glob(f"{TEMPORARY}*")) if folder.is_dir() else []
     for leftover in leftovers:
-        shutil.rmtree(leftover, ignore_errors=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
     return len(leftovers)
 
 
@@ -128,6 +131,17 @@ def flush_and_hash(file: Path) -> str:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         os.fsync(stream.fileno())
     return digest
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replace a small file as a whole; it is on disk for good when this returns."""
+    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    with open(temporary, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.rename(path)
+    flush_folder(path.parent)
 
 
 def flush_folder(folder: Path) -> None:

@@ -113,6 +113,24 @@ def peak_memory_of_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def is_cuda() -> bool:
+    """Whether a GPU computes."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep what torch frees, for the next step. By default every activation of more than a few hundred
     kilobytes is mapped from the kernel, zeroed page by page and given back again, in every step: a fifth of the time of a

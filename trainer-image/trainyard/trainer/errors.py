@@ -22,15 +22,16 @@ class UserError(Exception):
     """A fault with a way out.
 
     `message` names the field or file, the value and what is wrong with it; `hint` says what to do. The exit code decides
-    whether the operator tries again.
+    whether the operator tries again; `again` says that the next attempt will not meet the same fault.
     """
 
-    def __init__(self, message: str, *, hint: str = "", reason: Reason, exit_code: int) -> None:
+    def __init__(self, message: str, *, hint: str = "", reason: Reason, exit_code: int, again: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.reason = reason
         self.exit_code = exit_code
+        self.again = again
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
@@ -70,7 +71,7 @@ def describe(error: BaseException) -> UserError:
     """Translate any exception that ends a step; the result is never raised, only reported."""
     if isinstance(error, UserError):
         return error
-    if _is_device_out_of_memory(error):
+    if is_device_out_of_memory(error):
         return UserError(
             f"the device ran out of memory: {_first_line(error)}",
             hint="lower spec.training.perDeviceTrainBatchSize and raise gradientAccumulationSteps by the same factor, "
@@ -117,7 +118,8 @@ def _told_errno(error: BaseException) -> int | None:
     return errno.ENOSPC if "No space left on device" in text else None
 
 
-def _is_device_out_of_memory(error: BaseException) -> bool:
+def is_device_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator had too little memory, in any library's words."""
     torch = sys.modules.get("torch")
     if torch is None:
         return False

@@ -57,7 +57,7 @@ def estimate(config: Any, training: Training, *, lora: Lora | None, bytes_per_va
         trainable=trainable,
         weights=parameters * base_bytes + (trainable * 4 if lora else 0),
         gradients=trainable * 4,
-        optimizer=trainable * _optimizer_bytes(training.optim),
+        optimizer=trainable * optimizer_bytes(training.optim),
         activations=activations,
     )
 
@@ -78,7 +78,7 @@ def _adapter_parameters(model: Any, lora: Lora) -> int:
     return count
 
 
-def _optimizer_bytes(name: str) -> int:
+def optimizer_bytes(name: str) -> int:
     """Bytes of state per trained parameter."""
     if "8bit" in name:
         return 2

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainyard.api.conditions import Reason, State
+from trainyard.api.progress import REDUCTIONS, REDUCTIONS_SEPARATOR
 from trainyard.api.status import Attempt, TrainingRunStatus
 
 
@@ -23,6 +24,7 @@ class Notice:
 def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
     """What is worth an Event."""
     yield from _attempts(old, new)
+    yield from _reductions(old, new)
     if (old.state, _ready_reason(old)) == (new.state, _ready_reason(new)):
         return
     message = new.message or ""
@@ -84,3 +86,12 @@ def _ended(step: str, again: str, attempt: Attempt) -> Notice:
     reason = Reason(attempt.reason) if attempt.reason else Reason.ERROR
     kind = "Warning" if attempt.counted else "Normal"
     return Notice(kind, reason, f"{step}{again} ended: {attempt.message or reason.value}")
+
+
+def _reductions(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
+    """What the trainer has given up to fit into its device's memory, one Event each."""
+    known, now = (
+        [r for r in (s.effective or {}).get(REDUCTIONS, "").split(REDUCTIONS_SEPARATOR) if r] for s in (old, new)
+    )
+    for reduction in now[len(known) :] if now[: len(known)] == known else now:
+        yield Notice("Warning", Reason.OUT_OF_MEMORY_REDUCED, f"the device ran out of memory: {reduction}")

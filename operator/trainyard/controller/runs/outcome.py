@@ -12,7 +12,8 @@ its Job. The table is the whole retry policy of the operator.
     StorageError           exit code 74                                     counted
     Error                  anything else                                    counted
     InvalidConfig/Data     exit codes 64, 65, a command that is not there   never
-    DeviceOutOfMemory      exit code 79                                     never
+    OutOfMemoryReduced     exit code 79, and the record says Resume         at once, not counted
+    DeviceOutOfMemory      exit code 79 otherwise                           never
 """
 
 import re
@@ -44,8 +45,8 @@ _BY_EXIT_CODE = {
 
 _HINTS = {
     Reason.HOST_OUT_OF_MEMORY: "raise spec.resources.limits.memory, or lower perDeviceTrainBatchSize or maxLength",
-    Reason.DEVICE_OUT_OF_MEMORY: "in a new run, halve perDeviceTrainBatchSize and double gradientAccumulationSteps, or set "
-    "gradientCheckpointing; checkpoints.resumeFrom goes on from here",
+    Reason.DEVICE_OUT_OF_MEMORY: "in a new run, lower maxLength, train a LoRA adapter (spec.model.adapter), or use a GPU with more "
+    "memory; checkpoints.resumeFrom goes on from here",
     Reason.STORAGE: "free space on the checkpoint volume, or give it a larger size",
 }
 
@@ -79,6 +80,8 @@ def failed_outcome(job: JobView, pod: PodView | None, *, progressed: bool) -> Ou
     reason = _reason(job, pod, exit_code)
     if reason is Reason.ERROR and record and record.outcome == "Resume":
         reason = Reason.INTERRUPTED
+    if reason is Reason.DEVICE_OUT_OF_MEMORY and record and record.outcome == "Resume":
+        reason = Reason.OUT_OF_MEMORY_REDUCED
     lines = _log_lines(pod, record)
     return Outcome(
         reason=reason,

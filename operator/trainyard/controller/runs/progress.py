@@ -91,12 +91,13 @@ def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressR
         }
         changes = {k: v for k, v in known.items() if v is not None}
         changes |= {"phase": record.phase, "last_updated_time": record.time}
-    return status.model_copy(
-        update={
-            "trainer_status": old.model_copy(update=changes),
-            "checkpoint": _newer(status.checkpoint, record.checkpoint),
-        }
-    )
+    news: dict[str, Any] = {
+        "trainer_status": old.model_copy(update=changes),
+        "checkpoint": _newer(status.checkpoint, record.checkpoint),
+    }
+    if record.step == names.STEP_TRAIN and record.effective:
+        news["effective"] = _flat(record.effective)
+    return status.model_copy(update=news)
 
 
 def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: FinalRecord) -> TrainingRunStatus:

@@ -83,6 +83,12 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence."""
+        of_items = np.diff(self.starts)[self.items]
+        return np.add.reduceat(of_items, self.offsets[:-1]) if len(of_items) else of_items
+
     def unpacked(self) -> Sequences:
         """The same examples, each in a sequence of its own."""
         items, offsets = self.items, np.arange(len(self.items) + 1, dtype=np.int64)

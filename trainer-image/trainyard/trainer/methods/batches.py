@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from trainyard.trainer.data.store import IGNORED, Sequences
@@ -34,6 +35,11 @@ class SequenceDataset(Dataset[dict[str, Any]]):
     def unpacked(self) -> SequenceDataset:
         """One example per sequence."""
         return SequenceDataset(self._sequences.unpacked())
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence; whoever has this is probed with its longest batch before training."""
+        return self._sequences.lengths
 
     def __len__(self) -> int:
         return len(self._sequences)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback
@@ -24,10 +25,18 @@ from trainyard.trainer.progress import Reporter
 class Reporting(TrainerCallback):  # type: ignore[misc]
     """Follows transformers' loop."""
 
-    def __init__(self, reporter: Reporter, device: Device, *, process_started: float) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        device: Device,
+        *,
+        process_started: float,
+        before_first_step: Callable[[Any], None] = lambda model: None,
+    ) -> None:
         self._reporter = reporter
         self._device = device
         self._process_started = process_started
+        self._before_first_step = before_first_step
         self._trainer: CommittingTrainer | None = None
         self._first_step = 0
         self._first_step_ended: float | None = None
@@ -41,6 +50,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         assert self._trainer is not None
         self._trainer.continue_unlogged_loss()
+        self._before_first_step(self._trainer.model_wrapped)
         self._first_step = state.global_step
         self._logged_at = time.monotonic()
         self._logged_tokens = self._trainer.counters.tokens

@@ -9,6 +9,7 @@ this point (by `spec.model` and by the prepare step), so one recipe serves all t
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 import warnings
@@ -24,6 +25,17 @@ from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.methods.memory import (
+    DidNotFit,
+    Reductions,
+    fitted,
+    has_eight_bit_optimizer,
+    one_rung_down,
+    recall,
+    remember,
+    too_large,
+)
+from trainyard.trainer.methods.memory import smaller_evaluation as smaller_batches
 from trainyard.trainer.phases import hand_over
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
@@ -36,7 +48,6 @@ def train(context: RunContext, reporter: Reporter) -> None:
         UserError: the spec cannot be honoured, or the volume is damaged.
     """
     reporter.report(phase="load")
-    process_started = started_at()
     data = open_data(context)
     if (done := find_result(context)) is not None:
         say(f"training is complete: {done.path.name}/ was committed at step {done.manifest.get('step')}")
@@ -45,23 +56,76 @@ def train(context: RunContext, reporter: Reporter) -> None:
 
     clock = time.monotonic()
     with quick_imports():
-        import torch
         from transformers.utils import logging as transformers_logging
 
-        from trainyard.trainer.data.tokenizer import load_tokenizer
-        from trainyard.trainer.device import find_device, keep_freed_memory
-        from trainyard.trainer.methods.arguments import build_arguments, total_steps
-        from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
-        from trainyard.trainer.methods.reporting import Reporting
-        from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
-        from trainyard.trainer.models.load import load_for_training
+        from trainyard.trainer.device import free_memory
+        from trainyard.trainer.methods import trainer as _  # noqa: F401 - timed with the imports
+        from trainyard.trainer.simulation import simulated_device
 
     # TRL still spells it gradient_checkpointing and has another default for it, so this is the name to set.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated.*")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    imported = time.monotonic()
-    LEDGER.note(timings={"imports": round(imported - clock, 2)})
+    LEDGER.note(timings={"imports": round(time.monotonic() - clock, 2)})
+
+    reductions = recall(context.work_dir, context.training)
+    with simulated_device():
+        while True:
+            try:
+                train_once(context, reporter, data, reductions)
+                return
+            except DidNotFit as fault:
+                step, told = fault.step, str(fault)
+            # Here the traceback is gone, and with it model and optimizer.
+            free_memory()
+            reductions = reduce(context, step=step, told=told)
+            say(f"the device ran out of memory at step {step}: {told}")
+            say(f"going on with {reductions.taken[-1]}")
+
+
+def reduce(context: RunContext, *, step: int, told: str) -> Reductions:
+    """Take a rung down and remember it.
+
+    Raises:
+        UserError: it must not, or there is none; or this process cannot go on, and the next attempt will.
+    """
+    from trainyard.trainer.device import is_cuda
+
+    reductions = recall(context.work_dir, context.training)
+    allowed = context.run.spec.on_out_of_memory == "ReduceBatch"
+    # The state of one optimizer is nothing that another could go on from.
+    untouched = checkpoint.newest_step(context.checkpoint_dir) is None and not context.run.spec.checkpoints.resume_from
+    eight_bit = untouched and has_eight_bit_optimizer("cuda" if is_cuda() else "cpu")
+    lower = one_rung_down(reductions, step=step, eight_bit=eight_bit) if allowed else None
+    if lower is None:
+        raise too_large(told, reductions.settings, allowed=allowed)
+    remember(context.work_dir, lower)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # The other processes wait for this one in the middle of a step: all of them start anew.
+        raise too_large(told, reductions.settings, allowed=allowed, again=True)
+    return lower
+
+
+def train_once(context: RunContext, reporter: Reporter, data: Committed, reductions: Reductions) -> None:
+    """Train with the settings that the reductions have left.
+
+    Raises:
+        DidNotFit: the device ran out of memory.
+    """
+    import torch
+
+    from trainyard.trainer.data.tokenizer import load_tokenizer
+    from trainyard.trainer.device import find_device, keep_freed_memory
+    from trainyard.trainer.methods.arguments import build_arguments, total_steps
+    from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
+    from trainyard.trainer.methods.probe import probe
+    from trainyard.trainer.methods.reporting import Reporting
+    from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
+    from trainyard.trainer.models.load import load_for_training
+    from trainyard.trainer.simulation import simulated_limit
+
+    started = time.monotonic()
+    context = fitted(context, reductions)
 
     # ---- where to go on from
     resume = find_checkpoint(context, data)
@@ -91,10 +155,11 @@ def train(context: RunContext, reporter: Reporter) -> None:
     if context.training.eval_steps and data.manifest["splits"]["eval"]["sequences"]:
         eval_set = SequenceDataset.open(context.data_dir / "eval", vocab_size=vocab_size)
     LEDGER.note(
-        timings={"load": round(time.monotonic() - imported, 2)},
-        effective=effective(context, device, train_set, torch.get_num_threads()),
+        timings={"load": round(time.monotonic() - started, 2)},
         provenance=provenance(context, loaded.revision),
     )
+    known = effective(context, device, train_set, torch.get_num_threads())
+    tell(reporter, known | reductions.noted())
 
     # ---- trainer
     def save(step: int, write: Any) -> None:
@@ -104,12 +169,29 @@ def train(context: RunContext, reporter: Reporter) -> None:
         LEDGER.note(checkpoint=saved.record(context.volume))
         reporter.report(phase="train", checkpoint=saved.record(context.volume))
 
-    reporting = Reporting(reporter, device, process_started=process_started)
+    def smaller_evaluation(batch: int, step: int) -> None:
+        nonlocal reductions
+        reductions = smaller_batches(reductions, batch, step=step)
+        remember(context.work_dir, reductions)
+        tell(reporter, known | reductions.noted())
+        say(f"the device ran out of memory: {reductions.taken[-1]}")
+
+    simulated = simulated_limit()
+    is_limited = device.kind == "cuda" or simulated is not None
+    reporting = Reporting(
+        reporter,
+        device,
+        process_started=started_at(),
+        before_first_step=lambda model: (
+            probe(trainer, model, memory=simulated or device.memory) if is_limited else None
+        ),
+    )
     arguments = build_arguments(context, device, steps=steps, evaluates=eval_set is not None)
     try:
         trainer = CommittingTrainer(
             save=save,
             every_minutes=context.run.spec.checkpoints.every_minutes,
+            smaller_evaluation=smaller_evaluation if context.run.spec.on_out_of_memory == "ReduceBatch" else None,
             model=model,
             args=arguments,
             train_dataset=stand_in(),
@@ -251,6 +333,12 @@ def note_result(context: RunContext, result: Committed) -> None:
     )
 
 
+def tell(reporter: Reporter, known: dict[str, Any]) -> None:
+    """What really runs, at once to the operator and into the final record."""
+    LEDGER.note(effective=known)
+    reporter.report(effective=known, milestone=True)
+
+
 def effective(context: RunContext, device: Any, train_set: Any, threads: int) -> dict[str, Any]:
     """What really runs, after every automatic choice."""
     return {
@@ -258,6 +346,8 @@ def effective(context: RunContext, device: Any, train_set: Any, threads: int) ->
         "precision": device.precision,
         "perDeviceTrainBatchSize": context.training.per_device_train_batch_size,
         "gradientAccumulationSteps": context.training.gradient_accumulation_steps,
+        "gradientCheckpointing": context.training.gradient_checkpointing,
+        "optim": context.training.optim,
         "sequences": len(train_set),
         "threads": threads,
     }

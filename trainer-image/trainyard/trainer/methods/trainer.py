@@ -19,17 +19,21 @@ the same batch and the same dropout.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from trainyard.trainer.data.store import IGNORED
+from trainyard.trainer.errors import is_device_out_of_memory
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
+from trainyard.trainer.methods.memory import DidNotFit
 from trainyard.trainer.signals import STOP
 
 LOG_ENTRIES_KEPT = 1000
@@ -40,14 +44,33 @@ class Stopped(Exception):
     """Raised through transformers' loop after the checkpoint has been committed."""
 
 
+class Updating(TrainerCallback):  # type: ignore[misc]
+    """Marks the time from the optimizer's step to the border behind it, in which the weights are of no step at all."""
+
+    def __init__(self) -> None:
+        self.now = False
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.now = True
+
+
 class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
-    """See the module's text. `save(step, write)` commits a checkpoint; `every_minutes` bounds the time between two."""
+    """See the module's text. `save(step, write)` commits a checkpoint; `every_minutes` bounds the time between two;
+    `smaller_evaluation(batch)` is told when evaluation goes on in smaller batches, None where it must not."""
 
     def __init__(
-        self, *, save: Callable[[int, Callable[[Path], None]], None], every_minutes: float, **arguments: Any
+        self,
+        *,
+        save: Callable[[int, Callable[[Path], None]], None],
+        every_minutes: float,
+        smaller_evaluation: Callable[[int, int], None] | None = None,
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self._commit = save
+        self._smaller_evaluation = smaller_evaluation
+        self._updating = Updating()
+        self.add_callback(self._updating)
         self._every_seconds = every_minutes * 60
         self._last_saved = time.monotonic()
         self._started = time.monotonic()
@@ -61,11 +84,22 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
 
         Raises:
             Stopped: a signal came in; the state of the last whole step is committed.
+            DidNotFit: the device ran out of memory; the same.
         """
         if resume_from_checkpoint is not None:
             self.counters = state.read_counters(Path(resume_from_checkpoint))
         self._started = self._last_saved = time.monotonic()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
+        except RuntimeError as error:
+            if not is_device_out_of_memory(error):
+                raise
+            told = str(error).strip().splitlines()[0][:500]
+            traceback.clear_frames(error.__traceback__)  # they hold the activations
+        self.model.zero_grad(set_to_none=True)
+        if self.state.global_step > 0 and not self._updating.now:
+            self._commit(self.state.global_step, self._write)
+        raise DidNotFit(self.state.global_step, told)
 
     @property
     def seconds(self) -> float:
@@ -126,10 +160,25 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self._remember_boundary()
             self._save_and_stop()
         generators = state.read_generators()
+        evaluate = super().evaluate
         try:
-            return super().evaluate(*arguments, **named)
+            return self.evaluate_in_smaller_batches(lambda: evaluate(*arguments, **named))
         finally:
             state.restore_generators(generators)
+
+    def evaluate_in_smaller_batches(self, run: Callable[[], Any]) -> Any:
+        """Call `run`, and again with half the batch as long as the device runs out of memory."""
+        while True:
+            try:
+                return run()
+            except RuntimeError as error:
+                batch = self.args.per_device_eval_batch_size
+                if self._smaller_evaluation is None or batch == 1 or not is_device_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)
+            self._metrics["eval"].clear()
+            self.args.per_device_eval_batch_size = batch // 2
+            self._smaller_evaluation(batch // 2, self.state.global_step)
 
     def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
         inputs.pop(TOKEN_COUNT, None)
@@ -138,6 +187,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     # ---- checkpoints
 
     def _remember_boundary(self) -> None:
+        self._updating.now = False
         self._boundary_generators = state.read_generators()
         self._boundary_loss = self._tr_loss.clone()
         self._boundary_counters = state.Counters(
