@@ -95,7 +95,7 @@ def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressR
         "trainer_status": old.model_copy(update=changes),
         "checkpoint": _newer(status.checkpoint, record.checkpoint),
     }
-    if record.step == names.STEP_TRAIN and record.effective:
+    if names.is_train(record.step) and record.effective:
         news["effective"] = _flat(record.effective)
     return status.model_copy(update=news)
 
