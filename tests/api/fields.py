@@ -63,7 +63,15 @@ RUN = Kind(
     complete=COMPLETE,
     manifest=run,
     parse=parse_run,
-    changes_meaning=frozenset({("training", "method"), ("datasets", 0, "role"), ("phases", 0, "training", "method")}),
+    changes_meaning=frozenset(
+        {
+            ("training", "method"),
+            ("datasets", 0, "role"),
+            ("phases", 0, "training", "method"),
+            ("datasets", 0, "prometheus", "stepSeconds"),
+            ("datasets", 0, "prometheus", "spanHours"),
+        }
+    ),
     free=frozenset({("podTemplate", "env", 0)}),
 )
 SCHEDULE = Kind(

@@ -153,7 +153,61 @@ PHASED_BY_EPOCHS: dict[str, Any] = {
     "phases": [{"name": "first", "training": {"numTrainEpochs": 0.5, "method": "Pretrain"}}],
 }
 
-COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT, PHASED, PHASED_BY_EPOCHS)
+WINDOW = {"days": 30, "until": "2026-11-01T02:00:00Z"}
+SOURCES: tuple[dict[str, Any], ...] = (
+    {
+        "code": {
+            "url": "https://git.example.org/a.git",
+            "ref": "main",
+            "path": "src",
+            "include": ["**/*.cs"],
+            "exclude": ["**/test/**"],
+            "maxFileBytes": 1000,
+            "maxTotalBytes": 1000000,
+            "secrets": "Redact",
+        }
+    },
+    {"code": {"storageUri": "pvc://claim/src"}},
+    {
+        "prometheus": {
+            "url": "http://prometheus.example.org:9090",
+            "queries": ["up"],
+            "window": WINDOW,
+            "stepSeconds": 60,
+            "spanHours": 24,
+            "metadata": True,
+        }
+    },
+    {
+        "loki": {
+            "url": "http://loki.example.org:3100",
+            "queries": ['{a="b"}'],
+            "window": WINDOW,
+            "spanMinutes": 60,
+            "pageSize": 1000,
+        }
+    },
+    {"tempo": {"url": "http://tempo.example.org:3200", "query": "{}", "window": WINDOW, "maxTraces": 10}},
+    {"runbook": {"url": "https://git.example.org/a.git", "ref": "main", "include": ["**/RUNBOOK.md"]}},
+    {"runbook": {"storageUri": "pvc://claim/docs/"}},
+    {
+        "traces": {
+            "url": "http://traces.example.org:8000",
+            "datasetName": "d",
+            "datasetVersion": "v1",
+            "filters": {"source": "a"},
+            "limit": 1000,
+            "selectionStrategy": "Latest",
+            "seed": 1,
+            "exportFormat": "TrainingExample",
+        }
+    },
+    {"manifest": {"storageUri": "s3://bucket/set/manifest.json", "include": ["train*"]}},
+)
+
+COLLECTED = tuple({**SCRATCH, "datasets": [{"name": "d", **source}]} for source in SOURCES)
+
+COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT, PHASED, PHASED_BY_EPOCHS, *COLLECTED)
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},

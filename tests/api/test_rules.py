@@ -135,6 +135,50 @@ CASES: tuple[Case, ...] = (
 )
 
 
+def source(**source: Any) -> dict[str, Any]:
+    return {**SCRATCH, "datasets": [{"name": "d", **source}]}
+
+
+GIT = {"url": "https://git.example.org/a.git"}
+METRICS = {"url": "http://prometheus.example.org:9090", "queries": ["up"]}
+STORE = {"url": "http://traces.example.org:8000"}
+CASES += (
+    Case("a dataset needs exactly one source", source(code=GIT, inline={"text": "x"}), source(code=GIT)),
+    *(
+        case
+        for kind in ("code", "runbook")
+        for case in (
+            Case("give exactly one of url", source(**{kind: {}}), source(**{kind: GIT})),
+            Case(
+                "give exactly one of url",
+                source(**{kind: {**GIT, "storageUri": "pvc://c/x"}}),
+                source(**{kind: {"storageUri": "pvc://c/x"}}),
+            ),
+            Case(
+                "ref names a branch, tag or commit",
+                source(**{kind: {"storageUri": "pvc://c/x", "ref": "main"}}),
+                source(**{kind: {**GIT, "ref": "main"}}),
+            ),
+        )
+    ),
+    Case(
+        "spanHours and stepSeconds make more than 11000 points",
+        source(prometheus={**METRICS, "stepSeconds": 7}),
+        source(prometheus={**METRICS, "stepSeconds": 8}),
+    ),
+    Case(
+        "datasetName and datasetVersion belong together",
+        source(traces={**STORE, "datasetName": "d"}),
+        source(traces={**STORE, "datasetName": "d", "datasetVersion": "v1"}),
+    ),
+    Case(
+        "exportFormat needs a dataset that the server builds",
+        source(traces={**STORE, "exportFormat": "TunixSFT"}),
+        source(traces={**STORE, "exportFormat": "TunixSFT", "datasetName": "d", "datasetVersion": "v1"}),
+    ),
+)
+
+
 def schedule_case(message: str, refused: dict[str, Any], accepted: dict[str, Any]) -> Case:
     """The same of a schedule; the template is added."""
     return Case(message, {**refused, "template": TEMPLATE}, {**accepted, "template": TEMPLATE}, SCHEDULE)

@@ -5,6 +5,15 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one, opaque_items
+from trainyard.api.collectors import (
+    CodeSource,
+    LokiSource,
+    ManifestSource,
+    PrometheusSource,
+    RunbookSource,
+    TempoSource,
+    TracesSource,
+)
 
 DATASET_URI = (
     r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s]+/\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
@@ -57,7 +66,15 @@ class Dataset(ApiModel):
         exactly_one(
             "storage_uri",
             "inline",
-            message="a dataset needs exactly one source: storageUri or inline; write a second entry for a second source",
+            "code",
+            "prometheus",
+            "loki",
+            "tempo",
+            "runbook",
+            "traces",
+            "manifest",
+            message="a dataset needs exactly one source: storageUri, inline, code, prometheus, loki, tempo, runbook, traces or "
+            "manifest; write a second entry for a second source",
         ),
         Rule(
             "self.role == 'Train' || !has(self.split)",
@@ -85,9 +102,17 @@ class Dataset(ApiModel):
     secret_ref: SecretRef | None = Field(
         None,
         description="Secret with the source's credentials. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
-        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. https: username and password, or token, optionally ca.crt.",
+        "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. https and all other sources: username and password, or token, "
+        "optionally ca.crt and tenant (sent as X-Scope-OrgID).",
     )
     inline: Inline | None = Field(None, description="The data itself.")
+    code: CodeSource | None = Field(None, description="Files of a git repository or folder.")
+    prometheus: PrometheusSource | None = Field(None, description="Metrics of the last days.")
+    loki: LokiSource | None = Field(None, description="Log lines of the last days.")
+    tempo: TempoSource | None = Field(None, description="Traces of the last days.")
+    runbook: RunbookSource | None = Field(None, description="Entries of runbooks in Markdown.")
+    traces: TracesSource | None = Field(None, description="Reasoning traces from a trace store.")
+    manifest: ManifestSource | None = Field(None, description="A ready-built dataset with its manifest.json.")
     file_format: Literal["Auto", "JSONL", "JSON", "CSV", "Parquet", "Text"] = Field(
         "Auto", description="How the file is read. Auto goes by the file name."
     )
@@ -100,3 +125,11 @@ class Dataset(ApiModel):
     limit: int | None = Field(
         None, ge=1, description="At most this many records, chosen by content and seed, not by order."
     )
+
+    def addresses(self) -> dict[str, str]:
+        """Every storageUri of the dataset with the field that holds it."""
+        places = {"storageUri": self.storage_uri}
+        for name in ("code", "runbook", "manifest"):
+            source = getattr(self, name)
+            places[f"{name}.storageUri"] = source.storage_uri if source is not None else None
+        return {field: uri for field, uri in places.items() if uri is not None}

@@ -243,6 +243,7 @@ class Metadata(BaseModel):
     namespace: str = "default"
     uid: str = ""
     generation: int = 0
+    creation_timestamp: str = Field("", alias="creationTimestamp")
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
 

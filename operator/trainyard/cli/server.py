@@ -59,8 +59,9 @@ def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
     for index, dataset in enumerate(spec.datasets or ()):
         if dataset.secret_ref is not None:
             yield "secret", f"spec.datasets[{index}].secretRef.name", dataset.secret_ref.name
-        if claim := _PVC_URI.match(dataset.storage_uri or ""):
-            yield "persistentvolumeclaim", f"spec.datasets[{index}].storageUri", claim[1]
+        for field, uri in dataset.addresses().items():
+            if claim := _PVC_URI.match(uri):
+                yield "persistentvolumeclaim", f"spec.datasets[{index}].{field}", claim[1]
     for field, storage in (("checkpoints", spec.storage.checkpoints), ("cache", spec.storage.cache)):
         if storage is not None and storage.claim_name and storage.size is None:
             yield "persistentvolumeclaim", f"spec.storage.{field}.claimName", storage.claim_name

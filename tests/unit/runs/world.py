@@ -83,6 +83,7 @@ class World:
                 spec=parsed.spec,
                 raw_spec=self.run["spec"],
                 labels=parsed.metadata.labels,
+                created=parsed.metadata.creation_timestamp,
             ),
             generation=metadata["generation"],
             status=self.status(),

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from trainyard.api import names
@@ -14,6 +15,7 @@ from trainyard.api.manifest import InvalidManifest, parse_run
 from trainyard.api.model import ModelSource
 from trainyard.api.training import Training
 from trainyard.api.trainingrun import TrainingRun
+from trainyard.api.trainingschedule import ENV_SCHEDULED_TIME, ENV_WINDOW_END
 from trainyard.trainer.errors import invalid_config
 
 
@@ -36,6 +38,8 @@ class RunContext:
     secrets_dir: Path
     progress_url: str | None
     token_file: Path
+    moment: datetime | None = None
+    """Where windows of data end: the slot of the schedule, or the run's creation; None without a cluster."""
     phase: str | None = None
     is_last_phase: bool = False
     shared_tokenizer: str | None = None
@@ -138,7 +142,21 @@ def read_context(step: str, environment: Mapping[str, str] = os.environ) -> RunC
         secrets_dir=Path(environment.get(names.ENV_SECRETS_DIR, names.SECRETS_MOUNT)).absolute(),
         progress_url=environment.get(names.ENV_PROGRESS_URL) or None,
         token_file=Path(environment.get(names.ENV_TOKEN_FILE, names.TOKEN_FILE)),
+        moment=_moment(environment, run.metadata.creation_timestamp),
     )
+
+
+def _moment(environment: Mapping[str, str], created: str) -> datetime | None:
+    text = environment.get(ENV_WINDOW_END) or environment.get(ENV_SCHEDULED_TIME) or created
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise invalid_config(
+            f"{ENV_WINDOW_END} is {text!r}, not a time", hint="write it as RFC 3339, for example 2026-11-01T02:00:00Z"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def attempt_number(environment: Mapping[str, str] = os.environ) -> int:

@@ -116,7 +116,7 @@ def link_volumes(run: TrainingRun, work: Path, volumes: Mapping[str, str]) -> Pa
 
 
 def _addresses(run: TrainingRun) -> list[str]:
-    found = [dataset.storage_uri for dataset in run.spec.datasets or ()]
+    found: list[str | None] = [uri for dataset in run.spec.datasets or () for uri in dataset.addresses().values()]
     if (model := run.spec.model) is not None:
         found += [model.storage_uri, model.scratch.tokenizer.storage_uri if model.scratch else None]
     return [uri for uri in found if uri]

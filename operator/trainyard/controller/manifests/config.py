@@ -10,12 +10,10 @@ from trainyard.controller.manifests.metadata import Object, RunRef, child_labels
 
 def run_file(run: RunRef) -> str:
     """The TrainingRun as the trainer reads it; the same form works without Kubernetes."""
-    manifest = {
-        "apiVersion": API_VERSION,
-        "kind": "TrainingRun",
-        "metadata": {"name": run.name, "namespace": run.namespace, "uid": run.uid},
-        "spec": run.raw_spec,
-    }
+    metadata = {"name": run.name, "namespace": run.namespace, "uid": run.uid}
+    if run.created:
+        metadata["creationTimestamp"] = run.created
+    manifest = {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": run.raw_spec}
     return json.dumps(manifest, separators=(",", ":"), sort_keys=True)
 
 

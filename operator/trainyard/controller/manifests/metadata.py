@@ -22,6 +22,8 @@ class RunRef:
     raw_spec: Mapping[str, Any]
     """The spec as the API server returned it: what the trainer gets to read."""
     labels: Mapping[str, str]
+    created: str = ""
+    """creationTimestamp: where windows of data end, unless a schedule says otherwise."""
 
 
 @dataclass(frozen=True)

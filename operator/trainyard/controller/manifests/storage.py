@@ -51,8 +51,9 @@ def source_claims(run: RunRef) -> dict[str, str]:
     if model and model.scratch and (name := claim_of_uri(model.scratch.tokenizer.storage_uri)):
         found.setdefault(name, "spec.model.scratch.tokenizer.storageUri")
     for dataset in run.spec.datasets or ():
-        if name := claim_of_uri(dataset.storage_uri):
-            found.setdefault(name, f"spec.datasets[{dataset.name}].storageUri")
+        for field, uri in dataset.addresses().items():
+            if name := claim_of_uri(uri):
+                found.setdefault(name, f"spec.datasets[{dataset.name}].{field}")
     return found
 
 

@@ -102,6 +102,7 @@ class Reconciler:
                 spec=run.spec,
                 raw_spec=raw["spec"],
                 labels=run.metadata.labels,
+                created=run.metadata.creation_timestamp,
             ),
             generation=raw["metadata"]["generation"],
             status=TrainingRunStatus.model_validate(raw.get("status") or {}),

@@ -26,6 +26,8 @@ from trainyard.api.dataset import Dataset
 from trainyard.api.progress import DatasetRecord
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.collect.plain import plain_text
+from trainyard.trainer.data.collect.run import collected, forget, source_of
 from trainyard.trainer.data.formats import Record, check
 from trainyard.trainer.data.readers import Fault, Row, read_inline_text, read_rows
 from trainyard.trainer.data.sources import fetch, format_of
@@ -61,6 +63,7 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
         started = time.monotonic()
         make = write_records if context.run.spec.command else build
         present = commit_folder(context.data_dir, lambda folder: make(context, reporter, folder), key=key)
+        forget(context)
         say(f"prepared {present.bytes / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
     note_dataset(present)
     _prefetch_model(context, reporter)
@@ -257,7 +260,7 @@ def collect(context: RunContext, staging: Path) -> Pool:
         shutil.rmtree(folder)
         if not hashes and not faults.count:
             raise invalid_data(
-                f"dataset {dataset.name}: {dataset.storage_uri or 'inline'} holds no records"
+                f"dataset {dataset.name}: {dataset.storage_uri or source_of(dataset) or 'inline'} holds no records"
                 + (f" ({empty} empty ones)" if empty else ""),
                 hint="check the source, or remove the dataset",
             )
@@ -311,6 +314,11 @@ def _rows(dataset: Dataset, context: RunContext, folder: Path) -> Iterator[Row |
             yield from read_inline_text(dataset.inline.text, place)
         for number, record in enumerate(dataset.inline.records or (), start=1):
             yield Row(place, number, record)
+        return
+    if source_of(dataset) is not None:
+        for number, record in enumerate(collected(dataset, context), start=1):
+            text = plain_text(record) if dataset.format == "Text" else None
+            yield Row(f"dataset {dataset.name}", number, record if text is None else {"text": text})
         return
     for file in fetch(dataset, volumes=context.volumes_dir, secrets=context.secrets_dir, staging=folder):
         file_format = format_of(file, dataset.file_format)

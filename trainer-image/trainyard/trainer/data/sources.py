@@ -176,7 +176,7 @@ def _download_http(dataset: Dataset, uri: str, secret: dict[str, str], staging: 
                     f"dataset {dataset.name}: {uri}: the server's certificate is not trusted",
                     hint="put the issuing CA into the secret as ca.crt",
                 ) from error
-            raise Unavailable(_reason(error)) from error
+            raise Unavailable(reason(error)) from error
 
     _with_retries(attempt, dataset, uri)
     return file
@@ -237,7 +237,7 @@ def _download_s3(dataset: Dataset, bucket: str, key: str, secret: dict[str, str]
             raise Unavailable(f"{code or status}") from error
         except BotoCoreError as error:
             _check_host(dataset, uri, urlsplit(client.meta.endpoint_url).hostname or "", error)
-            raise Unavailable(_reason(error)) from error
+            raise Unavailable(reason(error)) from error
 
     def keys() -> list[str]:
         if not key.endswith("/"):
@@ -300,13 +300,13 @@ def _check_status(dataset: Dataset, uri: str, status: int, has_secret: bool) -> 
 
 def _check_host(dataset: Dataset, uri: str, host: str, error: BaseException) -> None:
     """An unknown name stays unknown; a name server that does not answer at the moment may do so later."""
-    if _is_unknown(host):
+    if is_unknown(host):
         raise invalid_data(
             f"dataset {dataset.name}: {uri}: the host {host} is unknown", hint="check the address for typing errors"
         ) from error
 
 
-def _is_unknown(host: str) -> bool:
+def is_unknown(host: str) -> bool:
     try:
         socket.getaddrinfo(host, None)
     except socket.gaierror as error:
@@ -314,7 +314,7 @@ def _is_unknown(host: str) -> bool:
     return False
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost explanation, without addresses of Python objects."""
     inner = error
     while isinstance(next_one := getattr(inner, "reason", None) or inner.__cause__, BaseException):

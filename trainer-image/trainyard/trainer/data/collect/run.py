@@ -1,0 +1,66 @@
+"""From a dataset of the manifest to its raw records: the right collector, its window, its journal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from trainyard.api.dataset import Dataset
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.collect import Record, code, loki, manifest, prometheus, runbook, tempo, traces
+from trainyard.trainer.data.collect.access import read_access
+from trainyard.trainer.data.collect.journal import Journal
+from trainyard.trainer.data.collect.windows import window_of
+
+Collector = Callable[[Any, Any, Any, Journal], Iterator[Record]]
+
+COLLECTORS: dict[str, Collector] = {
+    "code": code.collect,
+    "prometheus": prometheus.collect,
+    "loki": loki.collect,
+    "tempo": tempo.collect,
+    "runbook": runbook.collect,
+    "traces": traces.collect,
+    "manifest": manifest.collect,
+}
+"""By the field of the dataset that holds the source."""
+
+
+def source_of(dataset: Dataset) -> str | None:
+    """The field that holds the dataset's source, if a collector reads it."""
+    return next((name for name in COLLECTORS if getattr(dataset, name) is not None), None)
+
+
+def collected(dataset: Dataset, context: RunContext) -> Iterator[Record]:
+    """The raw records of a dataset whose source has a collector.
+
+    Raises:
+        UserError: the source cannot be reached, refuses, or is not what the manifest says.
+    """
+    name = source_of(dataset)
+    assert name is not None, f"dataset {dataset.name} has no collector"
+    source = getattr(dataset, name)
+    access = read_access(dataset, volumes=context.volumes_dir, secrets=context.secrets_dir)
+    lookback = getattr(source, "window", None)
+    window = window_of(lookback, moment(context)) if lookback is not None else None
+    basis = {name: source.model_dump(mode="json"), "window": [window.start, window.end] if window else None}
+    journal = Journal(context.run_dir / "collected" / dataset.name, basis)
+    yield from COLLECTORS[name](source, access, window, journal)
+
+
+def moment(context: RunContext) -> datetime:
+    """The time at which the run looks back: what the operator says, or else the time of its first step, noted on the volume."""
+    if context.moment is not None:
+        return context.moment
+    notes = Journal(context.run_dir / "collected" / ".run", context.uid)
+    return datetime.fromisoformat(notes.fact("moment", lambda: datetime.now(UTC).isoformat(timespec="seconds")))
+
+
+def forget(context: RunContext) -> None:
+    """Free the journals' space; the prepared data has taken their place. A later phase may want them still."""
+    if context.phase is not None and not context.is_last_phase:
+        return
+    for dataset in context.datasets:
+        shutil.rmtree(context.run_dir / "collected" / dataset.name, ignore_errors=True)
