@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ class Web:
 
 
 @contextmanager
-def web(answer: Callable[[Asked], Reply]) -> Iterator[Web]:
+def web(answer: Callable[[Asked], Reply], *, tls: ssl.SSLContext | None = None) -> Iterator[Web]:
     """Serve on a loopback address."""
     state = Web("")
 
@@ -145,7 +146,9 @@ def web(answer: Callable[[Asked], Reply]) -> Iterator[Web]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    state.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield state

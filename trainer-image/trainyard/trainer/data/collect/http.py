@@ -72,7 +72,8 @@ class Client:
         if access.token:
             self._headers["Authorization"] = f"Bearer {access.token}"
         elif access.username or access.password:
-            self._headers |= urllib3.make_headers(basic_auth=f"{access.username}:{access.password}")
+            basic = urllib3.make_headers(basic_auth=f"{access.username}:{access.password}")
+            self._headers["Authorization"] = basic["authorization"]
         if access.tenant:
             self._headers[TENANT_HEADER] = access.tenant
         self._pool = urllib3.PoolManager(
@@ -171,7 +172,9 @@ class Client:
         if response.status >= 300:
             body = response.read(4096, decode_content=True)
             response.close()
-            self._check(path, response.status, body, response.headers.get("Retry-After"))
+            fields = content.get("fields") or {}
+            query = fields.get("query") or fields.get("q")
+            self._check(path, response.status, body, response.headers.get("Retry-After"), query)
         return response
 
     def _no_answer(self, path: str, error: urllib3.exceptions.HTTPError) -> Exception:
@@ -188,7 +191,7 @@ class Client:
             return _Passing("no answer in time")
         return _Passing(reason(error))
 
-    def _check(self, path: str, status: int, body: bytes, retry_after: str | None) -> None:
+    def _check(self, path: str, status: int, body: bytes, retry_after: str | None, query: str | None) -> None:
         said = _server_words(body)
         if status in (401, 403):
             advice = "check the values in" if self._access.has_credentials else "give credentials in"
@@ -199,7 +202,8 @@ class Client:
         if status in (408, 429) or status >= 500:
             raise _Passing(f"HTTP {status}{said}", _seconds(retry_after))
         if status in (400, 422):
-            raise self.refuse(path, f"the server refuses the question (HTTP {status}){said}", hint="correct the query")
+            asked = f"the query {query!r}" if query else "the question"
+            raise self.refuse(path, f"the server refuses {asked} (HTTP {status}){said}", hint="correct the query")
         raise self.refuse(path, f"HTTP {status}{said}", hint=f"check {self._field}")
 
     def _retried(self, attempt: Callable[[], T], path: str) -> T:

@@ -56,7 +56,7 @@ _SHELL = {
     "promql",
     "sql",
 }
-_PROMPT = re.compile(r"^(?:[\w.@~:/-]*[$%>]|#)\s+")
+_PROMPT = re.compile(r"^[\w.@~:/-]*[$%>]\s+")
 
 
 @dataclass
