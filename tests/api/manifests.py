@@ -63,7 +63,14 @@ FINE_TUNING: dict[str, Any] = {
         "seed": 1,
         "extraArgs": {"adam_beta2": 0.95},
     },
-    "checkpoints": {"everySteps": 5, "everyMinutes": 5, "keepLast": 2, "resumeFrom": "other"},
+    "checkpoints": {
+        "everySteps": 5,
+        "everyMinutes": 5,
+        "keepLast": 2,
+        "keepBest": True,
+        "maxAgeDays": 30,
+        "resumeFrom": "other",
+    },
     "evaluation": {"enabled": True, "split": "Eval"},
     "storage": {
         "checkpoints": {

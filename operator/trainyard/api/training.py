@@ -90,6 +90,13 @@ class Checkpoints(ApiModel):
     every_steps: int = Field(500, ge=1, le=100_000_000, description="A checkpoint every so many optimizer steps.")
     every_minutes: float = Field(10, gt=0, le=10_080, description="And at the latest after so many minutes.")
     keep_last: int = Field(3, ge=1, le=1000, description="How many are kept; older ones are deleted.")
+    keep_best: bool = Field(
+        False,
+        description="Also save whenever an evaluation (evalSteps) gives the lowest loss so far, and keep that checkpoint besides.",
+    )
+    max_age_days: float | None = Field(
+        None, gt=0, le=36500, description="Of those kept, delete what is older; the newest and the best stay."
+    )
     resume_from: str = Field(
         "",
         max_length=512,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -132,3 +133,16 @@ class TestAnotherRunsCheckpoint:
             checkpoint.find_other(
                 "other-00000001/checkpoints/step-00000010", volume=volume, own=volume / "own-00000009"
             )
+
+
+def test_too_old_ones_go_but_never_the_newest_or_the_best(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, lambda folder: {"best": {"step": 2, "evalLoss": 1.5}})
+    assert checkpoint.prune(tmp_path, 4, max_age_days=1) == []
+    for step in (1, 2, 3, 4):
+        file = tmp_path / f"step-{step:08d}" / "manifest.json"
+        manifest = json.loads(file.read_text())
+        file.write_text(json.dumps({**manifest, "time": "2020-01-01T00:00:00Z"}))
+    assert checkpoint.prune(tmp_path, 4, max_age_days=1) == [3, 1]
+    assert [c.step for c in checkpoint.listed(tmp_path)] == [4, 2]
+    assert checkpoint.prune(tmp_path, 1) == []

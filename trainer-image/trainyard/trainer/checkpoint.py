@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from trainyard.trainer.commit import (
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.log import say, warn
 
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+"""RFC 3339 in UTC; compares as text as it does as time."""
 _NAME = re.compile(r"^step-(\d{8,})$")
 
 
@@ -40,6 +42,8 @@ class Checkpoint:
     path: Path
     time: str
     bytes: int
+    best_step: int | None = None
+    """Step of the best evaluation so far, where the best checkpoint is kept."""
 
     def record(self, volume: Path) -> CheckpointRecord:
         """For progress and final records; the path is relative to the volume."""
@@ -55,15 +59,21 @@ def save(root: Path, step: int, write: Callable[[Path], Mapping[str, Any] | None
     if present is not None and find_damage(present, hashes=False) is None:
         return _checkpoint(present, step)
     started = time.monotonic()
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = datetime.now(UTC).strftime(TIME)
     checkpoint = _checkpoint(commit_folder(path, write, step=step, time=stamp, **facts), step)
     say(f"checkpoint at step {step}: {checkpoint.bytes / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
     return checkpoint
 
 
-def prune(root: Path, keep_last: int) -> list[int]:
-    """Delete all but the newest `keep_last`. Returns the steps of those that went."""
-    gone = listed(root)[keep_last:]
+def prune(root: Path, keep_last: int, *, max_age_days: float | None = None) -> list[int]:
+    """Delete all but the newest `keep_last`, and of these those that are too old. The newest stays whatever its age, and so
+    does the one that the newest calls the best. Returns the steps of those that went."""
+    present = listed(root)
+    gone = present[keep_last:]
+    if max_age_days is not None:
+        oldest = (datetime.now(UTC) - timedelta(days=max_age_days)).strftime(TIME)
+        gone += [checkpoint for checkpoint in present[1:keep_last] if checkpoint.time < oldest]
+    gone = [checkpoint for checkpoint in gone if checkpoint.step != present[0].best_step]
     for checkpoint in gone:
         discard(checkpoint.path)
     return [checkpoint.step for checkpoint in gone]
@@ -146,4 +156,5 @@ def _folders(root: Path) -> list[tuple[int, Path]]:
 
 
 def _checkpoint(committed: Committed, step: int) -> Checkpoint:
-    return Checkpoint(step, committed.path, str(committed.manifest.get("time", "")), committed.bytes)
+    best = committed.manifest.get("best") or {}
+    return Checkpoint(step, committed.path, str(committed.manifest.get("time", "")), committed.bytes, best.get("step"))

@@ -7,6 +7,7 @@ scaling, and any other CPU gets FP32.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,19 @@ def memory_of_container() -> int | None:
         return int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024
     except (OSError, IndexError, ValueError):
         return None
+
+
+def available_host_memory() -> int:
+    """Bytes that this process may still take: of its container, and of the machine."""
+    rooms = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        rooms.append(int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]) * 1024)
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        group = Path("/sys/fs/cgroup")
+        used = int((group / "memory.current").read_text())
+        reclaimable = int((group / "memory.stat").read_text().split("inactive_file ")[1].split()[0])
+        rooms.append(int((group / "memory.max").read_text()) - used + reclaimable)
+    return max(0, min(rooms, default=0))
 
 
 def peak_memory_of_process() -> int:

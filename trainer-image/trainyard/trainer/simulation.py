@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_iter
 
 from trainyard.api.names import ENV_SIMULATED_DEVICE_MEMORY
@@ -60,6 +60,14 @@ class SimulatedDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not entry[0].expired()  # type: ignore[no-untyped-call]
         }
         self._used = sum(size for _, size in self._live.values())
+
+
+def unobserved() -> contextlib.AbstractContextManager[Any]:
+    """For what is done in host memory beside the device."""
+    if simulated_limit() is None:
+        return contextlib.nullcontext()
+    manager: contextlib.AbstractContextManager[Any] = _disable_current_modes()
+    return manager
 
 
 def simulated_limit(environment: Mapping[str, str] = os.environ) -> int | None:

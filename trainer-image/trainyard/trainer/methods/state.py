@@ -31,6 +31,9 @@ class Counters:
     """Time spent training."""
     unlogged_loss: float = 0.0
     last_logged_step: int = 0
+    best_eval_loss: float | None = None
+    best_step: int | None = None
+    """Step of the best evaluation, where the best checkpoint is kept."""
 
 
 def read_generators() -> dict[str, Any]:

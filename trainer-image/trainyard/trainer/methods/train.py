@@ -14,14 +14,15 @@ import shutil
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainyard.trainer import __version__, checkpoint
+from trainyard.trainer import __version__, checkpoint, space
 from trainyard.trainer.checkpoint import Checkpoint
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import note_dataset, specification_key
 from trainyard.trainer.errors import invalid_config, storage
+from trainyard.trainer.estimate import optimizer_bytes
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
@@ -39,6 +40,9 @@ from trainyard.trainer.methods.memory import smaller_evaluation as smaller_batch
 from trainyard.trainer.phases import hand_over
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
+
+if TYPE_CHECKING:
+    from trainyard.trainer.models.load import Loaded
 
 
 def train(context: RunContext, reporter: Reporter) -> None:
@@ -162,12 +166,15 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     tell(reporter, known | reductions.noted())
 
     # ---- trainer
+    rules = context.run.spec.checkpoints
+    if rules.keep_best and eval_set is None:
+        warn("spec.checkpoints.keepBest has no effect: it needs spec.training.evalSteps and held-out data")
+
     def save(step: int, write: Any) -> None:
-        reporter.report(phase="save")
         saved = checkpoint.save(context.checkpoint_dir, step, write, data=data.manifest["key"])
-        checkpoint.prune(context.checkpoint_dir, context.run.spec.checkpoints.keep_last)
+        checkpoint.prune(context.checkpoint_dir, rules.keep_last, max_age_days=rules.max_age_days)
         LEDGER.note(checkpoint=saved.record(context.volume))
-        reporter.report(phase="train", checkpoint=saved.record(context.volume))
+        reporter.report(checkpoint=saved.record(context.volume))
 
     def smaller_evaluation(batch: int, step: int) -> None:
         nonlocal reductions
@@ -190,7 +197,8 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     try:
         trainer = CommittingTrainer(
             save=save,
-            every_minutes=context.run.spec.checkpoints.every_minutes,
+            every_minutes=rules.every_minutes,
+            keep_best=rules.keep_best,
             smaller_evaluation=smaller_evaluation if context.run.spec.on_out_of_memory == "ReduceBatch" else None,
             model=model,
             args=arguments,
@@ -207,6 +215,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
             hint="correct it; the values it speaks of are those of spec.training and its extraArgs",
         ) from error
     trainer.train_dataset, trainer.eval_dataset = train_set, eval_set
+    space.check(storage_needed(context, loaded, steps=steps, evaluates=eval_set is not None), context.work_dir)
     reporting.follow(trainer)
     silence(trainer)
     if resume is not None:
@@ -223,13 +232,31 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         contextlib.suppress(Stopped),
     ):  # leaving `deferred` after a stop ends the process: run me again
         trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
-    LEDGER.note(timings={"training": round(trainer.seconds, 1)})
+    LEDGER.note(timings={"training": round(trainer.seconds, 1), "waitedForSaves": round(trainer.saver.waited, 2)})
 
     # ---- export
     reporter.report(phase="save")
     result = export(context, model, trainer_step=trainer.state.global_step, dtype=loaded.source_dtype, data=data)
     note_result(context, result)
     reporter.report(percentage=100.0, milestone=True)
+
+
+def storage_needed(context: RunContext, loaded: Loaded, *, steps: int, evaluates: bool) -> space.Need:
+    """The room that the run will take on its volume."""
+    rules, adapter = context.run.spec.checkpoints, context.model.adapter
+    saves = -(-steps // rules.every_steps) + 1
+    if rules.keep_best and evaluates:
+        saves += -(-steps // (context.training.eval_steps or steps))
+    width = loaded.source_dtype.itemsize if loaded.source_dtype else loaded.model.dtype.itemsize
+    whole = (loaded.parameters - (loaded.trainable if adapter else 0)) * width
+    return space.needed(
+        saved=4 * loaded.trainable,
+        optimizer=loaded.trainable * optimizer_bytes(context.training.optim),
+        result=(4 * loaded.trainable + whole * adapter.merge) if adapter else whole,
+        saves=saves,
+        keep_last=rules.keep_last,
+        keeps_best=rules.keep_best,
+    )
 
 
 def open_data(context: RunContext) -> Committed:

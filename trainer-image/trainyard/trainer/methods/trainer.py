@@ -18,9 +18,12 @@ the same batch and the same dropout.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +32,17 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from trainyard.trainer.data.store import IGNORED
+from trainyard.trainer.device import available_host_memory
 from trainyard.trainer.errors import is_device_out_of_memory
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 from trainyard.trainer.methods.memory import DidNotFit
+from trainyard.trainer.saving import Saver, Write, copied, size_of
 from trainyard.trainer.signals import STOP
 
+COPY_SHARE = 0.8
+"""Of the free host memory, that the copy of a checkpoint may take; a larger one is written while the training waits."""
 LOG_ENTRIES_KEPT = 1000
 """Entries of the loss history in a checkpoint, which otherwise grows with every log line of a long run."""
 
@@ -55,19 +62,22 @@ class Updating(TrainerCallback):  # type: ignore[misc]
 
 
 class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
-    """See the module's text. `save(step, write)` commits a checkpoint; `every_minutes` bounds the time between two;
+    """See the module's text. `save(step, write)` commits a checkpoint and is called from a thread as well as from here;
+    `every_minutes` bounds the time between two; with `keep_best` a new best evaluation is saved at once;
     `smaller_evaluation(batch)` is told when evaluation goes on in smaller batches, None where it must not."""
 
     def __init__(
         self,
         *,
-        save: Callable[[int, Callable[[Path], None]], None],
+        save: Callable[[int, Write], None],
         every_minutes: float,
+        keep_best: bool = False,
         smaller_evaluation: Callable[[int, int], None] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self._commit = save
+        self.saver = Saver(save)
+        self._keep_best = keep_best
         self._smaller_evaluation = smaller_evaluation
         self._updating = Updating()
         self.add_callback(self._updating)
@@ -90,15 +100,19 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self.counters = state.read_counters(Path(resume_from_checkpoint))
         self._started = self._last_saved = time.monotonic()
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
+            outcome = super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
+            self.saver.wait()
+            return outcome
         except RuntimeError as error:
             if not is_device_out_of_memory(error):
                 raise
             told = str(error).strip().splitlines()[0][:500]
             traceback.clear_frames(error.__traceback__)  # they hold the activations
+        finally:
+            self.saver.finish()
         self.model.zero_grad(set_to_none=True)
         if self.state.global_step > 0 and not self._updating.now:
-            self._commit(self.state.global_step, self._write)
+            self._save_now()
         raise DidNotFit(self.state.global_step, told)
 
     @property
@@ -150,6 +164,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self.control.should_save = True
         super()._maybe_log_save_evaluate(*arguments, **named)
         self._remember_boundary()
+        self.saver.check()
         if STOP.requested and self.state.global_step < self.state.max_steps:
             self._save_and_stop()
 
@@ -162,7 +177,9 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         generators = state.read_generators()
         evaluate = super().evaluate
         try:
-            return self.evaluate_in_smaller_batches(lambda: evaluate(*arguments, **named))
+            metrics = self.evaluate_in_smaller_batches(lambda: evaluate(*arguments, **named))
+            self._notice_best(metrics)
+            return metrics
         finally:
             state.restore_generators(generators)
 
@@ -180,6 +197,12 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self.args.per_device_eval_batch_size = batch // 2
             self._smaller_evaluation(batch // 2, self.state.global_step)
 
+    def _notice_best(self, metrics: dict[str, float]) -> None:
+        loss, best = metrics.get("eval_loss"), self.counters.best_eval_loss
+        if self._keep_best and loss is not None and (best is None or loss < best):
+            self.counters.best_eval_loss, self.counters.best_step = loss, self.state.global_step
+            self.control.should_save = True
+
     def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
         inputs.pop(TOKEN_COUNT, None)
         return super().prediction_step(model, inputs, *arguments, **named)
@@ -190,27 +213,65 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self._updating.now = False
         self._boundary_generators = state.read_generators()
         self._boundary_loss = self._tr_loss.clone()
-        self._boundary_counters = state.Counters(
-            tokens=self.counters.tokens,
+        self._boundary_counters = replace(
+            self.counters,
             seconds=self.counters.seconds + time.monotonic() - self._started,
             last_logged_step=self._globalstep_last_logged,
         )
 
     def _save_and_stop(self) -> None:
         if self.state.global_step > 0:
-            self._commit(self.state.global_step, self._write)
+            self._save_now()
         raise Stopped
+
+    def _save_now(self) -> None:
+        self.saver.save(self.state.global_step, self._prepare_to_write(copy=False))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._remember_boundary()
         self.store_flos()
-        self._commit(self.state.global_step, self._write)
+        self.saver.wait()
+        started = time.monotonic()
+        fits = size_of((self._weights(), self.optimizer.state_dict())) < COPY_SHARE * available_host_memory()
+        write = self._prepare_to_write(copy=fits)
+        self.saver.waited += time.monotonic() - started
+        if fits:
+            self.saver.begin(self.state.global_step, write)
+        else:
+            self.saver.save(self.state.global_step, write)
         self._last_saved = time.monotonic()
 
-    def _write(self, folder: Path) -> None:
-        """Everything that the continuation needs, as of the last whole step."""
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder)
-        self._save_optimizer_and_scheduler(str(folder))
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """What is trained: all weights, or those of the adapter."""
+        model = self.accelerator.unwrap_model(self.model)
+        weights: dict[str, torch.Tensor] = model.state_dict()
+        if not hasattr(model, "peft_config"):
+            return weights
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in weights.items() if name in trained}
+
+    def _prepare_to_write(self, *, copy: bool) -> Write:
+        """Everything that the continuation needs, as of the last whole step: what is small at once, in a folder of its own;
+        weights and optimizer by the function that is returned, from a copy in host memory or as they are."""
+        staged = tempfile.TemporaryDirectory(prefix="checkpoint-")
+        self._write_small(Path(staged.name))
+        model = self.accelerator.unwrap_model(self.model)
+        weights, optimizer = self._weights(), self.optimizer.state_dict()
+        if copy:
+            weights, optimizer = copied((weights, optimizer))
+        best = {"step": self._boundary_counters.best_step, "evalLoss": self._boundary_counters.best_eval_loss}
+
+        def write(folder: Path) -> dict[str, Any]:
+            shutil.copytree(staged.name, folder, dirs_exist_ok=True)
+            staged.cleanup()
+            model.save_pretrained(folder, state_dict=weights)
+            torch.save(optimizer, folder / "optimizer.pt")
+            return {"best": best} if best["step"] is not None else {}
+
+        return write
+
+    def _write_small(self, folder: Path) -> None:
+        torch.save(self.lr_scheduler.state_dict(), folder / "scheduler.pt")
         self._save_scaler(str(folder))
         torch.save(self._boundary_generators, folder / state.RNG_FILE)
         counters = self._boundary_counters
