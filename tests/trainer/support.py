@@ -92,7 +92,7 @@ class Zygote:
     def close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def _answer(self) -> str:
         assert self._process.stdout is not None

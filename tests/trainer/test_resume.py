@@ -33,6 +33,9 @@ def test_two_undisturbed_runs_are_bit_equal(undisturbed: Run, tmp_path: Path) ->
     again = undisturbed.fork(tmp_path)
     again.run("train")
     assert again.model_digest == undisturbed.model_digest
+    provenance = again.final_record["provenance"]
+    assert provenance == undisturbed.final_record["provenance"]
+    assert {"torch", "transformers", "trl", "python", "seed", "datasetDigest"} <= provenance.keys()
 
 
 def test_another_seed_gives_other_weights(undisturbed: Run, tmp_path: Path) -> None:

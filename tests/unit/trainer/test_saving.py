@@ -74,7 +74,7 @@ def test_the_room_that_a_run_needs(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_volume_that_is_too_small_is_told_before_the_first_step(tmp_path: Path) -> None:
     need = space.needed(saved=1 << 50, optimizer=0, result=0, saves=9, keep_last=3, keeps_best=False)
-    with pytest.raises(UserError, match="4 checkpoints of about 1125899.9 GB") as raised:
+    with pytest.raises(UserError, match="4 checkpoints of about 1125899") as raised:
         space.check(need, tmp_path)
     assert raised.value.exit_code == 74
     assert "spec.storage.checkpoints.size" in raised.value.hint

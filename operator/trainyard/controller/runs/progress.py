@@ -112,6 +112,8 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
         changes["evaluation"] = EvaluationStatus(metrics=_metrics(record.evaluation.get("metrics", {})))
     if names.is_train(step):
         changes |= {k: _flat(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
+        if record.provenance and (image := _image(seen, step, record.attempt)):
+            changes["provenance"]["image"] = image
         old = status.trainer_status or TrainerStatus()
         done: dict[str, Any] = {
             "step": record.step_number,
@@ -137,6 +139,13 @@ def _newer(old: CheckpointStatus | None, record: CheckpointRecord | None) -> Che
 
 def _folder(checkpoint: CheckpointStatus | CheckpointRecord) -> str:
     return checkpoint.path.rpartition("/")[0]
+
+
+def _image(seen: Observed, step: str, attempt: int) -> str | None:
+    """The image that ran, by digest, as the node's runtime names it."""
+    job = seen.job_of(step, attempt)
+    pod = seen.pod_of(job) if job else None
+    return pod.image_id.partition("://")[2] or pod.image_id if pod else None
 
 
 def _flat(values: dict[str, Any]) -> dict[str, str]:

@@ -92,6 +92,8 @@ class PodView:
     exit_code: int | None = None
     termination_reason: str = ""
     termination_message: str = ""
+    image_id: str = ""
+    """What the runtime really started: an image by digest."""
     ended: datetime | None = None
     node_lost: bool = False
 
@@ -100,9 +102,10 @@ class PodView:
         """Reads the trainer's container; sidecars that a cluster injects are passed over."""
         metadata, status = raw["metadata"], raw.get("status", {})
         conditions = {c["type"]: c for c in status.get("conditions", [])}
-        container: Raw = next(
+        whole: Raw = next(
             (c for c in status.get("containerStatuses", []) if c.get("name") == TRAINER_CONTAINER), {"state": {}}
-        )["state"]
+        )
+        container: Raw = whole["state"]
         waiting, terminated = container.get("waiting", {}), container.get("terminated", {})
         scheduled, target = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
         disrupted = target.get("status") == "True"
@@ -125,6 +128,7 @@ class PodView:
             exit_code=terminated.get("exitCode"),
             termination_reason=terminated.get("reason", ""),
             termination_message=terminated.get("message", ""),
+            image_id=whole.get("imageID", ""),
             ended=parse_time(terminated.get("finishedAt")),
             # The node controller sets Ready to False on all pods of a node that stopped reporting, while the container
             # still counts as running; a pod that is merely not ready has no such combination without a probe.

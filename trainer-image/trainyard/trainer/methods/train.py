@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainyard.api.names import GIT_COMMIT_LABEL
 from trainyard.trainer import __version__, checkpoint, space
 from trainyard.trainer.checkpoint import Checkpoint
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
@@ -160,7 +161,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         eval_set = SequenceDataset.open(context.data_dir / "eval", vocab_size=vocab_size)
     LEDGER.note(
         timings={"load": round(time.monotonic() - started, 2)},
-        provenance=provenance(context, loaded.revision),
+        provenance=provenance(context, loaded.revision, str(data.manifest["digest"])),
     )
     known = effective(context, device, train_set, torch.get_num_threads())
     tell(reporter, known | reductions.noted())
@@ -380,20 +381,21 @@ def effective(context: RunContext, device: Any, train_set: Any, threads: int) ->
     }
 
 
-def provenance(context: RunContext, revision: str | None) -> dict[str, Any]:
+def provenance(context: RunContext, revision: str | None, dataset: str) -> dict[str, Any]:
     """What has to be the same for the same result."""
     import platform
     from importlib.metadata import version
 
     facts = {
         "trainerVersion": __version__,
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "trl": version("trl"),
+        **{name: version(name) for name in ("torch", "transformers", "trl", "accelerate", "peft", "tokenizers")},
         "python": platform.python_version(),
         "seed": context.training.seed,
+        "datasetDigest": dataset,
+        "modelRevision": revision,
+        "gitCommit": context.run.metadata.labels.get(GIT_COMMIT_LABEL),
     }
-    return facts | ({"modelRevision": revision} if revision else {})
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def stand_in() -> Any:
