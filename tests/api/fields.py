@@ -70,6 +70,8 @@ RUN = Kind(
             ("phases", 0, "training", "method"),
             ("datasets", 0, "prometheus", "stepSeconds"),
             ("datasets", 0, "prometheus", "spanHours"),
+            ("datasets", 0, "selectionStrategy"),
+            ("datasets", 0, "filters", 0, "operator"),
         }
     ),
     free=frozenset({("podTemplate", "env", 0)}),

@@ -52,12 +52,12 @@ CASES: tuple[Case, ...] = (
     Case("the built-in trainer needs spec.model", {**SCRATCH, "model": None}, {**SCRIPT, **SCRATCH}),
     Case("spec.args are the arguments of spec.command", {**SCRATCH, "args": ["x"]}, SCRIPT),
     Case(
-        "modes DryRun and Debug belong to the built-in trainer",
+        "modes DryRun, Debug and Dataset belong to the built-in trainer",
         {**SCRIPT, "mode": "Debug"},
         {**SCRIPT, "mode": "Train"},
     ),
     Case(
-        "modes DryRun and Debug belong to the built-in trainer",
+        "modes DryRun, Debug and Dataset belong to the built-in trainer",
         {**SCRIPT, "mode": "DryRun"},
         {**SCRATCH, "mode": "DryRun"},
     ),
@@ -92,6 +92,41 @@ CASES: tuple[Case, ...] = (
         "a phase goes on from a whole model",
         put(PHASED, ("model", "adapter"), {"lora": {}, "merge": False}),
         put(PHASED, ("model", "adapter"), {"lora": {}}),
+    ),
+    Case(
+        "methods Pretrain and CPT learn from plain text",
+        put(SCRATCH, (*DATASET, "generate"), {}),
+        put(put(SCRATCH, (*DATASET, "generate"), {}), (*DATASET, "convertTo"), "Text"),
+    ),
+    Case("mode Dataset builds spec.datasets", {"mode": "Dataset"}, {"mode": "Dataset", "datasets": [TEXT]}),
+    Case(
+        "spec.datasetUpload needs something to upload",
+        {**SCRIPT, "datasetUpload": {"storageUri": "s3://bucket/a"}},
+        {**SCRATCH, "datasetUpload": {"storageUri": "s3://bucket/a"}},
+    ),
+    Case(
+        "selectionStrategy says which records limit takes",
+        put(SCRATCH, (*DATASET, "selectionStrategy"), "First"),
+        put(put(SCRATCH, (*DATASET, "selectionStrategy"), "First"), (*DATASET, "limit"), 3),
+    ),
+    Case(
+        "timeField is read by selectionStrategy Latest alone",
+        put(SCRATCH, (*DATASET, "timeField"), "at"),
+        put(
+            put(put(SCRATCH, (*DATASET, "timeField"), "at"), (*DATASET, "selectionStrategy"), "Latest"),
+            (*DATASET, "limit"),
+            3,
+        ),
+    ),
+    Case(
+        "a filter with operator Exists or DoesNotExist has no values",
+        put(SCRATCH, (*DATASET, "filters"), [{"field": "a", "operator": "Exists", "values": ["b"]}]),
+        put(SCRATCH, (*DATASET, "filters"), [{"field": "a", "operator": "Exists"}]),
+    ),
+    Case(
+        "a filter with operator Exists or DoesNotExist has no values",
+        put(SCRATCH, (*DATASET, "filters"), [{"field": "a", "operator": "In"}]),
+        put(SCRATCH, (*DATASET, "filters"), [{"field": "a", "operator": "In", "values": ["b"]}]),
     ),
     Case("spec.model needs exactly one of", put(SCRATCH, ("model", "storageUri"), "hf://a/b"), SCRATCH),
     Case("spec.model needs exactly one of", {**SCRATCH, "model": {"secretRef": {"name": "s"}}}, SCRATCH),

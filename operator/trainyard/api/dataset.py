@@ -14,11 +14,14 @@ from trainyard.api.collectors import (
     TempoSource,
     TracesSource,
 )
+from trainyard.api.examples import FieldPath, Filter, Generate, RecordFormat
 
 DATASET_URI = (
     r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s]+/\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
     r"|file:///\S+)$"
 )
+
+
 
 
 class Inline(ApiModel):
@@ -57,6 +60,12 @@ class Split(ApiModel):
     eval: float = Field(0.0, ge=0, lt=1, description="Share held out for evaluation during and after training.")
     test: float = Field(0.0, ge=0, lt=1, description="Share held out for a final test.")
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of the split.")
+    group_by: list[FieldPath] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Fields of the record as it was read. Records that agree in all of them go to the same side, for example "
+        "all of one repository.",
+    )
 
 
 class Dataset(ApiModel):
@@ -81,6 +90,16 @@ class Dataset(ApiModel):
             "split holds out a share of training data; a dataset with role Eval or Test is held out as a whole, so remove "
             "split",
             lambda d: d.role == "Train" or d.split is None,
+        ),
+        Rule(
+            "self.selectionStrategy == 'Random' || has(self.limit)",
+            "selectionStrategy says which records limit takes: set limit too, or remove selectionStrategy",
+            lambda d: d.selection_strategy == "Random" or d.limit is not None,
+        ),
+        Rule(
+            "!has(self.timeField) || self.selectionStrategy == 'Latest'",
+            "timeField is read by selectionStrategy Latest alone: set that, or remove timeField",
+            lambda d: d.time_field is None or d.selection_strategy == "Latest",
         ),
     )
 
@@ -116,14 +135,64 @@ class Dataset(ApiModel):
     file_format: Literal["Auto", "JSONL", "JSON", "CSV", "Parquet", "Text"] = Field(
         "Auto", description="How the file is read. Auto goes by the file name."
     )
-    format: Literal["Text", "PromptCompletion", "Messages"] = Field(
+    format: RecordFormat = Field(
         "Text",
         description="What a record holds. Text: text. PromptCompletion: prompt and completion. Messages: messages, a list of "
-        "role and content.",
+        "role and content. Preference: prompt, chosen, rejected. Prompt: prompt. TRM: problem, initial_answer, solution, "
+        "reasoning_steps, metadata. TrainingExample: prompt, response. TunixSFT: prompts, final_answer.",
+    )
+    convert_to: RecordFormat | None = Field(
+        None,
+        description="Format that the records are turned into before training. Without it TRM and TrainingExample become "
+        "PromptCompletion and TunixSFT becomes Messages where the method learns from these.",
+    )
+    columns: dict[str, FieldPath] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="Field of the format: field of the record that holds it. A dot goes into a field: prompt: input.question.",
+    )
+    filters: list[Filter] = Field(
+        default_factory=list, max_length=16, description="Conditions on the record as it was read; all have to hold."
+    )
+    generate: Generate | None = Field(
+        None, description="Make problems with computed solutions (format TRM) out of what was collected."
+    )
+    deduplicate: Literal["None", "Exact", "Near"] = Field(
+        "None",
+        description="Exact: of equal records only the first is used. Near: also of records that share nine tenths of their "
+        "wording. Training records that stand in held-out datasets of the run are dropped too.",
     )
     split: Split | None = Field(None, description="Shares that are held out of this dataset.")
-    limit: int | None = Field(
-        None, ge=1, description="At most this many records, chosen by content and seed, not by order."
+    limit: int | None = Field(None, ge=1, description="At most this many records, taken as selectionStrategy says.")
+    selection_strategy: Literal["Random", "First", "Latest"] = Field(
+        "Random",
+        description="Random: by content and seed, not by order. First: in the order of the source. Latest: the newest by "
+        "timeField.",
+    )
+    time_field: FieldPath | None = Field(
+        None,
+        description="Field with the record's time (RFC 3339 or seconds since 1970). Default: the first present of timestamp, "
+        "created_at, time, date and metadata.timestamp.",
+    )
+
+    @property
+    def record_format(self) -> RecordFormat:
+        """What the records hold before any conversion."""
+        return "TRM" if self.generate is not None else self.format
+
+
+class DatasetUpload(ApiModel):
+    """A built dataset as a folder of objects. manifest.json comes last, so who sees it sees a whole dataset."""
+
+    storage_uri: str = Field(
+        max_length=1024,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S*[^/\s]/?$",
+        description="s3://bucket/folder. The dataset lies below it in a folder named after its digest.",
+    )
+    secret_ref: SecretRef | None = Field(
+        None,
+        description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, "
+        "AWS_REGION, ca.crt.",
     )
 
     def addresses(self) -> dict[str, str]:

@@ -56,6 +56,13 @@ class ProgressRecord(Record):
     message: str | None = Field(None, max_length=1024)
 
 
+class DatasetSource(Record):
+    """How many records of one entry of spec.datasets are used."""
+
+    name: str = Field(max_length=63)
+    records: int = Field(ge=0)
+
+
 class DatasetRecord(Record):
     """What the prepare step made."""
 
@@ -63,6 +70,7 @@ class DatasetRecord(Record):
     records: int | None = None
     tokens: int | None = None
     splits: dict[str, int] = Field(default_factory=dict)
+    sources: list[DatasetSource] = Field(default_factory=list, max_length=32)
 
 
 class FinalRecord(Record):

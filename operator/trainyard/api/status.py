@@ -104,6 +104,13 @@ class StepStatus(StatusModel):
     dataset_digest: str | None = Field(None, max_length=128, description="Of a phase: sha256 over its records.")
 
 
+class DatasetSourceStatus(StatusModel):
+    """One entry of spec.datasets."""
+
+    name: str = Field(max_length=63, description="Its name.")
+    records: int = Field(description="How many of its records are used.")
+
+
 class DatasetStatus(StatusModel):
     """What the prepare step made."""
 
@@ -111,12 +118,21 @@ class DatasetStatus(StatusModel):
     records: int | None = Field(None, description="Number of records.")
     tokens: int | None = Field(None, description="Number of training tokens.")
     splits: dict[str, int] | None = Field(None, description="Records of each split.")
+    sources: list[DatasetSourceStatus] | None = Field(
+        None,
+        max_length=32,
+        description="Records of each entry of spec.datasets.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
 
 
 class EvaluationStatus(StatusModel):
     """Result of the evaluation."""
 
     metrics: list[Metric] | None = Field(None, max_length=64, description="loss, perplexity and so on.")
+    baseline: list[Metric] | None = Field(
+        None, max_length=64, description="The same of the model before training, on the same records."
+    )
 
 
 class Failure(StatusModel):

@@ -109,3 +109,6 @@ class Evaluation(ApiModel):
 
     enabled: bool = Field(True, description="Measure loss and perplexity at the end, where held-out data exists.")
     split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")
+    baseline: bool = Field(
+        True, description="Also measure the model as it was before training, on the same records, to compare with."
+    )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule
-from trainyard.api.dataset import Dataset
+from trainyard.api.dataset import Dataset, DatasetUpload
 from trainyard.api.model import ModelSource
 from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
 from trainyard.api.phases import PHASES_LIMIT, Phase, phase_faults, phases_to_run, resolve
@@ -34,10 +34,25 @@ class TrainingRunSpec(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"{_SCRIPT} || (has(self.model) && has(self.datasets) && (has(self.training) || has(self.phases)))",
+            f"{_SCRIPT} || self.mode == 'Dataset' || (has(self.model) && has(self.datasets) && (has(self.training) || "
+            "has(self.phases)))",
             "the built-in trainer needs spec.model, spec.datasets and spec.training; to run a script of your own instead, set "
             "spec.command",
-            lambda s: bool(s.command) or (s.model is not None and bool(s.datasets) and bool(s.training or s.phases)),
+            lambda s: (
+                bool(s.command)
+                or s.mode == "Dataset"
+                or (s.model is not None and bool(s.datasets) and bool(s.training or s.phases))
+            ),
+        ),
+        Rule(
+            "self.mode != 'Dataset' || has(self.datasets)",
+            "mode Dataset builds spec.datasets: give at least one",
+            lambda s: s.mode != "Dataset" or bool(s.datasets),
+        ),
+        Rule(
+            "!has(self.datasetUpload) || has(self.datasets)",
+            "spec.datasetUpload needs something to upload: give spec.datasets, or remove it",
+            lambda s: s.dataset_upload is None or bool(s.datasets),
         ),
         Rule(
             f"{_SCRIPT} || !has(self.args) || size(self.args) == 0",
@@ -46,7 +61,7 @@ class TrainingRunSpec(ApiModel):
         ),
         Rule(
             f"!{_SCRIPT} || self.mode == 'Train'",
-            "modes DryRun and Debug belong to the built-in trainer: with spec.command set, mode must be Train",
+            "modes DryRun, Debug and Dataset belong to the built-in trainer: with spec.command set, mode must be Train",
             lambda s: not s.command or s.mode == "Train",
         ),
         Rule(
@@ -87,14 +102,14 @@ class TrainingRunSpec(ApiModel):
         ),
         _in_one_training(
             "!has(self.training) || self.training.method == 'SFT' || !has(self.datasets) || "
-            "self.datasets.all(d, d.format == 'Text')",
-            "methods Pretrain and CPT learn from plain text: every dataset needs format Text; use method SFT for prompts and "
-            "messages",
+            "self.datasets.all(d, has(d.convertTo) ? d.convertTo == 'Text' : d.format == 'Text' && !has(d.generate))",
+            "methods Pretrain and CPT learn from plain text: every dataset needs format Text or convertTo: Text; use method SFT "
+            "for prompts and messages",
             lambda s: (
                 s.training is None
                 or s.training.method == "SFT"
                 or s.datasets is None
-                or all(d.format == "Text" for d in s.datasets)
+                or all((d.convert_to or d.record_format) == "Text" for d in s.datasets)
             ),
         ),
         Rule(
@@ -129,10 +144,10 @@ class TrainingRunSpec(ApiModel):
         False,
         description="true: the pod writes a checkpoint and goes, the GPU is free. false again: the run goes on from there.",
     )
-    mode: Literal["Train", "DryRun", "Debug"] = Field(
+    mode: Literal["Train", "DryRun", "Debug", "Dataset"] = Field(
         "Train",
         description="Train: all steps. DryRun: check the spec and every record, estimate, and stop. Debug: train only "
-        "debugSteps steps and log each of them.",
+        "debugSteps steps and log each of them. Dataset: build the datasets and stop; model and training are not needed.",
     )
     debug_steps: int = Field(100, ge=1, le=1_000_000, description="Optimizer steps in mode Debug.")
     image: str = Field("", max_length=512, description="Trainer image; empty means the operator's default.")
@@ -156,6 +171,9 @@ class TrainingRunSpec(ApiModel):
         max_length=32,
         description="What it is trained on.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    dataset_upload: DatasetUpload | None = Field(
+        None, description="Where the built dataset is copied to, for other runs and other machines."
     )
     training: Training | None = Field(
         None, description="Method and hyperparameters; with phases, those that they have in common."
@@ -207,6 +225,8 @@ class TrainingRunSpec(ApiModel):
         """The steps in order. Each one is a Job; with a command of one's own, training is that command."""
         if self.mode == "DryRun":
             return (STEP_VALIDATE,)
+        if self.mode == "Dataset":
+            return (STEP_PREPARE,)
         if self.command:
             return (STEP_PREPARE, STEP_TRAIN) if self.datasets else (STEP_TRAIN,)
         phases = phases_to_run(self)
@@ -295,6 +315,7 @@ ROOT_RULES: tuple[Rule, ...] = (
         [
             "spec.model",
             "spec.datasets",
+            "spec.datasetUpload",
             "spec.phases",
             "spec.runPhases",
             "spec.command",

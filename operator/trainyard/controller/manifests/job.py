@@ -233,4 +233,6 @@ def referenced_secrets(run: RunRef) -> dict[str, str]:
     for dataset in run.spec.datasets or ():
         if dataset.secret_ref:
             found.setdefault(dataset.secret_ref.name, f"spec.datasets[{dataset.name}].secretRef.name")
+    if run.spec.dataset_upload and run.spec.dataset_upload.secret_ref:
+        found.setdefault(run.spec.dataset_upload.secret_ref.name, "spec.datasetUpload.secretRef.name")
     return found

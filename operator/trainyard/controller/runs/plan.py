@@ -123,6 +123,8 @@ def _succeed(seen: Observed, status: TrainingRunStatus) -> Plan:
         update={"completion_time": rfc3339(seen.now), "outputs": None if dry else outputs(seen), "active_since": None}
     )
     message = "the spec and the data are fine" if dry else "done"
+    if seen.run.spec.mode == "Dataset" and status.dataset is not None:
+        message = f"{status.dataset.records} records built"
     plan = _finish(seen, status, Standing(State.SUCCEEDED, Reason.SUCCEEDED, message))
     return replace(plan, requeue_after=_ttl_left(seen, plan.status))
 

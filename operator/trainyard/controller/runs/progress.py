@@ -109,7 +109,10 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
     elif record.dataset is not None and not (seen.run.spec.phases and step == names.STEP_EVALUATE):
         changes["dataset"] = DatasetStatus.model_validate(record.dataset.model_dump(exclude_none=True))
     if record.evaluation is not None:
-        changes["evaluation"] = EvaluationStatus(metrics=_metrics(record.evaluation.get("metrics", {})))
+        changes["evaluation"] = EvaluationStatus(
+            metrics=_metrics(record.evaluation.get("metrics", {})),
+            baseline=_metrics(record.evaluation.get("baseline") or {}) or None,
+        )
     if names.is_train(step):
         changes |= {k: _flat(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
         if record.provenance and (image := _image(seen, step, record.attempt)):
@@ -170,6 +173,8 @@ def outputs(seen: Observed) -> dict[str, str]:
     """Where the results lie, for people and for other runs."""
     folder = names.work_dir(seen.run.name, seen.run.uid, mount="").lstrip("/")
     claim = checkpoints_name(seen.run)
+    if seen.run.spec.mode == "Dataset":
+        return {"claim": claim, "dataset": f"{folder}/dataset", "uri": f"pvc://{claim}/{folder}/dataset"}
     return {"claim": claim, "model": f"{folder}/model", "uri": f"pvc://{claim}/{folder}/model"}
 
 
@@ -181,7 +186,7 @@ def summarise(spec: TrainingRunSpec, status: TrainingRunStatus, state: State) ->
     live = state in (State.TRAINING, State.EVALUATING, State.PREPARING, State.VALIDATING)
     remaining = trainer.estimated_remaining_seconds
     return Summary(
-        method="Script" if spec.command else method_now(spec, status.current_phase),
+        method=_method(spec, status.current_phase),
         model=_model(spec),
         progress=None if trainer.progress_percentage is None else f"{trainer.progress_percentage}%",
         step=None if trainer.step is None else f"{trainer.step}/{total}" if total else str(trainer.step),
@@ -190,6 +195,12 @@ def summarise(spec: TrainingRunSpec, status: TrainingRunStatus, state: State) ->
         node=_node(status.steps or []),
         step_name=status.current_step,
     )
+
+
+def _method(spec: TrainingRunSpec, phase: str | None) -> str | None:
+    if spec.command:
+        return "Script"
+    return "Dataset" if spec.mode == "Dataset" else method_now(spec, phase)
 
 
 def _model(spec: TrainingRunSpec) -> str | None:
