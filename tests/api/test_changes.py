@@ -24,6 +24,7 @@ FIXED: tuple[tuple[Place, Any], ...] = (
     (("model", "adapter", "lora", "rank"), 4),
     (("datasets", 0, "weight"), 2),
     (("datasets", 0, "storageUri"), "s3://bucket/other.jsonl"),
+    (("datasetUpload", "storageUri"), "s3://bucket/other"),
     (("mode",), "Debug"),
     (("storage", "checkpoints", "claimName"), "other"),
     (("training", "method"), "CPT"),

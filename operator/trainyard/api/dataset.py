@@ -22,8 +22,6 @@ DATASET_URI = (
 )
 
 
-
-
 class Inline(ApiModel):
     """Data that stands in the manifest itself. Meant for examples and tests."""
 
@@ -180,6 +178,14 @@ class Dataset(ApiModel):
         """What the records hold before any conversion."""
         return "TRM" if self.generate is not None else self.format
 
+    def addresses(self) -> dict[str, str]:
+        """Every storageUri of the dataset with the field that holds it."""
+        places = {"storageUri": self.storage_uri}
+        for name in ("code", "runbook", "manifest"):
+            source = getattr(self, name)
+            places[f"{name}.storageUri"] = source.storage_uri if source is not None else None
+        return {field: uri for field, uri in places.items() if uri is not None}
+
 
 class DatasetUpload(ApiModel):
     """A built dataset as a folder of objects. manifest.json comes last, so who sees it sees a whole dataset."""
@@ -194,11 +200,3 @@ class DatasetUpload(ApiModel):
         description="Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, "
         "AWS_REGION, ca.crt.",
     )
-
-    def addresses(self) -> dict[str, str]:
-        """Every storageUri of the dataset with the field that holds it."""
-        places = {"storageUri": self.storage_uri}
-        for name in ("code", "runbook", "manifest"):
-            source = getattr(self, name)
-            places[f"{name}.storageUri"] = source.storage_uri if source is not None else None
-        return {field: uri for field, uri in places.items() if uri is not None}

@@ -88,7 +88,10 @@ def test_a_second_run_is_instant_and_another_specification_is_not(
     assert again == first
     assert "nothing to do" in capsys.readouterr().out
     other = run(context(tmp_path, [{"name": "a", "storageUri": uri}], maxLength=16), tmp_path)
-    assert other["digest"] != first["digest"]
+    assert other["digest"] == first["digest"], "the run's dataset version stays as it was"
+    assert other["splits"] != first["splits"], "its tokens do not"
+    changed = run(context(tmp_path, [{"name": "a", "storageUri": uri, "limit": 10}]), tmp_path)
+    assert changed["digest"] != first["digest"]
 
 
 def test_damaged_data_is_prepared_again(tmp_path: Path) -> None:

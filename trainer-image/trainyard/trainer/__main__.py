@@ -69,7 +69,8 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
             from trainyard.trainer.data.prepare import prepare
             from trainyard.trainer.data.prepare_phases import prepare_phases
 
-            (prepare_phases if context.run.spec.phases else prepare)(context, reporter)
+            spec = context.run.spec
+            (prepare_phases if spec.phases and spec.mode != "Dataset" else prepare)(context, reporter)
         case "train":
             from trainyard.trainer.methods.train import train
 

@@ -7,7 +7,6 @@ once, the size of the model, memory, and how many steps it makes. The same as JS
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import time
@@ -20,7 +19,9 @@ from trainyard.api.phases import phases_to_run
 from trainyard.api.progress import DatasetRecord
 from trainyard.trainer.commit import commit_folder
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.prepare import SPLITS, Pool, collect, joint_digest, make_tokenizer
+from trainyard.trainer.data.build import SPLITS, Built, build_records
+from trainyard.trainer.data.prepare import joint_digest, make_tokenizer
+from trainyard.trainer.data.prepare_phases import all_records
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.errors import invalid_config, invalid_data
 from trainyard.trainer.imports import quick_imports
@@ -29,7 +30,7 @@ from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.methods.arguments import check_extra_arguments, check_optimizer, learning_rate, total_steps
 from trainyard.trainer.models.source import local_folder
-from trainyard.trainer.phases import in_phase, settle_start, whole_run
+from trainyard.trainer.phases import in_phase, settle_start
 from trainyard.trainer.progress import Reporter
 
 SAMPLE_LENGTHS = (0.5, 0.9, 0.99, 1.0)
@@ -61,10 +62,8 @@ def validate(context: RunContext, reporter: Reporter) -> None:
     with tempfile.TemporaryDirectory(prefix=".tmp-validate-", dir=context.work_dir) as place:
         tokenizer = None
         if context.run.spec.phases:
-            staging = Path(place) / "all"
-            staging.mkdir()
             first = in_phase(context, trainings[0].phase)
-            tokenizer = make_tokenizer(first, Path(place) / "shared", lambda: collect(whole_run(context), staging))
+            tokenizer = make_tokenizer(first, Path(place) / "shared", lambda: all_records(context, Path(place) / "all"))
         for number, training in enumerate(trainings):
             if training.phase:
                 say(f"phase {training.phase}:")
@@ -111,10 +110,11 @@ def phases_as_trainings(context: RunContext) -> list[RunContext]:
 
 def _examine(context: RunContext, folder: Path, tokenizer: Any) -> dict[str, Any]:
     """One training: its data, its model and its length, told and returned. Without a tokenizer, its own is made."""
-    pool = collect(context, folder)
-    tokenizer = tokenizer or make_tokenizer(context, folder / "tokenizer", lambda: pool)
+    (folder / "staging").mkdir()
+    built = Built(folder, build_records(context, folder, folder / "staging", inspect=True))
+    tokenizer = tokenizer or make_tokenizer(context, folder / "tokenizer", lambda: built)
     report: dict[str, Any] = {"run": context.run.metadata.name} | ({"phase": context.phase} if context.phase else {})
-    report["data"] = describe_data(context, pool, tokenizer)
+    report["data"] = describe_data(context, built, tokenizer)
     report["model"] = describe_model(context, tokenizer)
     report["training"] = describe_training(context, report["data"])
     for line in table(context, report):
@@ -122,15 +122,14 @@ def _examine(context: RunContext, folder: Path, tokenizer: Any) -> dict[str, Any
     return report
 
 
-def describe_data(context: RunContext, pool: Pool, tokenizer: Any) -> dict[str, Any]:
+def describe_data(context: RunContext, built: Built, tokenizer: Any) -> dict[str, Any]:
     """Tokenise everything and count."""
     encoder = Encoder(tokenizer, max_length=context.training.max_length)
-    digest = hashlib.sha256()
     splits: dict[str, Any] = {}
     lengths: Counter[int] = Counter()
     for split in SPLITS:
         tally = Tally()
-        for _ in encoder.encode(pool.records(split, digest), tally):
+        for _ in encoder.encode(built.records(split), tally):
             pass
         lengths += tally.lengths
         splits[split] = {
@@ -147,10 +146,11 @@ def describe_data(context: RunContext, pool: Pool, tokenizer: Any) -> dict[str, 
             hint="raise spec.training.maxLength",
         )
     return {
-        "digest": digest.hexdigest(),
+        "digest": built.digest,
         "splits": splits,
-        "duplicates": pool.total - len(_distinct(pool)),
-        "leaked": _leaked(pool),
+        "duplicates": built.manifest["statistics"]["repeated"],
+        "leaked": built.manifest["statistics"]["leaked"],
+        "nearlyLeaked": built.manifest["statistics"].get("nearlyLeaked", 0),
         "lengths": {f"p{int(q * 100)}": _quantile(lengths, q) for q in SAMPLE_LENGTHS},
         "histogram": _histogram(lengths),
     }
@@ -249,24 +249,6 @@ def table(context: RunContext, report: dict[str, Any]) -> list[str]:
         f"{training['epochs']} epochs, learning rate {training['learningRate']:g}"
     )
     return rows
-
-
-def _distinct(pool: Pool) -> set[int]:
-    return {value for _, _, hashes, _ in pool.parts for value in hashes}
-
-
-def _leaked(pool: Pool) -> int:
-    """Records of held-out data sets that stand in a training one too. Within one data set it cannot happen."""
-    held_out: set[int] = set()
-    trained: set[int] = set()
-    for _, _, hashes, assignment in pool.parts:
-        for value in hashes:
-            place = assignment.split_of(value)
-            if place == "train":
-                trained.add(value)
-            elif place is not None:
-                held_out.add(value)
-    return len(held_out & trained)
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:

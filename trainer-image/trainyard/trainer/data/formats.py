@@ -3,6 +3,11 @@
     Text               {"text": "..."}
     PromptCompletion   {"prompt": "...", "completion": "..."}     or both as lists of messages
     Messages           {"messages": [{"role": "user", "content": "..."}, ...]}     optionally "tools"
+    Preference         {"prompt": "...", "chosen": "...", "rejected": "..."}      or all three as lists of messages
+    Prompt             {"prompt": "..."}                                          or a list of messages
+    TRM                {"problem", "initial_answer", "solution", "reasoning_steps": [...], "metadata": {...}}
+    TrainingExample    {"prompt": "...", "response": "..."}
+    TunixSFT           {"prompts": "<start_of_turn>user ...", "final_answer": "..."}
 
 Further fields of a record are ignored, because data sets carry ids and sources. Empty text in a Text data set is not a
 fault, only nothing to learn from.
@@ -15,9 +20,21 @@ import json
 from typing import Any
 
 from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.reasoning import check_reasoning
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-FIELDS = {"Text": ("text",), "PromptCompletion": ("prompt", "completion"), "Messages": ("messages",)}
+FIELDS = {
+    "Text": ("text",),
+    "PromptCompletion": ("prompt", "completion"),
+    "Messages": ("messages",),
+    "Preference": ("prompt", "chosen", "rejected"),
+    "Prompt": ("prompt",),
+    "TRM": ("problem", "initial_answer", "solution", "reasoning_steps", "metadata"),
+    "TrainingExample": ("prompt", "response"),
+    "TunixSFT": ("prompts",),
+}
+COLLECTED = ("series", "log", "trace", "runbook_entry")
+"""Kinds of collected records that are no training records by themselves."""
 
 Record = dict[str, Any]
 
@@ -27,14 +44,23 @@ def check(row: Row, record_format: str) -> Record | Fault | None:
     value = row.value
     for field in FIELDS[record_format]:
         if field not in value or value[field] is None:
+            if value.get("kind") in COLLECTED:
+                text = f"a collected {value['kind']} is no record of format {record_format}: set generate, which makes examples of it"
+                return Fault(row.place, text)
             return Fault(row.place, _missing(field, value, record_format))
     match record_format:
         case "Text":
             return _text(row)
         case "PromptCompletion":
             return _prompt_completion(row)
-        case _:
+        case "Messages":
             return _messages(row)
+        case "Preference":
+            return _parts(row, ("prompt", "chosen", "rejected"))
+        case "Prompt":
+            return _parts(row, ("prompt",))
+        case _:
+            return check_reasoning(row, record_format)
 
 
 def _text(row: Row) -> Record | Fault | None:
@@ -59,6 +85,28 @@ def _prompt_completion(row: Row) -> Record | Fault | None:
     if not completion:
         return Fault(row.place, "field completion: is empty, so there is nothing to learn; remove the record")
     return {"prompt": prompt, "completion": completion}
+
+
+def _parts(row: Row, fields: tuple[str, ...]) -> Record | Fault | None:
+    """Fields that are all text or all lists of messages."""
+    parts = {field: _parsed(row.value[field]) for field in fields}
+    if all(isinstance(part, list) for part in parts.values()):
+        for field, messages in parts.items():
+            if fault := _check_messages(messages, row.place, field):
+                return fault
+        parts = {field: _clean(messages) for field, messages in parts.items()}
+    else:
+        for field, part in parts.items():
+            if not isinstance(part, str):
+                both = "" if len(fields) == 1 else f", as {' and '.join(f for f in fields if f != field)}"
+                return Fault(
+                    row.place, f"field {field}: expected a string or a list of messages{both}, found {_shown(part)}"
+                )
+            if not part.strip():
+                return Fault(row.place, f"field {field}: is empty; remove the record")
+    if "chosen" in parts and parts["chosen"] == parts["rejected"]:
+        return Fault(row.place, "fields chosen and rejected: are equal, so neither is better; remove the record")
+    return parts
 
 
 def _messages(row: Row) -> Record | Fault | None:
@@ -113,7 +161,9 @@ def _missing(field: str, value: dict[str, Any], record_format: str) -> str:
     present = sorted(map(str, value))
     close = difflib.get_close_matches(field, present, n=1, cutoff=0.6)
     advice = f"did you mean to call {close[0]} so?" if close else f"the record has {', '.join(present) or 'no fields'}"
-    other = next((f for f, needed in FIELDS.items() if f != record_format and all(n in value for n in needed)), None)
+    others = [f for f, needed in FIELDS.items() if all(n in value for n in needed)]
+    others = [f for f in others if not set(FIELDS[f]) <= set(FIELDS[record_format])]
+    other = max(others, key=lambda f: len(FIELDS[f]), default=None)
     if other:
         advice = f"the record looks like format {other}: set format: {other}"
     return f"field {field}: is missing, format {record_format} needs it; {advice}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from trainyard.api.phases import phases_to_run
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.prepare import collect, make_tokenizer, note_datasets, prepare
+from trainyard.trainer.data.build import Built, build_records
+from trainyard.trainer.data.prepare import make_tokenizer, note_datasets, prepare
 from trainyard.trainer.known_names import check_names
 from trainyard.trainer.log import say
 from trainyard.trainer.phases import SHARED_TOKENIZER, in_phase, settle_start, whole_run
@@ -39,9 +40,14 @@ def make_shared_tokenizer(context: RunContext, first: RunContext) -> Committed:
     check_names(first)
 
     def write(to: Path) -> None:
-        staging = to / "staging"
-        staging.mkdir()
-        make_tokenizer(first, to, lambda: collect(whole_run(context), staging))
-        shutil.rmtree(staging)
+        records = to / "records"
+        make_tokenizer(first, to, lambda: all_records(context, records))
+        shutil.rmtree(records, ignore_errors=True)
 
     return commit_folder(folder, write, key=key)
+
+
+def all_records(context: RunContext, folder: Path) -> Built:
+    """The records of all phases together, in a folder that is made."""
+    (folder / "staging").mkdir(parents=True)
+    return Built(folder, build_records(whole_run(context), folder, folder / "staging"))

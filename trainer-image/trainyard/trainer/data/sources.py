@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from trainyard.api.dataset import Dataset
@@ -70,22 +70,33 @@ def fetch(dataset: Dataset, *, volumes: Path, secrets: Path, staging: Path) -> l
     scheme, _, rest = uri.partition("://")
     secret = read_secret(dataset, secrets)
     match scheme:
-        case "file":
-            return _local(dataset, Path(rest), uri)
-        case "pvc":
-            claim, _, path = rest.partition("/")
-            if not (volumes / claim).is_dir():
-                raise invalid_data(
-                    f"dataset {dataset.name}: {uri}: claim {claim} is not mounted at {volumes / claim}",
-                    hint="locally, pass --volume CLAIM=FOLDER; in a cluster the operator mounts it",
-                )
-            return _local(dataset, volumes / claim / path, uri)
+        case "file" | "pvc":
+            return local_files(dataset, volumes=volumes)
         case "http" | "https":
             return [_download_http(dataset, uri, secret, staging)]
         case "s3":
             bucket, _, key = rest.partition("/")
             return _download_s3(dataset, bucket, key, secret, staging)
     raise invalid_data(f"dataset {dataset.name}: {uri}: unknown scheme {scheme}")
+
+
+def local_files(dataset: Dataset, *, volumes: Path) -> list[SourceFile]:
+    """The files behind a `file://` or `pvc://` address.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    uri = dataset.storage_uri or ""
+    scheme, _, rest = uri.partition("://")
+    if scheme == "file":
+        return _local(dataset, Path(rest), uri)
+    claim, _, path = rest.partition("/")
+    if not (volumes / claim).is_dir():
+        raise invalid_data(
+            f"dataset {dataset.name}: {uri}: claim {claim} is not mounted at {volumes / claim}",
+            hint="locally, pass --volume CLAIM=FOLDER; in a cluster the operator mounts it",
+        )
+    return _local(dataset, volumes / claim / path, uri)
 
 
 def format_of(file: SourceFile, file_format: str) -> str | None:
@@ -189,35 +200,9 @@ def _redirects() -> object:
 
 
 def _download_s3(dataset: Dataset, bucket: str, key: str, secret: dict[str, str], staging: Path) -> list[SourceFile]:
-    import os
-
-    import boto3
-    from botocore import UNSIGNED
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    own_key = "AWS_ACCESS_KEY_ID" in secret
-    ambient = any(
-        name in os.environ
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
-    )
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        retries={"total_max_attempts": 1},
-        signature_version=None if own_key or ambient else UNSIGNED,
-        s3={"addressing_style": "path"} if secret.get("AWS_ENDPOINT_URL") else {},
-    )
-    client = boto3.client(
-        "s3",
-        aws_access_key_id=secret.get("AWS_ACCESS_KEY_ID"),
-        aws_secret_access_key=secret.get("AWS_SECRET_ACCESS_KEY"),
-        aws_session_token=secret.get("AWS_SESSION_TOKEN"),
-        endpoint_url=secret.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
-        region_name=secret.get("AWS_REGION") or os.environ.get("AWS_REGION") or "us-east-1",
-        verify=secret.get("ca.crt path"),
-        config=config,
-    )
+    client, own_key = s3_client(secret), "AWS_ACCESS_KEY_ID" in secret
     uri = f"s3://{bucket}/{key}"
 
     def guarded(call: Callable[[], T]) -> T:
@@ -270,6 +255,37 @@ def _download_s3(dataset: Dataset, bucket: str, key: str, secret: dict[str, str]
             f"dataset {dataset.name}: {uri} has no object that can be read", hint="check the prefix, or set fileFormat"
         )
     return files
+
+
+def s3_client(secret: dict[str, str]) -> Any:
+    """A client with the keys of a Secret, or with what the environment has, or without any."""
+    import os
+
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    ambient = any(
+        name in os.environ
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    )
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"total_max_attempts": 1},
+        signature_version=None if "AWS_ACCESS_KEY_ID" in secret or ambient else UNSIGNED,
+        s3={"addressing_style": "path"} if secret.get("AWS_ENDPOINT_URL") else {},
+    )
+    return boto3.client(
+        "s3",
+        aws_access_key_id=secret.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=secret.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=secret.get("AWS_SESSION_TOKEN"),
+        endpoint_url=secret.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
+        region_name=secret.get("AWS_REGION") or os.environ.get("AWS_REGION") or "us-east-1",
+        verify=secret.get("ca.crt path"),
+        config=config,
+    )
 
 
 def _with_retries(attempt: Callable[[], T], dataset: Dataset, uri: str) -> T:

@@ -37,29 +37,35 @@ class Assignment:
     eval_extra: int | None = None
     test_extra: int | None = None
 
-    def split_of(self, value: int) -> str | None:
-        """`train`, `eval` or `test`; None for a record that `limit` leaves out."""
+    def split_of(self, value: int, group: int | None = None) -> str | None:
+        """`train`, `eval` or `test`; None for a record that `limit` leaves out. With a group, that decides the side."""
         if self.used_below is not None and _number(value, self.seed, purpose=1) > self.used_below:
             return None
         if self.role != "Train":
             return self.role.lower()
-        number = _number(value, self.seed, purpose=2)
-        if number < self.test_below or value == self.test_extra:
+        decides = value if group is None else group
+        number = _number(decides, self.seed, purpose=2)
+        if number < self.test_below or decides == self.test_extra:
             return "test"
-        if number < self.test_below + self.eval_below or value == self.eval_extra:
+        if number < self.test_below + self.eval_below or decides == self.eval_extra:
             return "eval"
         return "train"
 
 
-def assign(dataset: Dataset, hashes: array[int]) -> Assignment:
-    """Decide for all records of a dataset.
+def smallest_numbers(hashes: list[int], count: int) -> list[int]:
+    """Places of the `count` records that a random choice by content takes."""
+    return heapq.nsmallest(count, range(len(hashes)), key=lambda n: (_number(hashes[n], DEFAULT_SEED, purpose=4), n))
+
+
+def assign(dataset: Dataset, hashes: array[int], groups: array[int] | None = None) -> Assignment:
+    """Decide for all records of a dataset that are kept; `groups` has a number per record where they go together.
 
     A share that would come out as no record at all, in a small dataset, takes the one with the smallest number, so that
     what the manifest asks to hold out is held out.
     """
     seed = dataset.split.seed if dataset.split else DEFAULT_SEED
     used_below = None
-    if dataset.limit is not None and dataset.limit < len(hashes):
+    if dataset.limit is not None and dataset.selection_strategy == "Random" and dataset.limit < len(hashes):
         used_below = heapq.nsmallest(dataset.limit, (_number(v, seed, purpose=1) for v in hashes))[-1]
     share_test = dataset.split.test if dataset.split else 0.0
     share_eval = dataset.split.eval if dataset.split else 0.0
@@ -74,10 +80,11 @@ def assign(dataset: Dataset, hashes: array[int]) -> Assignment:
         return plain
     found: set[str] = set()
     smallest: list[int] = []  # up to three distinct training hashes: one for each share, one that must be left
-    for value in hashes:
-        place = plain.split_of(value)
-        if place == "train" and value not in smallest and (len(smallest) < 3 or value < smallest[-1]):
-            smallest = sorted([*smallest, value])[:3]
+    for n, value in enumerate(hashes):
+        decides = value if groups is None else groups[n]
+        place = plain.split_of(value, decides)
+        if place == "train" and decides not in smallest and (len(smallest) < 3 or decides < smallest[-1]):
+            smallest = sorted([*smallest, decides])[:3]
         elif place is not None:
             found.add(place)
     spare = smallest[:-1]

@@ -69,10 +69,10 @@ class Encoder:
         """Encode records in order. The number beside each (how often it is repeated) passes through to its examples."""
         batch: list[tuple[Record, int]] = []
         for item in records:
-            batch.append(item)
-            if len(batch) == BATCH:
+            if batch and (len(batch) == BATCH or _shape(item[0]) != _shape(batch[0][0])):
                 yield from self._encode_batch(batch, tally)
                 batch = []
+            batch.append(item)
         yield from self._encode_batch(batch, tally)
 
     def _encode_batch(self, batch: list[tuple[Record, int]], tally: Tally) -> Iterator[tuple[Example, int]]:
@@ -89,7 +89,7 @@ class Encoder:
                 tally.dropped += 1
 
     def _whole_examples(self, records: list[Record]) -> list[Example]:
-        """Encode without regard to length. Records of one batch come from one dataset, so they have one shape."""
+        """Encode without regard to length. Records of one batch have one shape."""
         if not records:
             return []
         if "text" in records[0]:
@@ -174,3 +174,8 @@ class Encoder:
 
     def _ended(self, ids: list[int]) -> list[int]:
         return ids if ids and ids[-1] == self._eos else [*ids, self._eos]
+
+
+def _shape(record: Record) -> tuple[bool, bool, bool]:
+    """What tells apart records that are encoded in different ways."""
+    return "text" in record, "messages" in record, isinstance(record.get("prompt"), list)

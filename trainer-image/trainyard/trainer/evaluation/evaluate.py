@@ -1,6 +1,8 @@
 """The evaluate step: the trained model on the records that it has never seen.
 
-Leaves `evaluation/metrics.json` and `evaluation/samples.json`, committed together, and the metrics in the final record.
+Leaves `evaluation/metrics.json` and `evaluation/samples.json`, committed together, and the metrics in the final record. With
+`evaluation.baseline` the model as it was before training is measured on the same records, so that the numbers can be
+compared with something.
 """
 
 from __future__ import annotations
@@ -36,7 +38,13 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
             f"spec.evaluation.split {split.capitalize()}: no records are held out for it",
             hint=f"set split.{split} on a dataset, add one with role {split.capitalize()}, or set evaluation.enabled: false",
         )
-    subject = {"model": result.manifest["files"], "data": data.manifest["key"], "split": split}
+    baseline = context.run.spec.evaluation.baseline
+    subject = {
+        "model": result.manifest["files"],
+        "data": data.manifest["key"],
+        "split": split,
+        **({"baseline": True} if baseline else {}),
+    }
     present = read_committed(context.evaluation_dir)
     if present is not None and present.manifest.get("subject") == subject:
         say("this model has been measured on this data: nothing to do")
@@ -51,33 +59,47 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         from trainyard.trainer.data.tokenizer import load_tokenizer
         from trainyard.trainer.device import find_device
         from trainyard.trainer.evaluation import samples
-        from trainyard.trainer.evaluation.loss import measure
-        from trainyard.trainer.models.load import load_for_evaluation
+        from trainyard.trainer.evaluation.loss import HeldOut, measure
+        from trainyard.trainer.models.load import load_for_baseline, load_for_evaluation
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*generation flags are not valid.*")
     device = find_device(context.training.precision)
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
+    reporter.report(phase="evaluate", percentage=0.0)
+    vocab_size = int(data.manifest["vocabSize"])
+    sequences = Sequences.open(context.data_dir / split, vocab_size=vocab_size)
+    shares = (45.0, 90.0) if baseline else (0.0, 90.0)
+
+    def measured(subject: Any, start: float, end: float) -> HeldOut:
+        return measure(
+            subject,
+            sequences,
+            batch_size=context.training.per_device_eval_batch_size,
+            padding_id=tokenizer.pad_token_id,
+            device=device.kind,
+            dtype=device.compute_dtype,
+            progress=lambda done, total: reporter.report(percentage=round(start + (end - start) * done / total, 1)),
+        )
+
+    before: HeldOut | None = None
+    if baseline:
+        # One model at a time on the device.
+        untrained = load_for_baseline(context, device, tokenizer, vocab_size=vocab_size)
+        before = measured(untrained, 0.0, shares[0])
+        del untrained
     model = load_for_evaluation(context, device)
     LEDGER.note(timings={"load": round(time.monotonic() - started, 2)})
-
-    reporter.report(phase="evaluate", percentage=0.0)
-    sequences = Sequences.open(context.data_dir / split, vocab_size=int(data.manifest["vocabSize"]))
-    outcome = measure(
-        model,
-        sequences,
-        batch_size=context.training.per_device_eval_batch_size,
-        padding_id=tokenizer.pad_token_id,
-        device=device.kind,
-        dtype=device.compute_dtype,
-        progress=lambda done, total: reporter.report(percentage=round(90.0 * done / total, 1)),
-    )
+    outcome = measured(model, *shares)
     metrics: dict[str, Any] = {
         "split": split,
         "records": held_out["records"],
-        "metrics": {"loss": outcome.loss, "perplexity": outcome.perplexity, "tokens": outcome.tokens},
+        "metrics": _told(outcome),
+        **({"baseline": _told(before)} if before else {}),
     }
+    if before is not None:
+        say(f"{split}: before training loss {before.loss:.4f}, perplexity {before.perplexity:.2f}")
     say(
         f"{split}: loss {outcome.loss:.4f}, perplexity {outcome.perplexity:.2f} over {outcome.tokens:,} tokens of "
         f"{held_out['records']} records"
@@ -94,6 +116,10 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
     reporter.report(
         metrics={"eval_loss": outcome.loss, "perplexity": outcome.perplexity}, percentage=100.0, milestone=True
     )
+
+
+def _told(outcome: Any) -> dict[str, Any]:
+    return {"loss": outcome.loss, "perplexity": outcome.perplexity, "tokens": outcome.tokens}
 
 
 def note(metrics: dict[str, Any]) -> None:

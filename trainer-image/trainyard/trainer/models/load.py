@@ -98,6 +98,30 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
     return model.to(device.kind).eval()
 
 
+def load_for_baseline(
+    context: RunContext, device: Device, tokenizer: PreTrainedTokenizerFast, *, vocab_size: int
+) -> PreTrainedModel:
+    """The model as it was before the training: the source's weights, or the random ones of the same seed."""
+    from transformers import set_seed
+
+    from trainyard.trainer.evaluation.loss import add_output_head
+
+    spec = context.model
+    if spec.scratch is not None:
+        set_seed(context.training.seed)
+        model: Any = _from_config(
+            build_config(spec.scratch, vocab_size=vocab_size, max_length=context.positions, tokenizer=tokenizer)
+        )
+        model = model.to(device.compute_dtype)
+    else:
+        assert spec.storage_uri is not None
+        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+        model = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
+    add_output_head(model)
+    untrained: PreTrainedModel = model.to(device.kind).eval()
+    return untrained
+
+
 def dtype_of(folder: Path) -> torch.dtype | None:
     """The type of the stored weights, from the header of the first safetensors file."""
     import torch

@@ -1,0 +1,180 @@
+"""Turning one record format into another, where the meaning allows it.
+
+    from \\ to         Text  PromptCompletion  Messages  Preference  Prompt  TRM  TrainingExample
+    Text               =     -                 -         -           -       -    -
+    PromptCompletion   yes   =                 yes       -           yes     -    yes
+    Messages           yes   last answer       =         -           yes     -    last answer
+    Preference         yes   chosen            chosen    =           yes     -    chosen
+    Prompt             yes   -                 -         -           =       -    -
+    TRM                yes   yes               yes       -           yes     =    yes
+    TrainingExample    yes   yes               yes       -           yes     -    =
+    TunixSFT           yes   last answer       yes       -           yes     -    last answer
+
+Nothing is invented: what has no answer does not get one, and nothing becomes a preference or a chain of reasoning that was
+none. Everything goes through two shapes, a list of messages and a pair of texts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from trainyard.trainer.data.reasoning import gemma_messages
+
+Record = dict[str, Any]
+
+TO: dict[str, tuple[str, ...]] = {
+    "Text": (),
+    "PromptCompletion": ("Text", "Messages", "Prompt", "TrainingExample"),
+    "Messages": ("Text", "PromptCompletion", "Prompt", "TrainingExample"),
+    "Preference": ("Text", "PromptCompletion", "Messages", "Prompt", "TrainingExample"),
+    "Prompt": ("Text",),
+    "TRM": ("Text", "PromptCompletion", "Messages", "Prompt", "TrainingExample"),
+    "TrainingExample": ("Text", "PromptCompletion", "Messages", "Prompt"),
+    "TunixSFT": ("Text", "PromptCompletion", "Messages", "Prompt", "TrainingExample"),
+}
+"""What each format can become, beside itself."""
+PLAIN = {"TRM": "PromptCompletion", "TrainingExample": "PromptCompletion", "TunixSFT": "Messages"}
+"""What a format becomes by itself for a method that learns from prompts and messages."""
+LEARNED: dict[str, tuple[str, ...]] = {
+    "Pretrain": ("Text",),
+    "CPT": ("Text",),
+    "SFT": ("Text", "PromptCompletion", "Messages"),
+}
+"""Formats that a method trains on."""
+RUN_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "run_command",
+        "description": "Run a command on the operator's machine and read what it prints.",
+        "parameters": {
+            "type": "object",
+            "properties": {"command": {"type": "string", "description": "The command line."}},
+            "required": ["command"],
+        },
+    },
+}
+
+
+def target(record_format: str, convert_to: str | None, method: str | None) -> str | None:
+    """The format that records of a dataset are trained in; None if the method cannot learn from it.
+
+    `method` is None where nothing is trained; the records then stay as they are unless `convert_to` says otherwise.
+    """
+    wanted = convert_to or record_format
+    if wanted != record_format and wanted not in TO[record_format]:
+        return None
+    learned = LEARNED.get(method or "", ())
+    if method is None or not learned or wanted in learned:
+        return wanted
+    plain = PLAIN.get(wanted)
+    return plain if plain in learned and convert_to is None else None
+
+
+def convert(record: Record, source: str, to: str) -> Record | None:
+    """The record in another format; None where this one has no such part (a conversation without an answer).
+
+    Raises:
+        ValueError: the formats do not convert into each other.
+    """
+    if source == to:
+        return record
+    if to not in TO[source]:
+        raise ValueError(f"{source} does not become {to}")
+    match to:
+        case "Text":
+            return {"text": as_text(record, source)}
+        case "Messages":
+            return _as_messages(record, source)
+        case "Prompt":
+            return _as_prompt(record, source)
+        case _:
+            pair = _as_pair(record, source)
+            if pair is None:
+                return None
+            prompt, completion = pair
+            if to == "PromptCompletion":
+                return {"prompt": prompt, "completion": completion}
+            metadata = {"metadata": record["metadata"]} if "metadata" in record else {}
+            return {"prompt": _flat(prompt), "response": _flat(completion), **metadata}
+
+
+def as_text(record: Record, source: str) -> str:
+    """Everything a record says, for training on plain text."""
+    match source:
+        case "TRM":
+            return "\n\n".join([record["problem"], *numbered(record["reasoning_steps"]), record["solution"]])
+        case "Messages":
+            return _flat(record["messages"])
+        case "TunixSFT":
+            return _flat(gemma_messages(record))
+        case "Prompt":
+            return _flat(record["prompt"])
+        case "Preference":
+            return _joined(record["prompt"], record["chosen"])
+        case "TrainingExample":
+            return _joined(record["prompt"], record["response"])
+        case _:
+            return _joined(record["prompt"], record["completion"])
+
+
+def numbered(steps: list[str]) -> list[str]:
+    """Steps with their numbers, as one block, unless they carry them already."""
+    lines = [step if step[:1].isdigit() else f"{n}. {step}" for n, step in enumerate(steps, start=1)]
+    return ["\n".join(lines)] if lines else []
+
+
+def _as_pair(record: Record, source: str) -> tuple[Any, Any] | None:
+    """Prompt and answer: two texts, or two lists of messages."""
+    match source:
+        case "PromptCompletion":
+            return record["prompt"], record["completion"]
+        case "TrainingExample":
+            return record["prompt"], record["response"]
+        case "Preference":
+            return record["prompt"], record["chosen"]
+        case "TRM":
+            first = f"\n\nFirst answer: {record['initial_answer']}" if record["initial_answer"].strip() else ""
+            answer = "\n\n".join([*numbered(record["reasoning_steps"]), record["solution"]])
+            return f"{record['problem']}{first}\n\n", answer
+        case _:
+            messages = record["messages"] if source == "Messages" else gemma_messages(record)
+            last = max((n for n, m in enumerate(messages) if m["role"] == "assistant"), default=0)
+            return (messages[:last], messages[last : last + 1]) if last else None
+
+
+def _as_messages(record: Record, source: str) -> Record | None:
+    if source == "TunixSFT":
+        return {"messages": gemma_messages(record)}
+    if source == "TRM" and record["metadata"].get("type") == "function_call":
+        call = {"type": "function", "function": json.loads(record["solution"])}
+        asked = {"role": "user", "content": record["problem"]}
+        return {"messages": [asked, {"role": "assistant", "tool_calls": [call]}], "tools": [RUN_TOOL]}
+    pair = _as_pair(record, source)
+    if pair is None:
+        return None
+    return {"messages": [*_turns(pair[0], "user"), *_turns(pair[1], "assistant")]}
+
+
+def _as_prompt(record: Record, source: str) -> Record | None:
+    pair = _as_pair(record, source)
+    return None if pair is None else {"prompt": pair[0]}
+
+
+def _turns(part: Any, role: str) -> list[Record]:
+    return part if isinstance(part, list) else [{"role": role, "content": part.strip()}]
+
+
+def _joined(first: Any, second: Any) -> str:
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}{second}" if first[-1:].isspace() else f"{first}\n{second}"
+    return f"{_flat(first)}\n\n{_flat(second)}"
+
+
+def _flat(part: Any) -> str:
+    """Text of a text or of messages; calls of tools as JSON."""
+    if isinstance(part, str):
+        return part
+    return "\n\n".join(
+        message.get("content") or json.dumps(message.get("tool_calls"), ensure_ascii=False) for message in part
+    )
