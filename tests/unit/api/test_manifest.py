@@ -137,7 +137,7 @@ def test_two_broken_rules_of_one_object_are_both_reported() -> None:
         ("image: 5", "5 is not allowed: must be a text; write it in quotes"),
         ("placement: []", "[] is not allowed: must be a mapping of keys to values"),
         ("datasets: {}", "{} is not allowed: must be a list"),
-        ("mode: train", "'train' is not one of Train, DryRun or Debug; did you mean Train?"),
+        ("mode: train", "'train' is not one of Train, DryRun, Debug or Dataset; did you mean Train?"),
     ],
 )
 def test_a_value_of_the_wrong_type(written: str, message: str) -> None:

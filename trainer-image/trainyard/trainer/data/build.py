@@ -164,13 +164,14 @@ def build_records(context: RunContext, folder: Path, staging: Path, *, inspect: 
         ],
         "statistics": {
             **{name: sum(part.counts[name] for part in parts) for name in _COUNTED},
+            "repeated": _repeated(parts),
             **leaks,
             "characters": sum(part.counts["characters"] for part in parts),
         },
     }
 
 
-_COUNTED = ("read", "empty", "filtered", "unconvertible", "duplicates", "repeated", "generated")
+_COUNTED = ("read", "empty", "filtered", "unconvertible", "duplicates", "generated")
 
 
 def source_name(dataset: Dataset) -> str:
@@ -321,8 +322,14 @@ def _drop_duplicates(parts: list[Part], alike: dict[int, Any]) -> None:
                 part.counts["duplicates"] += 1
         start += len(part.hashes)
     for part in parts:
-        if part.dataset.deduplicate == "None" and len(part.hashes) < 20_000_000:
-            part.counts["repeated"] = len(part.hashes) - len(set(part.hashes))
+        if part.dataset.deduplicate == "None":
+            part.counts["repeated"] = _repeated([part])
+
+
+def _repeated(parts: list[Part]) -> int:
+    """Equal records beyond the first, over all datasets, among those that are kept."""
+    kept = np.concatenate([np.frombuffer(values, np.uint64) for p in parts if (values := _kept(p))] or [np.empty(0)])
+    return len(kept) - len(np.unique(kept))
 
 
 def _limit_tasks(part: Part) -> None:

@@ -27,7 +27,7 @@ def examples_of(rows: Iterable[Row], tasks: Sequence[str]) -> Iterator[Row]:
     wanted = frozenset(tasks or TASKS)
     makers: dict[str, Any] = {}
     for row in rows:
-        kind = row.value.get("kind")
+        kind = str(row.value.get("kind"))
         if kind not in makers:
             makers[kind] = _maker(kind, wanted)
         maker = makers[kind]
@@ -41,7 +41,7 @@ def examples_of(rows: Iterable[Row], tasks: Sequence[str]) -> Iterator[Row]:
                 yield Row(f"the last {maker.kind} records", 0, example.to_record())
 
 
-def _maker(kind: Any, wanted: frozenset[str]) -> Any:
+def _maker(kind: str, wanted: frozenset[str]) -> Any:
     match kind:
         case "series" if wanted & set(SERIES_TASKS):
             from trainyard.trainer.data.generate.series import SeriesMaker

@@ -34,7 +34,7 @@ class RunbookMaker:
         if "RunbookQuestion" in self._tasks and diagnosis:
             listed = "\n".join(["", "Commands:", *commands]) if commands else ""
             problem = f"{title}\nSymptom: {symptom}\nWhat is behind it, and what is to be done?"
-            steps = (f"The runbook has an entry for it: {title}.",)
+            steps: tuple[str, ...] = (f"The runbook has an entry for it: {title}.",)
             yield Example("RunbookQuestion", problem, f"{diagnosis}{listed}", steps, "runbook", path, "runbook")
         if "RunbookCommand" in self._tasks and commands and runs_as_it_stands(commands[0]):
             problem = f"{title}\nSymptom: {symptom}\nRun the runbook's first command."

@@ -212,7 +212,7 @@ def saturation(shown: Shown) -> tuple[str, str, tuple[str, ...]] | None:
     if tail >= 3:
         since = len(values) - tail + 1
         solution = f"saturated since value {since}, at {shown.moment(since - 1)}"
-        steps = (f"{full:g} is 95 % of the limit.", f"The last {tail} values are all {full:g} or more.")
+        steps: tuple[str, ...] = (f"{full:g} is 95 % of the limit.", f"The last {tail} values are all {full:g} or more.")
         if tail < len(values):
             steps += (f"Value {since - 1} is {values[since - 2]:.4g}, below it.",)
         return _asked(shown, question), solution, steps
@@ -278,7 +278,7 @@ def anomaly(shown: Shown) -> tuple[str, str, tuple[str, ...]] | None:
     if len(far) == 1 and len(within) == len(values) - 1:
         n = far[0]
         kind = "above" if values[n] > middle else "below"
-        steps = (
+        steps: tuple[str, ...] = (
             told,
             f"Value {n + 1} is {values[n]:.4g}, {abs(values[n] - middle):.4g} {kind} the median.",
             f"All others lie between {min(values[i] for i in within):.4g} and {max(values[i] for i in within):.4g}.",
