@@ -10,8 +10,8 @@ import pytest
 from collecting import context, records
 
 from servers.githttp import commit, serving
+from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.collect.secrets import redact
-from trainyard.trainer.data.prepare import write_records
 
 A = "aB3dE5gH7jK9mN1pQ3sT5vX7zA9cE1gI3kM5oQ7s"
 """Forty characters that look random."""
@@ -144,8 +144,8 @@ def test_nothing_planted_in_a_repository_reaches_the_dataset(tmp_path: Path) -> 
         told = json.dumps(found, ensure_ascii=False)
         run = context(tmp_path, code={"url": f"{server.url}/app", "include": ["**/*"]})
         out = tmp_path / "out"
-        out.mkdir()
-        write_records(run, None, out)  # type: ignore[arg-type]  # which does not report
+        (out / "staging").mkdir(parents=True)
+        build_records(run, out, out / "staging")
     written = "".join(f.read_text() for f in out.rglob("*") if f.is_file())
     assert len(written) > 10_000
     for kind, (_, value) in PLANTED.items():

@@ -328,7 +328,9 @@ def _drop_duplicates(parts: list[Part], alike: dict[int, Any]) -> None:
 
 def _repeated(parts: list[Part]) -> int:
     """Equal records beyond the first, over all datasets, among those that are kept."""
-    kept = np.concatenate([np.frombuffer(values, np.uint64) for p in parts if (values := _kept(p))] or [np.empty(0)])
+    kept = np.concatenate(
+        [np.frombuffer(values, np.uint64) for p in parts if (values := _kept(p))] or [np.empty(0, np.uint64)]
+    )
     return len(kept) - len(np.unique(kept))
 
 

@@ -212,7 +212,10 @@ def saturation(shown: Shown) -> tuple[str, str, tuple[str, ...]] | None:
     if tail >= 3:
         since = len(values) - tail + 1
         solution = f"saturated since value {since}, at {shown.moment(since - 1)}"
-        steps: tuple[str, ...] = (f"{full:g} is 95 % of the limit.", f"The last {tail} values are all {full:g} or more.")
+        steps: tuple[str, ...] = (
+            f"{full:g} is 95 % of the limit.",
+            f"The last {tail} values are all {full:g} or more.",
+        )
         if tail < len(values):
             steps += (f"Value {since - 1} is {values[since - 2]:.4g}, below it.",)
         return _asked(shown, question), solution, steps
