@@ -80,6 +80,15 @@ FINE_TUNING: dict[str, Any] = {
         "resumeFrom": "other",
     },
     "evaluation": {"enabled": True, "split": "Eval", "baseline": True},
+    "tracking": {
+        "mlflow": {
+            "trackingUri": "https://mlflow.example.org",
+            "experiment": "homelab",
+            "secretRef": {"name": "mlflow"},
+            "logModel": True,
+        },
+        "tensorboard": True,
+    },
     "storage": {
         "checkpoints": {
             "claimName": "c",

@@ -84,6 +84,7 @@ CASES: tuple[Case, ...] = (
         put(SCRATCH, (*DATASET, "format"), "Messages"),
         put({**SCRATCH, "training": SFT}, (*DATASET, "format"), "Messages"),
     ),
+    Case("spec.tracking belongs to the built-in", {**SCRIPT, "tracking": {"tensorboard": True}}, SCRIPT),
     Case("spec.phases belong to the built-in trainer", {**PHASED, **SCRIPT}, PHASED),
     Case("spec.phases names a dataset", put(PHASED, ("phases", 0, "datasets"), ["other"]), PHASED),
     Case("spec.runPhases names a phase", {**PHASED, "runPhases": ["third"]}, {**PHASED, "runPhases": ["first"]}),

@@ -129,7 +129,7 @@ def test_nobody_fights_over_suspend(kube: Kube, space: str, git: Repository, flu
     assert len(kube.list(TRAININGRUNS, space)) == 1
     # By kubectl it is an edit by hand of what Git says: Flux undoes it, once, and the operator does not answer back.
     kubectl = [str(schedules.KUBECTL), "--kubeconfig", str(schedules.KUBECONFIG), "-n", space]
-    change = ["patch", "trainingschedule", NAME, "--type=merge", "-p", '{"spec": {"suspend": false}}']
+    change = ["patch", "trainingschedules.trainyard.dev", NAME, "--type=merge", "-p", '{"spec": {"suspend": false}}']
     subprocess.run([*kubectl, *change], check=True, capture_output=True)
     flux.reconcile()
     assert kube.need(TRAININGSCHEDULES, space, NAME)["spec"]["suspend"] is True

@@ -1,7 +1,7 @@
-"""Real servers of the field: fetched once from the package registries into `.cluster/servers`, started on loopback.
+"""Real servers that are stopped and started again in a test, at the same address and with their data kept.
 
-Prometheus comes as Debian's package, unpacked and not installed; MLflow in an environment of its own, because it wants
-other versions of half of what the operator uses. Both are test tools: nothing of Trainyard needs them.
+MLflow and TensorBoard live in environments of their own, because they want other versions of half of what the operator
+uses. They are test tools: nothing of Trainyard needs them.
 """
 
 import os
@@ -16,45 +16,32 @@ from pathlib import Path
 
 import urllib3
 
+from servers.programs import KEPT, prometheus_tools
+
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(os.environ.get("TRAINYARD_SERVERS_DIR", ROOT / ".cluster" / "servers"))
 MLFLOW_VERSION = "3.17.2"
 HTTP = urllib3.PoolManager(retries=False, timeout=5)
 
 
-def prometheus_program() -> Path:
-    """Prometheus on the PATH, or Debian's package unpacked."""
-    if found := shutil.which("prometheus"):
-        return Path(found)
-    place = FOLDER / "prometheus"
-    program = place / "usr/bin/prometheus"
-    if not program.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        _run(["apt-get", "download", "-qq", "prometheus"], place)
-        (package,) = place.glob("prometheus_*.deb")
-        _run(["dpkg", "-x", str(package), str(place)], place)
-    return program
-
-
 def mlflow_program() -> Path:
     """MLflow's own command in its own environment."""
-    place = FOLDER / "mlflow"
-    program = place / "bin/mlflow"
-    if not program.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
+    return _environment("mlflow", f"mlflow=={MLFLOW_VERSION}") / "mlflow"
+
+
+def tensorboard_python() -> Path:
+    """A Python that has TensorBoard."""
+    return _environment("tensorboard", "tensorboard", "setuptools<81") / "python"
+
+
+def _environment(name: str, *packages: str) -> Path:
+    """The folder with the programs of an environment for these packages."""
+    place = KEPT / name
+    if not (place / "bin").exists():
+        KEPT.mkdir(parents=True, exist_ok=True)
         uv = shutil.which("uv") or str(ROOT / ".cluster/uv/bin/uv")
-        _run([uv, "venv", "--quiet", "--python", "python3", str(place)], FOLDER)
-        packages = [
-            "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            str(place / "bin/python"),
-            f"mlflow=={MLFLOW_VERSION}",
-        ]
-        _run([uv, *packages[1:]], FOLDER)
-    return program
+        _run([uv, "venv", "--quiet", "--python", "python3", str(place)], KEPT)
+        _run([uv, "pip", "install", "--quiet", "--python", str(place / "bin/python"), *packages], KEPT)
+    return place / "bin"
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -83,7 +70,7 @@ class Server:
         self._env = {**os.environ, **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, seconds: float = 120) -> None:
+    def start(self, *, seconds: float = 300) -> None:
         """Until it answers."""
         with self._log.open("ab") as log:
             # A session of its own: MLflow leaves workers behind that outlive it otherwise.
@@ -130,7 +117,7 @@ def prometheus(folder: Path, *, target: int) -> Iterator[Server]:
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     url = f"http://127.0.0.1:{port}"
-    server = Server([str(prometheus_program()), *words], url=url, health="/-/ready", log=folder / "log")
+    server = Server([str(prometheus_tools() / "prometheus"), *words], url=url, health="/-/ready", log=folder / "log")
     yield from _running(server)
 
 

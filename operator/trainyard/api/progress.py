@@ -53,6 +53,7 @@ class ProgressRecord(Record):
     metrics: dict[str, float | None] = Field(default_factory=dict, max_length=64)
     checkpoint: CheckpointRecord | None = None
     effective: dict[str, Any] | None = Field(None, max_length=64)
+    mlflow_run_id: str | None = Field(None, max_length=64)
     message: str | None = Field(None, max_length=1024)
 
 
@@ -93,6 +94,7 @@ class FinalRecord(Record):
     effective: dict[str, Any] | None = None
     provenance: dict[str, Any] | None = None
     timings: dict[str, float] | None = None
+    mlflow_run_id: str | None = Field(None, max_length=64)
     last_log_lines: list[str] = Field(default_factory=list)
 
     def fit(self, limit: int) -> str:

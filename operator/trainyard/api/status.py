@@ -198,6 +198,7 @@ class TrainingRunStatus(StatusModel):
     effective: dict[str, str] | None = Field(None, description="What really ran: device, precision, batch, threads.")
     provenance: dict[str, str] | None = Field(None, description="Versions and revisions that made the result.")
     failure: Failure | None = Field(None, description="Why the run failed.")
+    mlflow_run_id: str | None = Field(None, max_length=64, description="The MLflow run of spec.tracking.mlflow.")
     outputs: dict[str, str] | None = Field(None, description="Where the results are on the checkpoint volume.")
     summary: Summary | None = Field(None, description="The printed columns.")
     cleaned_up: bool | None = Field(None, description="Whether ttlSecondsAfterFinished has been carried out.")

@@ -16,6 +16,7 @@ from trainyard.api.model import ModelSource
 from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
 from trainyard.api.phases import PHASES_LIMIT, Phase, phase_faults, phases_to_run, resolve
 from trainyard.api.pod import Placement, PodTemplate, Resources, StepResources, Storage
+from trainyard.api.tracking import Tracking
 from trainyard.api.training import Checkpoints, Evaluation, Training
 
 RUN_NAME_LIMIT = 50
@@ -118,6 +119,11 @@ class TrainingRunSpec(ApiModel):
             lambda s: s.phases is None or not s.command,
         ),
         Rule(
+            f"!has(self.tracking) || !{_SCRIPT}",
+            "spec.tracking belongs to the built-in trainer: remove it; the script of spec.command can talk to MLflow itself",
+            lambda s: s.tracking is None or not s.command,
+        ),
+        Rule(
             None,
             "two phases have the same name: rename one of them",
             lambda s: len({p.name for p in s.phases or ()}) == len(s.phases or ()),
@@ -193,6 +199,9 @@ class TrainingRunSpec(ApiModel):
     )
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="When checkpoints are written.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What is measured at the end.")
+    tracking: Tracking | None = Field(
+        None, description="Where the training's numbers are kept besides the status: MLflow, TensorBoard."
+    )
     storage: Storage = Field(default_factory=Storage, description="The run's volumes.")
     resources: Resources = Field(default_factory=Resources, description="Resources of the training step.")
     step_resources: StepResources = Field(default_factory=StepResources, description="Resources of the other steps.")

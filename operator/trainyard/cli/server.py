@@ -62,6 +62,9 @@ def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
         for field, uri in dataset.addresses().items():
             if claim := _PVC_URI.match(uri):
                 yield "persistentvolumeclaim", f"spec.datasets[{index}].{field}", claim[1]
+    tracking = spec.tracking.mlflow if spec.tracking else None
+    if tracking is not None and tracking.secret_ref is not None:
+        yield "secret", "spec.tracking.mlflow.secretRef.name", tracking.secret_ref.name
     for field, storage in (("checkpoints", spec.storage.checkpoints), ("cache", spec.storage.cache)):
         if storage is not None and storage.claim_name and storage.size is None:
             yield "persistentvolumeclaim", f"spec.storage.{field}.claimName", storage.claim_name

@@ -23,6 +23,7 @@ from trainyard.trainer.log import say
 from trainyard.trainer.phases import in_phase
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
+from trainyard.trainer.tracking.follow import Tracking, follow
 
 STEPS = {
     "prepare": "fetch and check the data, tokenise and pack it",
@@ -48,15 +49,20 @@ def main(arguments: list[str] | None = None) -> int:
 
     context: RunContext | None = None
     reporter: Reporter | None = None
+    tracking: Tracking | None = None
     STOP.install(lambda: leave(step, reporter))
     threads.apply(threads.available())
     try:
-        context = in_phase(read_context(step), phase)
+        whole = read_context(step)
+        context = in_phase(whole, phase)
         context.work_dir.mkdir(parents=True, exist_ok=True)
         reporter = Reporter.of(context)
+        tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
         run_step(given.step, context, reporter)
+        if tracking is not None:
+            tracking.close(succeeded=True)
     except BaseException as error:
-        return fail(step, describe(error), error, reporter)
+        return fail(step, describe(error), error, reporter, tracking)
     write_final_record(termination_log(), LEDGER.record("Succeeded", step=step, attempt=attempt_number()))
     reporter.close()
     return ExitCode.OK
@@ -85,7 +91,9 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
             validate(context, reporter)
 
 
-def fail(step: str, fault: UserError, error: BaseException, reporter: Reporter | None) -> int:
+def fail(
+    step: str, fault: UserError, error: BaseException, reporter: Reporter | None, tracking: Tracking | None = None
+) -> int:
     """Say what went wrong, to people and to the operator."""
     if not isinstance(error, UserError):
         traceback.print_exception(error)
@@ -94,6 +102,8 @@ def fail(step: str, fault: UserError, error: BaseException, reporter: Reporter |
         say(f"what to do: {fault.hint}")
     record = LEDGER.record("Resume" if fault.again else "Failed", step=step, attempt=attempt_number(), error=fault)
     write_final_record(termination_log(), record)
+    if tracking is not None and not fault.again:
+        tracking.close(succeeded=False)
     if reporter is not None:
         reporter.close(timeout=1.0)
     return fault.exit_code

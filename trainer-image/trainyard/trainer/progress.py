@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+Listener = Callable[[int | None, dict[str, float | None]], None]
+"""Is told the step number and new metrics."""
+
+
 class Reporter:
     """Sends ProgressRecords of one attempt. Without a URL it swallows them."""
 
@@ -58,11 +63,13 @@ class Reporter:
         self._interval = interval
         self._first_backoff = backoff
         self._state: dict[str, Any] = {}
+        self._step_number: int | None = None
         self._sequence = 0
         self._changed = False
         self._milestones: deque[ProgressRecord] = deque(maxlen=SPOOL)
         self._wake = threading.Condition()
         self._closing = False
+        self._listeners: list[Listener] = []
         self._thread: threading.Thread | None = None
         if url:
             # Our receiver is a cluster-internal address: never through a proxy that the environment may name.
@@ -81,6 +88,10 @@ class Reporter:
             attempt=context.attempt,
         )
 
+    def listen(self, listener: Listener) -> None:
+        """Have somebody told of all metrics, in the thread that reports them."""
+        self._listeners.append(listener)
+
     def report(
         self,
         *,
@@ -90,6 +101,11 @@ class Reporter:
         **fields: Any,
     ) -> None:
         """Merge new values; names are those of ProgressRecord. Never blocks for longer than it takes to copy them."""
+        if "step_number" in fields:
+            self._step_number = fields["step_number"]
+        if metrics:
+            for listener in self._listeners:
+                listener(self._step_number, metrics)
         if self._thread is None:
             return
         with self._wake:

@@ -235,4 +235,7 @@ def referenced_secrets(run: RunRef) -> dict[str, str]:
             found.setdefault(dataset.secret_ref.name, f"spec.datasets[{dataset.name}].secretRef.name")
     if run.spec.dataset_upload and run.spec.dataset_upload.secret_ref:
         found.setdefault(run.spec.dataset_upload.secret_ref.name, "spec.datasetUpload.secretRef.name")
+    tracking = run.spec.tracking
+    if tracking and tracking.mlflow and tracking.mlflow.secret_ref:
+        found.setdefault(tracking.mlflow.secret_ref.name, "spec.tracking.mlflow.secretRef.name")
     return found

@@ -94,6 +94,7 @@ def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressR
     news: dict[str, Any] = {
         "trainer_status": old.model_copy(update=changes),
         "checkpoint": _newer(status.checkpoint, record.checkpoint),
+        "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
     }
     if names.is_train(record.step) and record.effective:
         news["effective"] = _flat(record.effective)
@@ -101,7 +102,10 @@ def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressR
 
 
 def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: FinalRecord) -> TrainingRunStatus:
-    changes: dict[str, Any] = {"checkpoint": _newer(status.checkpoint, record.checkpoint)}
+    changes: dict[str, Any] = {
+        "checkpoint": _newer(status.checkpoint, record.checkpoint),
+        "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
+    }
     if names.phase_of(step) is not None:
         told = {"total_steps": record.total_steps, "dataset_digest": record.dataset.digest if record.dataset else None}
         known = {k: v for k, v in told.items() if v is not None}
