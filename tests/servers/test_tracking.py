@@ -24,6 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[field.Server]:
 
 
 def manifest(name: str, url: str, **mlflow: Any) -> dict[str, Any]:
+    records = [{"text": f"the quick brown fox number {i} jumps over the lazy dog " * 4} for i in range(60)]
     config = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     return {
         "apiVersion": "trainyard.dev/v1alpha1",
@@ -31,7 +32,7 @@ def manifest(name: str, url: str, **mlflow: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "model": {"scratch": {"architecture": "llama", "config": config, "tokenizer": {"trainVocabSize": 300}}},
-            "datasets": [{"name": "text", "inline": {"text": "the quick brown fox " * 400}, "split": {"eval": 0.2}}],
+            "datasets": [{"name": "text", "inline": {"records": records}, "split": {"eval": 0.2}}],
             "training": {
                 "method": "Pretrain",
                 "maxSteps": STEPS,
