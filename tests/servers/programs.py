@@ -1,57 +1,23 @@
-"""The real servers that collectors are tested against: fetched or built once, kept, and run on loopback addresses.
+"""More servers that collectors are tested against: Prometheus over blocks of the past, Loki, and an S3 server.
 
-Prometheus comes from Debian's package, unpacked into a folder and not installed, so no daemon starts. Loki and versitygw
-are built from their Go modules; Loki takes many minutes the first time.
+Loki and versitygw are built from their Go modules at first use; Loki takes many minutes. Samples of the past are written
+with Prometheus' own tool.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-KEPT = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", ROOT / ".cluster")) / "servers"
-READY_SECONDS = 120.0
-
-
-class NotToBeHad(Exception):
-    """A server cannot be fetched or built here."""
-
-
-def prometheus_tools() -> Path:
-    """The folder with Debian's prometheus and promtool."""
-    folder = KEPT / "prometheus"
-    if not (folder / "usr/bin/prometheus").exists():
-        downloads = KEPT / "downloads"
-        shutil.rmtree(downloads, ignore_errors=True)
-        downloads.mkdir(parents=True)
-        downloads.chmod(0o777)  # apt downloads as a user of its own
-        try:
-            _run(["apt-get", "download", "-qq", "prometheus"], downloads)
-        except NotToBeHad:
-            _run(["apt-get", "update", "-qq"], downloads)
-            _run(["apt-get", "download", "-qq", "prometheus"], downloads)
-        (package,) = downloads.glob("prometheus_*.deb")
-        _run(["dpkg-deb", "-x", str(package), str(folder)], KEPT)
-        shutil.rmtree(downloads)
-    return folder / "usr/bin"
+from servers.field import FOLDER, Server, free_port, prometheus_program
 
 
 def go_program(name: str, package: str) -> Path:
-    """A program of the Go module in tests/servers/<name>, built when its go.mod changed."""
+    """A program of the Go module in tests/servers/<name>, built when its go.sum changed."""
     module = Path(__file__).parent / name
-    binary, note = KEPT / name / name, KEPT / name / "go.sum"
+    binary, note = FOLDER / name / name, FOLDER / name / "go.sum"
     wanted = (module / "go.sum").read_text()
     if not binary.exists() or not note.exists() or note.read_text() != wanted:
         binary.parent.mkdir(parents=True, exist_ok=True)
@@ -61,44 +27,28 @@ def go_program(name: str, package: str) -> Path:
     return binary
 
 
-@dataclass(frozen=True)
-class Server:
-    """A running server."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-
-
 @contextmanager
-def prometheus(data: Path, *, scrape: str = "") -> Iterator[Server]:
-    """Prometheus over the blocks in `data`; `scrape` is YAML for scrape_configs."""
-    config = data.parent / f"{data.name}.yaml"
-    config.write_text("global: {scrape_interval: 1s}\nscrape_configs:\n" + (scrape or "  []\n"))
-    port = free_port()
-    arguments = [
+def prometheus(data: Path, *, scrape_itself: bool = False) -> Iterator[Server]:
+    """Prometheus over the blocks in `data`."""
+    config, port = data.parent / f"{data.name}.yaml", free_port()
+    jobs = f"[{{job_name: own, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]" if scrape_itself else "[]"
+    config.write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs: {jobs}\n")
+    command = [
+        str(prometheus_program()),
         f"--config.file={config}",
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=10y",
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=warn",
     ]
-    with running([str(prometheus_tools() / "prometheus"), *arguments], port, "/-/ready") as server:
-        yield server
+    yield from _running(Server(command, url=f"http://127.0.0.1:{port}", health="/-/ready", log=data.parent / "log"))
 
 
 def create_blocks(openmetrics: Path, data: Path) -> None:
     """Samples in the OpenMetrics format, written by Prometheus' own tool."""
-    _run(
-        [
-            str(prometheus_tools() / "promtool"),
-            "tsdb",
-            "create-blocks-from",
-            "openmetrics",
-            str(openmetrics),
-            str(data),
-        ],
-        data,
-    )
+    data.mkdir(parents=True, exist_ok=True)
+    tool = prometheus_program().with_name("promtool")
+    _run([str(tool), "tsdb", "create-blocks-from", "openmetrics", str(openmetrics), str(data)], data)
 
 
 LOKI_CONFIG = """
@@ -134,8 +84,8 @@ def loki(data: Path, *, auth: bool = False) -> Iterator[Server]:
     port = free_port()
     config = data / "loki.yaml"
     config.write_text(LOKI_CONFIG.format(data=data, port=port, grpc=free_port(), auth=str(auth).lower()))
-    with running([str(binary), f"-config.file={config}"], port, "/ready") as server:
-        yield server
+    command = [str(binary), f"-config.file={config}"]
+    yield from _running(Server(command, url=f"http://127.0.0.1:{port}", health="/ready", log=data / "log"))
 
 
 @contextmanager
@@ -145,60 +95,26 @@ def versitygw(data: Path, *, access: str, secret: str) -> Iterator[Server]:
     port = free_port()
     identities = data.parent / f"{data.name}-identities"
     identities.mkdir(exist_ok=True)
-    command = [str(binary), "--port", f"127.0.0.1:{port}", "--iam-dir", str(identities), "posix", str(data)]
-    variables = {"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret}
-    with running(command, port, "/", environment=variables, any_answer=True) as server:
-        yield server
-
-
-@contextmanager
-def running(
-    command: list[str], port: int, ready: str, *, environment: dict[str, str] | None = None, any_answer: bool = False
-) -> Iterator[Server]:
-    """Start a server, wait until it is ready, and stop it in the end."""
-    with open(KEPT / "last.log", "wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, **(environment or {})}, start_new_session=True
+    words = ["--port", f"127.0.0.1:{port}", "--health", "/health", "--iam-dir", str(identities), "posix", str(data)]
+    yield from _running(
+        Server(
+            [str(binary), *words],
+            url=f"http://127.0.0.1:{port}",
+            health="/health",
+            log=data.parent / "log",
+            env={"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},
         )
-    url = f"http://127.0.0.1:{port}"
+    )
+
+
+def _running(server: Server) -> Iterator[Server]:
+    server.start()
     try:
-        _wait(process, url + ready, any_answer)
-        yield Server(url, process)
+        yield server
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait(process: subprocess.Popen[bytes], url: str, any_answer: bool) -> None:
-    end = time.monotonic() + READY_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            raise NotToBeHad(f"{process.args} ended: {(KEPT / 'last.log').read_text(errors='replace')[-2000:]}")
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except urllib.error.HTTPError as error:
-            if any_answer or error.code < 400:
-                return
-        except OSError:
-            pass
-        time.sleep(0.2)
-    raise NotToBeHad(f"{process.args} was not ready after {READY_SECONDS} s")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+        server.stop()
 
 
 def _run(command: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise NotToBeHad(f"{' '.join(command)}: {(done.stderr or done.stdout)[-2000:]}")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {(done.stderr or done.stdout)[-2000:]}"

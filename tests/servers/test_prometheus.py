@@ -13,11 +13,13 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from collecting import MOMENT, begin_anew, records
 
-from servers.programs import Server, create_blocks, prometheus
+from servers.field import Server, until
+from servers.programs import create_blocks, prometheus
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.errors import UserError
 
@@ -136,34 +138,25 @@ def test_another_server_at_this_address(tmp_path: Path, server: Server) -> None:
 def test_it_scrapes_and_knows_what_the_metrics_mean(tmp_path: Path) -> None:
     """Its own metrics, over a window that ends now: with type and help."""
     (tmp_path / "data").mkdir()
-    own = "  - job_name: own\n    static_configs: [{targets: ['127.0.0.1:PORT']}]\n"
-    with prometheus(tmp_path / "data") as first:
-        port = first.url.rsplit(":", 1)[1]
-    del first
-    with prometheus(tmp_path / "data", scrape=own.replace("PORT", port)) as server:
-        # It got another port; the configuration is read again with the right one.
-        config = tmp_path / "data.yaml"
-        config.write_text(config.read_text().replace(port, server.url.rsplit(":", 1)[1]))
-        os.killpg(server.process.pid, signal.SIGHUP)
-        wait_for(server, "count_over_time(up[1m]) > 2 and up == 1")
-        until = datetime.fromtimestamp(time.time() + 1, UTC)
+    with prometheus(tmp_path / "data", scrape_itself=True) as server:
+        until(
+            lambda: is_true(server, "count_over_time(up[1m]) > 2 and up == 1"),
+            seconds=60,
+            what=lambda: "nothing scraped",
+        )
+        now = datetime.fromtimestamp(time.time() + 1, UTC)
         queries = ["up", "prometheus_http_requests_total"]
         window = {"stepSeconds": 1, "spanHours": 1, "window": {"days": 1}}
-        found = records(tmp_path, moment=until, prometheus={**source(server), "queries": queries, **window})
+        found = records(tmp_path, moment=now, prometheus={**source(server), "queries": queries, **window})
     requests = next(r for r in found if r["query"] == queries[1])
     assert requests["metadata"]["type"] == "counter"
     assert requests["metadata"]["help"]
     assert any(r["metric"].get("job") == "own" and r["values"][-1][1] == 1 for r in found)
 
 
-def wait_for(server: Server, query: str) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        with urllib.request.urlopen(f"{server.url}/api/v1/query?query={urllib.request.quote(query)}") as answer:  # type: ignore[attr-defined]
-            if json.load(answer)["data"]["result"]:
-                return
-        time.sleep(0.3)
-    raise AssertionError(f"{query} never became true")
+def is_true(server: Server, query: str) -> bool:
+    with urllib.request.urlopen(f"{server.url}/api/v1/query?{urlencode({'query': query})}") as answer:
+        return bool(json.load(answer)["data"]["result"])
 
 
 KILLED = """
