@@ -58,7 +58,9 @@ class GitServer:
 
 
 @contextmanager
-def serving(root: Path, *, login: str = "", certificate: tuple[Path, Path] | None = None) -> Iterator[GitServer]:
+def serving(
+    root: Path, *, login: str = "", certificate: tuple[Path, Path] | None = None, host: str = "127.0.0.1"
+) -> Iterator[GitServer]:
     """Serve the repositories below `root`. `login` is user:password, asked for if given."""
     state = GitServer("")
     allowed = "Basic " + base64.b64encode(login.encode()).decode()
@@ -112,14 +114,14 @@ def serving(root: Path, *, login: str = "", certificate: tuple[Path, Path] | Non
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     scheme = "http"
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
         scheme = "https"
-    state.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
+    state.url = f"{scheme}://{host}:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
