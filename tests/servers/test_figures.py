@@ -1,0 +1,82 @@
+"""Thirty days of metrics and logs from the real servers: time, peak memory, requests. Run by name; minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from collecting import MOMENT
+
+from e2e.measure import record
+from servers.programs import create_blocks, loki, prometheus
+from servers.test_loki import push
+from servers.test_prometheus import write_metrics
+
+pytestmark = [pytest.mark.servers, pytest.mark.load, pytest.mark.timeout(3600)]
+
+DAYS = 30
+END = int(MOMENT.timestamp())
+PROGRAM = """
+import json, resource, sys, time
+from pathlib import Path
+from collecting import context
+from trainyard.trainer.data.collect.run import collected
+run = context(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+started, records, points, size = time.monotonic(), 0, 0, 0
+for record in collected(run.datasets[0], run):
+    records += 1
+    points += len(record.get("values", "x"))
+    size += len(json.dumps(record))
+print(json.dumps({
+    "seconds": round(time.monotonic() - started, 1),
+    "cpu": round(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]), 1),
+    "peakMB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    "records": records, "points": points, "MB": round(size / 1e6),
+    "journalMB": round(sum(f.stat().st_size for f in Path(sys.argv[1]).rglob("*.gz")) / 1e6),
+}))
+"""
+
+
+def measured(place: Path, name: str, dataset: dict[str, Any]) -> dict[str, Any]:
+    """Collect in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(place), json.dumps(dataset)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    *said, last = done.stdout.splitlines()
+    found: dict[str, Any] = json.loads(last)
+    found["said"] = said[-1]
+    record(name, **found)
+    assert found["peakMB"] < 500
+    return found
+
+
+def test_thirty_days_of_metrics(tmp_path: Path) -> None:
+    series = int(os.environ.get("TRAINYARD_SERIES", "100"))
+    started = time.monotonic()
+    write_metrics(tmp_path / "metrics.txt", series=series, days=DAYS + 1)
+    create_blocks(tmp_path / "metrics.txt", tmp_path / "data")
+    (tmp_path / "metrics.txt").unlink()
+    print(f"{series} series written in {time.monotonic() - started:.0f} s")
+    with prometheus(tmp_path / "data") as server:
+        dataset = {"prometheus": {"url": server.url, "queries": ["node_load", "sum(node_load)"]}}
+        found = measured(tmp_path, "collect-prometheus", dataset)
+    assert found["points"] > DAYS * 1440 * series
+
+
+def test_thirty_days_of_logs(tmp_path: Path) -> None:
+    """A line a second on average, of ten pods, in bursts."""
+    (tmp_path / "loki").mkdir()
+    with loki(tmp_path / "loki") as server:
+        lines = push(server.url, days=DAYS, lines_a_day=86_400, pods=10)
+        found = measured(tmp_path, "collect-loki", {"loki": {"url": server.url, "queries": ['{app="shop"}']}})
+    assert found["records"] == lines
