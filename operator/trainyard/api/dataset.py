@@ -18,7 +18,7 @@ from trainyard.api.examples import FieldPath, Filter, Generate, RecordFormat
 
 DATASET_URI = (
     r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s]+/\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
-    r"|file:///\S+)$"
+    r"|file:///\S+|hf://[\w][\w.-]*/[\w][\w.-]*(@[\w.-]+)?(/\S+)?)$"
 )
 
 
@@ -113,14 +113,15 @@ class Dataset(ApiModel):
         None,
         max_length=1024,
         pattern=DATASET_URI,
-        description="Where the data lies: s3://bucket/key, https://host/path, http://host/path, pvc://claim/path, or "
-        "file:///path in the image or in a mounted volume. pvc and file may name a file, a folder or a pattern (*.py).",
+        description="Where the data lies: s3://bucket/key, https://host/path, http://host/path, pvc://claim/path, "
+        "file:///path in the image or in a mounted volume, or hf://owner/name@revision/path of a dataset on a hub. pvc, file and "
+        "hf may name a file, a folder or a pattern (*.py).",
     )
     secret_ref: SecretRef | None = Field(
         None,
         description="Secret with the source's credentials. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
         "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. https and all other sources: username and password, or token, "
-        "optionally ca.crt and tenant (sent as X-Scope-OrgID).",
+        "optionally ca.crt and tenant (sent as X-Scope-OrgID). hf: token.",
     )
     inline: Inline | None = Field(None, description="The data itself.")
     code: CodeSource | None = Field(None, description="Files of a git repository or folder.")

@@ -27,11 +27,15 @@ FILES = {
     "model.safetensors": b"weights",
     "pytorch_model.bin": b"pickle",
     "evil.py": b"import os",
+    "data/train.jsonl": b'{"text": "a"}\n',
+    "data/test.jsonl": b'{"text": "b"}\n',
 }
 PROGRAM = """
 import json, sys
 from pathlib import Path
 from trainyard.api.base import SecretRef
+from trainyard.api.dataset import Dataset
+from trainyard.trainer.data.sources import fetch
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.models import source
 source.PAUSES = (0.01, 0.01)
@@ -40,6 +44,11 @@ class Context:
     volumes_dir = Path(sys.argv[2])
 try:
     ref = SecretRef(name="hub") if (Context.secrets_dir / "hub").exists() else None
+    if sys.argv[3] == "data":
+        dataset = Dataset.model_validate({"name": "d", "storageUri": sys.argv[1], **({"secretRef": {"name": "hub"}} if ref else {})})
+        found = fetch(dataset, volumes=Context.volumes_dir, secrets=Context.secrets_dir, staging=Context.volumes_dir)
+        print(json.dumps({"files": [f.name for f in found], "text": "".join(f.path.read_text() for f in found)}))
+        raise SystemExit
     folder = source.local_folder(sys.argv[1], context=Context, secret_ref=ref, weights=sys.argv[3] == "weights")
     print(json.dumps({"files": sorted(f.name for f in folder.iterdir()), "revision": source.revision_of(folder)}))
 except UserError as error:
@@ -77,7 +86,7 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def answer(self, path: str, authorization: str) -> tuple[int, bytes, dict[str, str]]:
-        parts = path.strip("/").split("/")
+        parts = path.strip("/").removeprefix("datasets/").replace("api/datasets/", "api/models/").split("/")
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[0:2])
         if name == "org/gated" and authorization != "Bearer hf_secret":
             return (
@@ -99,7 +108,7 @@ class Hub:
                 ]
                 return 200, json.dumps(tree).encode(), {"Content-Type": "application/json"}
             return 200, json.dumps(info).encode(), {"Content-Type": "application/json"}
-        body = FILES[parts[-1]]
+        body = FILES["/".join(parts[4:])]
         etag = hashlib.sha1(body).hexdigest()
         return 200, body, {"ETag": f'"{etag}"', "X-Repo-Commit": SHA, "Content-Type": "application/octet-stream"}
 
@@ -112,7 +121,7 @@ def hub() -> Iterator[Hub]:
     started.server.server_close()
 
 
-def ask(uri: str, place: Path, endpoint: str, *, weights: bool = True) -> dict[str, Any]:
+def ask(uri: str, place: Path, endpoint: str, *, weights: bool = True, data: bool = False) -> dict[str, Any]:
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
         "HF_ENDPOINT": endpoint,
@@ -122,7 +131,14 @@ def ask(uri: str, place: Path, endpoint: str, *, weights: bool = True) -> dict[s
     }
     (place / "secrets").mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, uri, str(place / "secrets"), "weights" if weights else "tokenizer"],
+        [
+            sys.executable,
+            "-c",
+            PROGRAM,
+            uri,
+            str(place / "secrets"),
+            "data" if data else "weights" if weights else "tokenizer",
+        ],
         env=environment,
         capture_output=True,
         text=True,
@@ -191,3 +207,23 @@ def test_nobody_answers(hub: Hub, tmp_path: Path) -> None:
     assert "the hub did not answer in 3 tries" in answer["message"]
     ask("hf://org/open", tmp_path, hub.url)
     assert ask("hf://org/open", tmp_path, "http://127.0.0.1:9")["revision"] == SHA
+
+
+def test_files_of_a_dataset(hub: Hub, tmp_path: Path) -> None:
+    both = {"files": ["data/test.jsonl", "data/train.jsonl"], "text": '{"text": "b"}\n{"text": "a"}\n'}
+    assert ask("hf://org/open@main/data", tmp_path, hub.url, data=True) == both
+    one = {"files": ["data/train.jsonl"], "text": '{"text": "a"}\n'}
+    assert ask("hf://org/open/data/train.jsonl", tmp_path, hub.url, data=True) == one
+    assert ask("hf://org/open/data/tr*.jsonl", tmp_path, hub.url, data=True) == one
+
+
+def test_a_dataset_that_is_gated(hub: Hub, tmp_path: Path) -> None:
+    refused = ask("hf://org/gated", tmp_path, hub.url, data=True)
+    assert refused["message"] == "hf://org/gated is gated and access is refused"
+    assert "spec.datasets[d].secretRef (key token)" in refused["hint"]
+    with_token(tmp_path, "hf_secret")
+    assert "data/test.jsonl" in ask("hf://org/gated", tmp_path, hub.url, data=True)["files"]
+
+
+def test_no_such_dataset(hub: Hub, tmp_path: Path) -> None:
+    assert "there is no such dataset, or it is private" in ask("hf://org/none", tmp_path, hub.url, data=True)["message"]

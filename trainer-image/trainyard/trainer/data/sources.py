@@ -77,6 +77,8 @@ def fetch(dataset: Dataset, *, volumes: Path, secrets: Path, staging: Path) -> l
         case "s3":
             bucket, _, key = rest.partition("/")
             return _download_s3(dataset, bucket, key, secret, staging)
+        case "hf":
+            return _from_hub(dataset, uri, secret)
     raise invalid_data(f"dataset {dataset.name}: {uri}: unknown scheme {scheme}")
 
 
@@ -97,6 +99,25 @@ def local_files(dataset: Dataset, *, volumes: Path) -> list[SourceFile]:
             hint="locally, pass --volume CLAIM=FOLDER; in a cluster the operator mounts it",
         )
     return _local(dataset, volumes / claim / path, uri)
+
+
+def _from_hub(dataset: Dataset, uri: str, secret: dict[str, str]) -> list[SourceFile]:
+    """Files of a dataset's repository: the path that the address names, or all that can be read."""
+    from trainyard.trainer.models.source import from_hub
+
+    owner, _, rest = uri.removeprefix("hf://").partition("/")
+    name, _, path = rest.partition("/")
+    name, _, revision = name.partition("@")
+    wanted = (
+        [path, f"{path.rstrip('/')}/*"]
+        if path
+        else [f"*{suffix}{gz}" for suffix in DATA_SUFFIXES for gz in ("", ".gz")]
+    )
+    token = secret.get("token") or secret.get("HF_TOKEN")
+    field = f"spec.datasets[{dataset.name}].secretRef"
+    folder = from_hub(f"{owner}/{name}", revision or None, uri, token, wanted=wanted, field=field, kind="dataset")
+    found = _local(dataset, folder / path, uri)
+    return [SourceFile(file.path, file.path.relative_to(folder).as_posix()) for file in found]
 
 
 def format_of(file: SourceFile, file_format: str) -> str | None:

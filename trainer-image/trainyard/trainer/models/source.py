@@ -40,7 +40,9 @@ def local_folder(uri: str, *, context: RunContext, secret_ref: SecretRef | None,
     match scheme:
         case "hf":
             repository, _, revision = rest.partition("@")
-            return _from_hub(repository, revision or None, uri, _token(context, secret_ref), weights=weights)
+            wanted = MODEL_FILES if weights else TOKENIZER_FILES
+            token = _token(context, secret_ref)
+            return from_hub(repository, revision or None, uri, token, wanted=wanted, field="spec.model.secretRef")
         case "pvc":
             claim, _, path = rest.partition("/")
             folder = context.volumes_dir / claim / path
@@ -60,38 +62,51 @@ def revision_of(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" else None
 
 
-def _from_hub(repository: str, revision: str | None, uri: str, token: str | None, *, weights: bool) -> Path:
+def from_hub(
+    repository: str,
+    revision: str | None,
+    uri: str,
+    token: str | None,
+    *,
+    wanted: list[str],
+    field: str,
+    kind: str = "model",
+) -> Path:
+    """A snapshot with the files that match `wanted`; `kind` is model or dataset, `field` holds the token's Secret.
+
+    Raises:
+        UserError: it does not exist, access is refused, or the hub does not answer.
+    """
     import huggingface_hub
     from huggingface_hub import errors
 
-    wanted = MODEL_FILES if weights else TOKENIZER_FILES
     started = time.monotonic()
     for number in range(1, TRIES + 1):
         try:
             folder = huggingface_hub.snapshot_download(
-                repository, revision=revision, token=token or False, allow_patterns=wanted
+                repository, repo_type=kind, revision=revision, token=token or False, allow_patterns=wanted
             )
-            say(f"{uri}: {'model' if weights else 'tokenizer'} in {time.monotonic() - started:.1f} s")
+            say(f"{uri}: here after {time.monotonic() - started:.1f} s")
             return Path(folder)
         except errors.GatedRepoError as error:
             raise invalid_data(
                 f"{uri} is gated and access is refused",
-                hint="accept its licence on the hub, and put a token of that account into spec.model.secretRef (key token)",
+                hint=f"accept its licence on the hub, and put a token of that account into {field} (key token)",
             ) from error
         except errors.RevisionNotFoundError as error:
             raise invalid_data(f"{uri}: there is no such revision", hint="check the part after @") from error
         except errors.RepositoryNotFoundError as error:
-            advice = "check the name" if token else "check the name; a private model needs spec.model.secretRef"
-            raise invalid_data(f"{uri}: there is no such model, or it is private", hint=advice) from error
+            advice = "check the name" if token else f"check the name; a private {kind} needs {field}"
+            raise invalid_data(f"{uri}: there is no such {kind}, or it is private", hint=advice) from error
         except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
             status = getattr(getattr(error, "response", None), "status_code", 0)
             if status in (401, 403):
                 raise invalid_data(
-                    f"{uri}: access is refused (HTTP {status})", hint="check the token in spec.model.secretRef"
+                    f"{uri}: access is refused (HTTP {status})", hint=f"check the token in {field}"
                 ) from error
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise
-            cached = _from_cache(repository, revision, wanted)
+            cached = _from_cache(repository, revision, wanted, kind)
             if cached is not None:
                 say(f"{uri}: the hub does not answer, the copy in the cache is used")
                 return cached
@@ -102,14 +117,14 @@ def _from_hub(repository: str, revision: str | None, uri: str, token: str | None
     raise AssertionError("unreachable")
 
 
-def _from_cache(repository: str, revision: str | None, wanted: list[str]) -> Path | None:
+def _from_cache(repository: str, revision: str | None, wanted: list[str], kind: str) -> Path | None:
     import huggingface_hub
     from huggingface_hub import errors
 
     try:
         return Path(
             huggingface_hub.snapshot_download(
-                repository, revision=revision, allow_patterns=wanted, local_files_only=True
+                repository, repo_type=kind, revision=revision, allow_patterns=wanted, local_files_only=True
             )
         )
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, OSError):
@@ -119,7 +134,7 @@ def _from_cache(repository: str, revision: str | None, wanted: list[str]) -> Pat
 def _unavailable(uri: str, error: BaseException) -> UserError:
     return source_unavailable(
         f"{uri}: the hub did not answer in {TRIES} tries: {str(error).splitlines()[0][:200]}",
-        hint="check the network, set HF_ENDPOINT to a mirror in podTemplate.env, or copy the model to a volume and use "
+        hint="check the network, set HF_ENDPOINT to a mirror in podTemplate.env, or copy the files to a volume and use "
         "pvc://claim/path",
     )
 
