@@ -16,11 +16,25 @@ from pathlib import Path
 
 import urllib3
 
-from servers.programs import KEPT, prometheus_tools
-
 ROOT = Path(__file__).parents[2]
+KEPT = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", ROOT / ".cluster")) / "servers"
 MLFLOW_VERSION = "3.17.2"
 HTTP = urllib3.PoolManager(retries=False, timeout=5)
+
+
+def prometheus_tools() -> Path:
+    """The folder with prometheus and promtool: Debian's package, unpacked and not installed, so no daemon starts."""
+    place = KEPT / "prometheus"
+    if not (place / "usr/bin/prometheus").exists():
+        downloads = KEPT / "downloads"
+        shutil.rmtree(downloads, ignore_errors=True)
+        downloads.mkdir(parents=True)
+        downloads.chmod(0o777)  # apt downloads as a user of its own
+        _run(["apt-get", "download", "-qq", "prometheus"], downloads)
+        (package,) = downloads.glob("prometheus_*.deb")
+        _run(["dpkg-deb", "-x", str(package), str(place)], KEPT)
+        shutil.rmtree(downloads)
+    return place / "usr/bin"
 
 
 def mlflow_program() -> Path:
