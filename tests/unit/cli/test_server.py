@@ -19,6 +19,7 @@ spec:
   datasets:
   - {name: d, storageUri: s3://bucket/key, secretRef: {name: store}}
   - {name: e, storageUri: "pvc://data/x.jsonl"}
+  - {name: f, code: {storageUri: "pvc://repos/app"}}
   training: {method: SFT}
   storage:
     checkpoints: {claimName: kept}
@@ -45,6 +46,7 @@ def test_what_must_exist_before_the_run_starts() -> None:
         ("persistentvolumeclaim", "spec.model.storageUri", "models"),
         ("secret", "spec.datasets[0].secretRef.name", "store"),
         ("persistentvolumeclaim", "spec.datasets[1].storageUri", "data"),
+        ("persistentvolumeclaim", "spec.datasets[2].code.storageUri", "repos"),
         ("persistentvolumeclaim", "spec.storage.checkpoints.claimName", "kept"),
     ]
 
