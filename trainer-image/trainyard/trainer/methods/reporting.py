@@ -19,6 +19,7 @@ from trainyard.trainer.errors import UNEXPECTED, UserError
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.methods.trainer import CommittingTrainer
+from trainyard.trainer.methods.utilisation import operations_per_token, peak_of
 from trainyard.trainer.progress import Reporter
 
 
@@ -40,6 +41,8 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         self._trainer: CommittingTrainer | None = None
         self._first_step = 0
         self._first_step_ended: float | None = None
+        self._peak: float | None = None
+        self._operations: float | None = None
         self._logged_at = 0.0
         self._logged_tokens = 0
 
@@ -49,6 +52,8 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         assert self._trainer is not None
+        self._peak = peak_of(self._device.name, self._device.precision)
+        self._operations = operations_per_token(self._trainer.model) if self._peak else None
         self._trainer.continue_unlogged_loss()
         self._before_first_step(self._trainer.model_wrapped)
         self._first_step = state.global_step
@@ -88,16 +93,19 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             "tokens_per_second": round(rate, 1),
             "memory_bytes": float(self._device.memory_used()),
         }
+        if self._peak and self._operations:
+            metrics["mfu"] = round(rate * self._operations / self._peak, 4)
         if "mean_token_accuracy" in logs:
             metrics["token_accuracy"] = logs["mean_token_accuracy"]
         LEDGER.note(metrics=dict(metrics), **self._position(state))
         self._reporter.report(
             metrics=dict(metrics), **self._position(state), estimated_remaining_seconds=self._eta(state)
         )
+        used = f"MFU {metrics['mfu']:.1%}  " if "mfu" in metrics else ""
         say(
             f"step {state.global_step}/{state.max_steps} ({state.global_step / state.max_steps:.1%})  "
             f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}  |grad| {metrics['grad_norm']:.3f}  "
-            f"{rate:,.0f} tok/s  ETA {duration(self._eta(state))}  mem {metrics['memory_bytes'] / 1e9:.2f} GB"
+            f"{rate:,.0f} tok/s  {used}ETA {duration(self._eta(state))}  mem {metrics['memory_bytes'] / 1e9:.2f} GB"
         )
         if math.isnan(metrics["loss"]):
             raise UserError(

@@ -163,7 +163,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         timings={"load": round(time.monotonic() - started, 2)},
         provenance=provenance(context, loaded.revision, str(data.manifest["digest"])),
     )
-    known = effective(context, device, train_set, torch.get_num_threads())
+    known = effective(context, device, model, train_set, torch.get_num_threads())
     tell(reporter, known | reductions.noted())
 
     # ---- trainer
@@ -367,7 +367,7 @@ def tell(reporter: Reporter, known: dict[str, Any]) -> None:
     reporter.report(effective=known, milestone=True)
 
 
-def effective(context: RunContext, device: Any, train_set: Any, threads: int) -> dict[str, Any]:
+def effective(context: RunContext, device: Any, model: Any, train_set: Any, threads: int) -> dict[str, Any]:
     """What really runs, after every automatic choice."""
     return {
         "device": device.name,
@@ -378,6 +378,8 @@ def effective(context: RunContext, device: Any, train_set: Any, threads: int) ->
         "optim": context.training.optim,
         "sequences": len(train_set),
         "threads": threads,
+        "attention": model.config._attn_implementation,
+        "compile": bool(context.training.extra_args.get("torch_compile", False)),
     }
 
 

@@ -1,0 +1,379 @@
+"""The trainer side by side with plain TRL scripts: same model, same data, same number of sequences per step.
+
+    python benchmarks/trainer.py speed          tokens per second
+    python benchmarks/trainer.py memory         peak memory with a vocabulary of 262,144
+
+Every contestant is a process of its own, with its own settings of threads and memory. They take turns: a few steps of one,
+then of the next, round after round, while the others sleep, so that whatever else the machine does hits all of them alike.
+Only real tokens count, never padding. The first steps of each are not measured.
+
+    trainyard     the train step of this repository, from its prepared data
+    trl           a TRL script with TRL's defaults (batch 8, max_length 1024, no packing)
+    trl-packed    the same with packing at maxLength
+
+The model is a llama of 8.8 million parameters with random weights, the data the docstrings of Python's standard library:
+short examples, as in most fine-tuning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCH = 8
+MODEL = {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 1024,
+    "tie_word_embeddings": True,
+}
+VOCABULARY = 9500
+LARGE_VOCABULARY = 262_144
+
+
+def docstrings(limit: int) -> list[str]:
+    """Docstrings of the standard library, in a fixed order."""
+    found: list[str] = []
+    for file in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        try:
+            tree = ast.parse(file.read_text())
+        except (SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and (text := ast.get_docstring(node)):
+                found.append(text)
+    return found[:limit]
+
+
+def make_material(folder: Path, *, vocabulary: int, model: dict[str, Any], examples: int) -> None:
+    """A model with its tokenizer, and the data."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    texts = docstrings(examples)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    size = min(vocabulary, VOCABULARY)
+    tokenizer.train_from_iterator(
+        docstrings(100_000),
+        trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=["<pad>", "<s>", "</s>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=vocabulary, pad_token_id=0, bos_token_id=1, eos_token_id=2, **model)
+    built = LlamaForCausalLM(config)
+    built.save_pretrained(folder / "model")
+    fast.save_pretrained(folder / "model")
+    (folder / "data.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    lengths = [len(ids) for ids in fast(texts)["input_ids"]]
+    print(
+        f"{sum(p.numel() for p in built.parameters()):,} parameters; {len(texts):,} docstrings, {sum(lengths):,} tokens, "
+        f"median {statistics.median(lengths):.0f}",
+        flush=True,
+    )
+
+
+class Turns:
+    """In a contestant's process: after so many steps it reports, and waits for its next turn."""
+
+    def __init__(self, steps: int, warm_up: int) -> None:
+        self._steps = steps
+        self._left = warm_up
+        self._measuring = False
+        self._started = self._cpu = 0.0
+        self._tokens = 0
+
+    def step_ended(self, tokens: int) -> None:
+        """`tokens`: real tokens so far, over the whole run."""
+        self._left -= 1
+        if self._left:
+            return
+        spent = {"seconds": time.perf_counter() - self._started, "cpu": time.process_time() - self._cpu}
+        report = {"tokens": tokens - self._tokens, **spent} if self._measuring else {}
+        print("@" + json.dumps(report | {"peak": peak()}), flush=True)
+        if sys.stdin.readline().strip() != "go":
+            os._exit(0)
+        self._left, self._measuring = self._steps, True
+        self._tokens, self._started, self._cpu = tokens, time.perf_counter(), time.process_time()
+
+
+def peak() -> int:
+    """Bytes that were resident at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run_trainyard(folder: Path, *, length: int, precision: str, turns: Turns) -> None:
+    """The real train step, with a look at its counters after each step."""
+    os.environ |= {
+        "TRAINYARD_RUN_FILE": str(folder / "run.json"),
+        "TRAINYARD_WORK_DIR": str(folder / f"volume/bench-{length}-{precision}"),
+        "TRAINYARD_CACHE_DIR": str(folder / "cache"),
+        "TRAINYARD_VOLUMES_DIR": str(folder / "volumes"),
+        "TRAINYARD_SECRETS_DIR": str(folder / "secrets"),
+        "TRAINYARD_TERMINATION_LOG": "",
+    }
+    run = {
+        "apiVersion": "trainyard.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": "bench"},
+        "spec": {
+            "model": {"storageUri": f"file://{folder / 'model'}"},
+            "datasets": [{"name": "docstrings", "storageUri": f"file://{folder / 'data.jsonl'}", "format": "Text"}],
+            "training": {
+                "method": "CPT",
+                "maxSteps": 100_000,
+                "maxLength": length,
+                "perDeviceTrainBatchSize": BATCH,
+                "precision": precision,
+            },
+            "checkpoints": {"everySteps": 100_000_000, "everyMinutes": 10_000},
+        },
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    from trainyard.trainer import __main__ as trainer
+
+    trainer.main(["prepare"])
+    from trainyard.trainer.methods.reporting import Reporting
+
+    original = Reporting.on_step_end
+
+    def on_step_end(self: Any, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        turns.step_ended(self._trainer.counters.tokens)
+
+    Reporting.on_step_end = on_step_end  # type: ignore[method-assign]
+    trainer.main(["train"])
+
+
+def run_trl(folder: Path, *, packing: bool, length: int, turns: Turns) -> None:
+    """What TRL's documentation shows, with its defaults."""
+    import torch
+    from datasets import load_dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    class Count(TrainerCallback):  # type: ignore[misc]
+        tokens = 0
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            turns.step_ended(self.tokens)
+
+    count = Count()
+    settings: dict[str, Any] = {"packing": True, "max_length": length} if packing else {}
+    trainer = SFTTrainer(
+        model=str(folder / "model"),
+        args=SFTConfig(
+            output_dir=str(folder / "trl"),
+            max_steps=100_000,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            **settings,
+        ),
+        train_dataset=load_dataset("json", data_files=str(folder / "data.jsonl"), split="train"),
+        callbacks=[count],
+    )
+    collate = trainer.data_collator
+
+    def counting(rows: list[dict[str, Any]]) -> Any:
+        count.tokens += sum(len(row["input_ids"]) for row in rows)
+        return collate(rows)
+
+    trainer.data_collator = counting
+    trainer.train()
+
+
+def contestant(name: str, folder: Path, *, length: int, steps: int, warm_up: int) -> None:
+    """One process of the comparison."""
+    turns = Turns(steps, warm_up)
+    kind, _, precision = name.partition(":")
+    if kind == "trainyard":
+        run_trainyard(folder, length=length, precision=precision or "Auto", turns=turns)
+    else:
+        run_trl(folder, packing=kind == "trl-packed", length=length, turns=turns)
+
+
+class Process:
+    """A contestant, as its opponent sees it."""
+
+    def __init__(self, name: str, folder: Path, arguments: list[str]) -> None:
+        self.name = name
+        self.turns: list[dict[str, float]] = []
+        environment = os.environ | {
+            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'trainer-image'}",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        self._log = open(folder / f"{name.replace(':', '-')}.log", "w")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "contestant", name, str(folder), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+        )
+
+    def report(self) -> dict[str, float]:
+        """Wait for the end of its turn."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("@"):
+                found: dict[str, float] = json.loads(line[1:])
+                return found
+            self._log.write(line)
+        raise SystemExit(f"{self.name} ended early: see {self._log.name}")
+
+    def turn(self) -> None:
+        """Let it run its steps."""
+        self._say("go")
+        self.turns.append(self.report())
+
+    def rate(self, clock: str) -> float:
+        """Tokens per second of wall time (`seconds`) or of processor time (`cpu`), the middle one of all turns."""
+        return statistics.median(t["tokens"] / t[clock] for t in self.turns)
+
+    def end(self) -> None:
+        """Not needed any more."""
+        self._say("end")
+        self._process.wait()
+
+    def _say(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+
+
+def speed(folder: Path, *, names: list[str], rounds: int, length: int, steps: int, warm_up: int) -> None:
+    """Tokens per second, in turns."""
+    make_material(folder, vocabulary=VOCABULARY, model=MODEL, examples=3000)
+    arguments = ["--length", str(length), "--steps", str(steps), "--warm-up", str(warm_up)]
+    processes = []
+    for name in names:  # one after the other: while one warms up the others are not there yet, or asleep
+        processes.append(Process(name, folder, arguments))
+        processes[-1].report()
+    for _ in range(rounds):
+        for process in processes:
+            process.turn()
+    for process in processes:
+        process.end()
+    print(
+        f"\n{rounds} rounds of {steps} steps each, in turns; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs\n\n"
+        f"{'':16} {'tokens/s':>9} {'tokens per CPU second':>22} {'tokens/step':>12} {'peak memory':>12}   trainyard is"
+    )
+    for process in processes:
+        tokens = statistics.mean(t["tokens"] for t in process.turns) / steps
+        print(
+            f"{process.name:16} {process.rate('seconds'):9,.0f} {process.rate('cpu'):22,.0f} {tokens:12,.0f} "
+            f"{process.turns[-1]['peak'] / 1e6:9,.0f} MB   {times(processes[0], process, 'seconds'):.2f} times as fast, "
+            f"by CPU time {times(processes[0], process, 'cpu'):.2f}"
+        )
+
+
+def times(one: Process, other: Process, clock: str) -> float:
+    """How many times as fast one is. Turn by turn, so that both halves of each quotient were measured one after the other."""
+    pairs = zip(one.turns, other.turns, strict=True)
+    return statistics.median((a["tokens"] / a[clock]) / (b["tokens"] / b[clock]) for a, b in pairs)
+
+
+def memory_of(kind: str, folder: Path, *, tokens: int) -> dict[str, int]:
+    """In a process of its own: bytes that forward and backward through the model take on top of the model itself."""
+    code = f"""
+import json, resource, torch
+from pathlib import Path
+from transformers import AutoModelForCausalLM
+from trainyard.trainer.device import peak_memory_of_process
+from trainyard.trainer.evaluation.loss import add_output_head
+from trainyard.trainer.methods.loss import logits_are_small
+model = AutoModelForCausalLM.from_pretrained({str(folder / "model")!r})
+head = {kind!r}
+if head == "trainyard":
+    add_output_head(model)
+ids = torch.randint(3, 9000, (2, {tokens} // 2))
+inputs = dict(input_ids=ids, labels=ids.clone(), position_ids=torch.arange(ids.shape[1]).expand(2, -1).contiguous())
+for p in model.parameters():
+    p.grad = torch.zeros_like(p)
+before = peak_memory_of_process()
+if head == "trainyard":
+    assert not logits_are_small(model, inputs)
+    value = model(**inputs, fused_lm_head=True).loss  # what a training step does with logits of this size
+else:
+    value = model(input_ids=ids, labels=inputs["labels"]).loss
+value.backward()
+print(json.dumps(dict(before=before, after=peak_memory_of_process(), loss=float(value))))
+"""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'trainer-image'}", "HF_HUB_OFFLINE": "1"}
+    found: dict[str, int] = json.loads(
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True).stdout
+    )
+    return found
+
+
+def memory(folder: Path, *, tokens: int) -> None:
+    """Peak memory of the output head."""
+    small = {**MODEL, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2}
+    make_material(folder, vocabulary=LARGE_VOCABULARY, model={**small, "num_key_value_heads": 2}, examples=100)
+    print(f"\nvocabulary {LARGE_VOCABULARY:,}, {tokens} tokens at a time\n")
+    taken = {}
+    for kind in ("trainyard", "transformers"):
+        found = memory_of(kind, folder, tokens=tokens)
+        taken[kind] = found["after"] - found["before"]
+        print(f"{kind:14} {taken[kind] / 1e6:9,.0f} MB on top of the model, loss {found['loss']:.4f}")
+    print(f"{taken['transformers'] / taken['trainyard']:.1f} times less")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "memory", "contestant"])
+    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("folder", nargs="?", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="per turn")
+    parser.add_argument("--warm-up", type=int, default=2)
+    parser.add_argument("--length", type=int, default=512, help="maxLength of packed sequences")
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--against", nargs="*", default=["trl", "trl-packed"], help="trainyard:FP32 is one too")
+    given = parser.parse_args()
+    if given.what == "contestant":
+        contestant(given.name, given.folder, length=given.length, steps=given.steps, warm_up=given.warm_up)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if given.what == "speed":
+            names = ["trainyard", *given.against]
+            speed(
+                Path(folder),
+                names=names,
+                rounds=given.rounds,
+                length=given.length,
+                steps=given.steps,
+                warm_up=given.warm_up,
+            )
+        else:
+            memory(Path(folder), tokens=given.tokens)
+
+
+if __name__ == "__main__":
+    main()
