@@ -94,7 +94,7 @@ FINE_TUNING: dict[str, Any] = {
             "claimName": "c",
             "size": "1Gi",
             "storageClassName": "fast",
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": ["ReadWriteMany"],
             "retain": True,
         },
         "cache": {
@@ -106,6 +106,8 @@ FINE_TUNING: dict[str, Any] = {
         },
     },
     "resources": {"requests": {"cpu": 1}, "limits": {"nvidia.com/gpu": 1}},
+    "numNodes": 2,
+    "numProcPerNode": 1,
     "stepResources": {
         "prepare": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
         "evaluate": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},

@@ -41,6 +41,8 @@ WHILE_SUSPENDED: tuple[tuple[Place, Any], ...] = (
     (("training", "maxSteps"), 20),
     (("training", "learningRate"), 2e-4),
     (("image",), "example.org/trainer:2"),
+    (("numNodes",), 3),
+    (("numProcPerNode",), 2),
     (("resources", "limits"), {"nvidia.com/gpu": 2}),
     (("stepResources", "prepare", "requests"), {"cpu": 2}),
     (("placement", "nodeNames"), ["forge"]),

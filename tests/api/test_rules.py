@@ -85,6 +85,21 @@ CASES: tuple[Case, ...] = (
         put({**SCRATCH, "training": SFT}, (*DATASET, "format"), "Messages"),
     ),
     Case("spec.tracking belongs to the built-in", {**SCRIPT, "tracking": {"tensorboard": True}}, SCRIPT),
+    Case(
+        "with numNodes above 1",
+        {**SCRATCH, "numNodes": 2},
+        {**SCRATCH, "numNodes": 2, "storage": {"checkpoints": {"accessModes": ["ReadWriteMany"]}}},
+    ),
+    Case(
+        "with numNodes above 1",
+        {**SCRATCH, "numNodes": 2, "placement": {"nodeNames": ["forge", "arcanine"]}},
+        {**SCRATCH, "numNodes": 2, "placement": {"nodeNames": ["forge"]}},
+    ),
+    Case(
+        "with numNodes above 1",
+        {**SCRATCH, "numNodes": 2, "storage": {"checkpoints": {"claimName": "c", "size": "1Gi"}}},
+        {**SCRATCH, "numNodes": 2, "storage": {"checkpoints": {"claimName": "c"}}},
+    ),
     Case("spec.phases belong to the built-in trainer", {**PHASED, **SCRIPT}, PHASED),
     Case("spec.phases names a dataset", put(PHASED, ("phases", 0, "datasets"), ["other"]), PHASED),
     Case("spec.runPhases names a phase", {**PHASED, "runPhases": ["third"]}, {**PHASED, "runPhases": ["first"]}),

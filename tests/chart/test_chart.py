@@ -125,6 +125,7 @@ def test_rights_are_no_more_than_the_work_needs(values: tuple[str, ...], render:
         *(("", "pods", v) for v in ("get", "list", "watch")),
         *(("", "persistentvolumeclaims", v) for v in ("get", "create", "patch")),
         *(("", "secrets", v) for v in ("get", "create", "patch", "delete")),
+        *(("", "services", v) for v in ("create", "patch", "delete")),
         *(("", "events", v) for v in ("get", "list", "create", "patch")),
         ("", "nodes", "list"),
         *(("coordination.k8s.io", "leases", v) for v in ("get", "create", "patch")),

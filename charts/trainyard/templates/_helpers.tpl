@@ -73,6 +73,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, create, patch]
+# Names for the pods of a training that has several.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [create, patch, delete]
 # The run's own Secret (its manifest and token), and a look whether a Secret that a run names exists. No list and no
 # watch: the operator cannot find a Secret that no run names.
 - apiGroups: [""]

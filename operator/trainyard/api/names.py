@@ -62,6 +62,14 @@ ENV_KUBEFLOW_URL = "KUBEFLOW_TRAINER_SERVER_URL"
 ENV_KUBEFLOW_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"
 ENV_SIMULATED_DEVICE_MEMORY = "SIMULATED_DEVICE_MEMORY"
 """Bytes: the CPU plays a device with so little memory. For tests, also in a pod."""
+ENV_NUM_NODES = "TRAINYARD_NUM_NODES"
+ENV_NUM_PROC_PER_NODE = "TRAINYARD_NUM_PROC_PER_NODE"
+ENV_NODE_INDEX = "JOB_COMPLETION_INDEX"
+"""Set by the Job controller in the pods of an Indexed Job."""
+ENV_MASTER_ADDR = "MASTER_ADDR"
+ENV_MASTER_PORT = "MASTER_PORT"
+MASTER_PORT = 29500
+"""Where the first of several processes waits for the others: torch's own default."""
 RESERVED_ENV_PREFIXES = ("TRAINYARD_", "KUBEFLOW_TRAINER_SERVER_")
 
 STEP_PREPARE = "prepare"
@@ -115,6 +123,11 @@ def job_name(run_name: str, step: str, attempt: int) -> str:
 def config_secret_name(run_name: str) -> str:
     """The Secret with the run's file and its token."""
     return f"{run_name}-trainyard"
+
+
+def service_name(run_name: str) -> str:
+    """The headless Service by which the pods of one training find each other."""
+    return f"{run_name}-pods"
 
 
 def checkpoints_claim_name(run_name: str) -> str:

@@ -114,6 +114,20 @@ class TrainingRunSpec(ApiModel):
             ),
         ),
         Rule(
+            "self.numNodes == 1 || 'ReadWriteMany' in self.storage.checkpoints.accessModes || "
+            "(has(self.storage.checkpoints.claimName) && !has(self.storage.checkpoints.size)) || "
+            "(has(self.placement.nodeNames) && size(self.placement.nodeNames) == 1)",
+            "with numNodes above 1, pods on several nodes write to the checkpoint volume: set "
+            "spec.storage.checkpoints.accessModes to [ReadWriteMany], or keep all pods on one node with a single name in "
+            "spec.placement.nodeNames",
+            lambda s: (
+                s.num_nodes == 1
+                or "ReadWriteMany" in s.storage.checkpoints.access_modes
+                or (s.storage.checkpoints.claim_name is not None and s.storage.checkpoints.size is None)
+                or len(s.placement.node_names) == 1
+            ),
+        ),
+        Rule(
             f"!has(self.phases) || !{_SCRIPT}",
             "spec.phases belong to the built-in trainer: remove spec.command, or the phases",
             lambda s: s.phases is None or not s.command,
@@ -204,6 +218,18 @@ class TrainingRunSpec(ApiModel):
     )
     storage: Storage = Field(default_factory=Storage, description="The run's volumes.")
     resources: Resources = Field(default_factory=Resources, description="Resources of the training step.")
+    num_nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Pods that train together, data parallel; each has spec.resources. Above 1 the training is an Indexed Job.",
+    )
+    num_proc_per_node: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="Training processes in each pod: as many as it has GPUs. On CPUs they share the quota.",
+    )
     step_resources: StepResources = Field(default_factory=StepResources, description="Resources of the other steps.")
     placement: Placement = Field(default_factory=Placement, description="On which node the run's pods go.")
     pod_template: PodTemplate = Field(default_factory=PodTemplate, description="What is added to the pods.")
@@ -229,6 +255,11 @@ class TrainingRunSpec(ApiModel):
         ge=0,
         description="So long after the end, Jobs, pods and the run's Secret are deleted. The run and its volumes stay.",
     )
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train together."""
+        return self.num_nodes * self.num_proc_per_node
 
     def steps(self) -> tuple[str, ...]:
         """The steps in order. Each one is a Job; with a command of one's own, training is that command."""
@@ -341,7 +372,16 @@ ROOT_RULES: tuple[Rule, ...] = (
         told="is fixed once the run has started: a checkpoint would not continue under another value; create a new run",
     ),
     _unchanged(
-        ["spec.training", "spec.image", "spec.resources", "spec.stepResources", "spec.placement", "spec.podTemplate"],
+        [
+            "spec.training",
+            "spec.image",
+            "spec.numNodes",
+            "spec.numProcPerNode",
+            "spec.resources",
+            "spec.stepResources",
+            "spec.placement",
+            "spec.podTemplate",
+        ],
         unless=f"!({_STARTED}) || {_PAUSED}",
         told="can change only while the run is suspended: set spec.suspend to true first, then change it",
     ),

@@ -59,6 +59,7 @@ class World:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     claims: dict[str, dict[str, Any]] = field(default_factory=dict)
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
     """Names of all Jobs that were ever made, in order."""
     writes: int = 0
@@ -183,7 +184,12 @@ class World:
                         del self._store(resource.plural)[name]
 
     def _store(self, plural: str) -> dict[str, dict[str, Any]]:
-        return {"jobs": self.jobs, "persistentvolumeclaims": self.claims, "secrets": self.secrets}[plural]
+        return {
+            "jobs": self.jobs,
+            "persistentvolumeclaims": self.claims,
+            "secrets": self.secrets,
+            "services": self.services,
+        }[plural]
 
     def _stamped(self, body: dict[str, Any]) -> dict[str, Any]:
         body = copy.deepcopy(body)

@@ -11,18 +11,21 @@ import argparse
 import os
 import sys
 import traceback
+from dataclasses import replace
 from typing import NoReturn
 
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.names import STEP_TRAIN, train_step
+from trainyard.api.names import STEP_TRAIN, step_arguments, train_step
 from trainyard.trainer import threads
 from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
+from trainyard.trainer.launch import launch, processes_here
 from trainyard.trainer.ledger import LEDGER, write_final_record
-from trainyard.trainer.log import say
+from trainyard.trainer.log import be_silent, say
 from trainyard.trainer.phases import in_phase
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
+from trainyard.trainer.team import lost_peer, ranks, team_of
 from trainyard.trainer.tracking.follow import Tracking, follow
 
 STEPS = {
@@ -50,19 +53,29 @@ def main(arguments: list[str] | None = None) -> int:
     context: RunContext | None = None
     reporter: Reporter | None = None
     tracking: Tracking | None = None
+    if given.step == STEP_TRAIN:
+        if (processes := processes_here()) > 1:
+            command = [sys.executable, "-m", "trainyard.trainer", *step_arguments(step)]
+            return launch(command, processes, termination_log=termination_log())
+        if processes == 1:
+            os.environ |= ranks(os.environ, 0)
     STOP.install(lambda: leave(step, reporter))
-    threads.apply(threads.available())
+    team = team_of()
+    if not team.leads:
+        be_silent()
+    threads.apply(max(1, threads.available() // team.local_size))
     try:
         whole = read_context(step)
         context = in_phase(whole, phase)
         context.work_dir.mkdir(parents=True, exist_ok=True)
-        reporter = Reporter.of(context)
-        tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
+        reporter = Reporter.of(context if team.leads else replace(context, progress_url=None))
+        if team.leads:
+            tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
         run_step(given.step, context, reporter)
         if tracking is not None:
             tracking.close(succeeded=True)
     except BaseException as error:
-        return fail(step, describe(error), error, reporter, tracking)
+        return fail(step, lost_peer(error) or describe(error), error, reporter, tracking)
     write_final_record(termination_log(), LEDGER.record("Succeeded", step=step, attempt=attempt_number()))
     reporter.close()
     return ExitCode.OK
@@ -97,9 +110,9 @@ def fail(
     """Say what went wrong, to people and to the operator."""
     if not isinstance(error, UserError):
         traceback.print_exception(error)
-    say(f"{step} failed: {fault.message}")
+    say(f"{step} failed: {fault.message}", always=True)
     if fault.hint:
-        say(f"what to do: {fault.hint}")
+        say(f"what to do: {fault.hint}", always=True)
     record = LEDGER.record("Resume" if fault.again else "Failed", step=step, attempt=attempt_number(), error=fault)
     write_final_record(termination_log(), record)
     if tracking is not None and not fault.again:

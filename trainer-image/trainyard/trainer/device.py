@@ -45,8 +45,8 @@ class Device:
         return torch.cuda.max_memory_allocated() if self.kind == "cuda" else peak_memory_of_process()
 
 
-def find_device(wanted: Literal["Auto", "FP32", "BF16", "FP16"]) -> Device:
-    """The device of this process, with `spec.training.precision` resolved.
+def find_device(wanted: Literal["Auto", "FP32", "BF16", "FP16"], *, processes: int = 1) -> Device:
+    """The device of this process, of so many in this container, with `spec.training.precision` resolved.
 
     Raises:
         UserError: the precision cannot be had here.
@@ -54,12 +54,12 @@ def find_device(wanted: Literal["Auto", "FP32", "BF16", "FP16"]) -> Device:
     import torch
 
     if torch.cuda.is_available():
-        if (count := torch.cuda.device_count()) > 1:
+        if (count := torch.cuda.device_count()) != processes:
             raise invalid_config(
-                f"this container has {count} GPUs, and one process trains on one",
-                hint="set nvidia.com/gpu: 1 in spec.resources.limits",
+                f"this container has {count} GPUs for {processes} processes, and one process works on one",
+                hint="make nvidia.com/gpu in the limits of the step and spec.numProcPerNode the same number",
             )
-        properties = torch.cuda.get_device_properties(0)
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         native_bf16 = properties.major >= 8
         if wanted == "BF16" and not native_bf16:
             raise invalid_config(

@@ -87,6 +87,8 @@ def step_environment(run: TrainingRun, work: Path, volumes: Path, secrets: Path 
         names.ENV_NAMESPACE: run.metadata.namespace,
         names.ENV_RUN_UID: "local",
         names.ENV_ATTEMPT: "1",
+        # Here there is one machine: pods become processes.
+        names.ENV_NUM_PROC_PER_NODE: str(run.spec.world_size),
         names.ENV_RUN_FILE: str(run_file),
         names.ENV_WORK_DIR: str(work),
         names.ENV_VOLUMES_DIR: str(volumes),

@@ -9,19 +9,29 @@ LINES_KEPT = 5
 LINE_LIMIT = 160
 """Characters of a line in the final record, which has to fit into a termination message as a whole."""
 
+_silent = False
+
 _last: deque[str] = deque(maxlen=LINES_KEPT)
 
 
-def say(line: str) -> None:
+def be_silent() -> None:
+    """From now on only warnings are printed: another process tells the same."""
+    global _silent
+    _silent = True
+
+
+def say(line: str, *, always: bool = False) -> None:
     """Print a line at once."""
     _last.append(line[:LINE_LIMIT])
+    if _silent and not always:
+        return
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def warn(line: str) -> None:
     """Print a line that somebody should act on."""
-    say(f"warning: {line}")
+    say(f"warning: {line}", always=True)
 
 
 def last_lines() -> list[str]:

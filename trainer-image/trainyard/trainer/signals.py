@@ -36,6 +36,10 @@ class Stop:
         """Whether a stop signal has come in."""
         return self._requested.is_set()
 
+    def request(self) -> None:
+        """As if a signal had come in, for one that another process of the training has got."""
+        self._requested.set()
+
     def install(self, leave: Callable[[], None]) -> None:
         """Listen from now on. `leave` is called from a thread, at most once, and must end the process."""
         reading, writing = os.pipe()

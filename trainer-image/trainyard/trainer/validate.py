@@ -209,7 +209,7 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
     training, train = context.training, data["splits"]["train"]
     sequences = -(-train["tokens"] // training.max_length) if training.packing else train["examples"]
     steps = total_steps(context, sequences)
-    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * context.run.spec.world_size
     return {
         "steps": steps,
         "sequences": sequences,

@@ -28,10 +28,12 @@ def build_job(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
     """The Job, ready to be created."""
     labels = child_labels(run) | {names.STEP_LABEL: step, names.ATTEMPT_LABEL: str(attempt)}
     queue = {k: run.labels[k] for k in (names.QUEUE_LABEL, names.QUEUE_PRIORITY_LABEL) if k in run.labels}
+    pods = pods_of_step(run, step)
     spec: Object = {
         "backoffLimit": 0,
-        "completions": 1,
-        "parallelism": 1,
+        "completions": pods,
+        "parallelism": pods,
+        **({"completionMode": "Indexed"} if pods > 1 else {}),
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {
             "rules": [
@@ -67,6 +69,31 @@ def build_job(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
             "ownerReferences": [owner_reference(run)],
         },
         "spec": spec,
+    }
+
+
+def pods_of_step(run: RunRef, step: str) -> int:
+    """How many pods work on a step at once: only a training has several."""
+    return run.spec.num_nodes if names.is_train(step) else 1
+
+
+def build_service(run: RunRef) -> Object:
+    """The headless Service that gives the pods of a training names, also before they are ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": names.service_name(run.name),
+            "namespace": run.namespace,
+            "labels": child_labels(run),
+            "ownerReferences": [owner_reference(run)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {names.RUN_UID_LABEL: run.uid},
+            "ports": [{"name": "rendezvous", "port": names.MASTER_PORT, "targetPort": names.MASTER_PORT}],
+        },
     }
 
 
@@ -127,6 +154,8 @@ def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
         ],
         "volumes": [*volumes, *template.volumes],
     }
+    if pods_of_step(run, step) > 1:
+        spec["subdomain"] = names.service_name(run.name)
     if template.image_pull_secrets:
         spec["imagePullSecrets"] = list(template.image_pull_secrets)
     if template.service_account_name:
@@ -177,6 +206,8 @@ def _environment(run: RunRef, *, step: str, attempt: int, defaults: Defaults) ->
         "TORCHINDUCTOR_CACHE_DIR": f"{names.CACHE_MOUNT}/inductor",
         "HOME": "/tmp",
     }
+    if names.is_train(step):
+        variables |= _group(run, step=step, attempt=attempt)
     if defaults.receiver_url:
         base = defaults.receiver_url.rstrip("/")
         variables[names.ENV_PROGRESS_URL] = f"{base}/v1/runs/{run.namespace}/{run.name}/progress"
@@ -188,6 +219,22 @@ def _environment(run: RunRef, *, step: str, attempt: int, defaults: Defaults) ->
     # A user's own HF_HOME and the like win; the TRAINYARD_ names cannot be set by users (refused by the CRD).
     taken = {e.get("name") for e in run.spec.pod_template.env}
     return [{"name": k, "value": v} for k, v in variables.items() if k not in taken]
+
+
+def _group(run: RunRef, *, step: str, attempt: int) -> dict[str, str]:
+    """Where the processes of one training meet; also in the words of torchrun, for scripts that are started by it."""
+    if run.spec.world_size == 1:
+        return {}
+    first = f"{names.job_name(run.name, step, attempt)}-0.{names.service_name(run.name)}"
+    nodes, processes = str(run.spec.num_nodes), str(run.spec.num_proc_per_node)
+    group = {names.ENV_NUM_NODES: nodes, names.ENV_NUM_PROC_PER_NODE: processes}
+    if run.spec.num_nodes > 1:
+        group |= {names.ENV_MASTER_ADDR: first, names.ENV_MASTER_PORT: str(names.MASTER_PORT)}
+    if run.spec.command:
+        group |= {"PET_NNODES": nodes, "PET_NPROC_PER_NODE": processes}
+    if run.spec.command and run.spec.num_nodes > 1:
+        group |= {"PET_MASTER_ADDR": first, "PET_MASTER_PORT": str(names.MASTER_PORT)}
+    return group
 
 
 def _volumes(run: RunRef) -> tuple[list[Object], list[Object]]:

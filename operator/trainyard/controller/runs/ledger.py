@@ -13,6 +13,7 @@ from trainyard.api.conditions import FINAL_REASONS, Reason
 from trainyard.api.progress import FinalRecord
 from trainyard.api.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.controller.clock import rfc3339
+from trainyard.controller.runs.group import all_succeeded
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
 from trainyard.controller.runs.phases import reached
@@ -95,10 +96,11 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     if job is None:
         return replace(ledger, steps=(*ledger.steps, _close_missing(seen, step, last)))
     pod = seen.pod_of(job)
-    if pod is not None and pod.node and last.node is None and (pod.running or pod.exit_code is not None):
-        step = amend(step, node=pod.node)
-    # A pod that has succeeded makes its Job succeed, a second or two later; the next step need not wait for that.
-    succeeded = job.succeeded or (pod is not None and pod.phase == "Succeeded" and not job.failed)
+    pods = seen.pods_of(job)
+    if last.node is None and (first := next((p for p in pods if p.running or p.exit_code is not None), None)):
+        step = amend(step, node=first.node)
+    # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
+    succeeded = job.succeeded or (all_succeeded(job, pods) and not job.failed)
     record = final_record(pod)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
     if not (job.finished or succeeded):

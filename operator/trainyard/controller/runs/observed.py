@@ -8,6 +8,7 @@ from typing import Any
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
+from trainyard.controller.runs.group import telling
 from trainyard.controller.runs.views import JobView, PodView
 from trainyard.controller.runs.waiting import Warning_
 
@@ -52,9 +53,15 @@ class Observed:
     """Digest of prepared data with which there is nothing new to train."""
 
     def pod_of(self, job: JobView) -> PodView | None:
-        """The Job's newest pod."""
-        pods = [p for p in self.pods if p.job == job.name]
-        return max(pods, key=lambda p: p.created, default=None)
+        """The pod that tells how the Job fares: its newest; of several, the one that the others wait for."""
+        return telling(job, self.pods_of(job))
+
+    def pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """The Job's pods, the newest of each index, in order."""
+        newest: dict[int, PodView] = {}
+        for pod in sorted((p for p in self.pods if p.job == job.name), key=lambda p: p.created):
+            newest[pod.index] = pod
+        return tuple(newest[index] for index in sorted(newest))
 
     def job_of(self, step: str, attempt: int) -> JobView | None:
         """The Job of an attempt, if it exists."""

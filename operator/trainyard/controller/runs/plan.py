@@ -14,10 +14,11 @@ from trainyard.api.conditions import Reason, State
 from trainyard.api.status import Attempt, Failure, StepStatus, TrainingRunStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.config import config_secret, spec_hash
-from trainyard.controller.manifests.job import build_job, referenced_secrets
+from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
 from trainyard.controller.manifests.storage import claim_manifest, claims, ownership_patch
-from trainyard.controller.resources import JOBS, PVCS, SECRETS, Resource
+from trainyard.controller.resources import JOBS, PVCS, SECRETS, SERVICES, Resource
 from trainyard.controller.runs import ledger as books
+from trainyard.controller.runs.group import others
 from trainyard.controller.runs.ledger import Ledger
 from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
 from trainyard.controller.runs.phases import reached
@@ -175,6 +176,8 @@ def _after_the_end(seen: Observed, answered: frozenset[Question]) -> Plan:
     if clean_up:
         actions += [Delete(JOBS, j.name, j.uid, "Background") for j in seen.jobs]
         actions.append(Delete(SECRETS, names.config_secret_name(seen.run.name), None, "Background"))
+        if seen.run.spec.num_nodes > 1:
+            actions.append(Delete(SERVICES, names.service_name(seen.run.name), None, "Background"))
         status = status.model_copy(update={"cleaned_up": True})
         left = None
     if edited:
@@ -236,19 +239,20 @@ def _while_running(
         return Plan(status, questions=frozenset({Question.NODES}))
     wait = why_waiting(job, pod, now=seen.now, warning=seen.warning, impossible=seen.impossible, line=seen.line)
     if wait is not None:
+        wait = replace(wait, message=wait.message + others(job, pod, seen.pods_of(job)))
         # A queue may hold a Job for days; the event of its release is all there is to wait for.
         look_again = None if job.suspended else _recheck(seen, job)
         return _finish(seen, status, wait.standing, actions=retention, requeue_after=_soonest(left, look_again))
     if pod is None or not (pod.running or pod.exit_code is not None):
         where = f" on {pod.node}" if pod and pod.node else ""
-        standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}")
+        rest = others(job, pod, seen.pods_of(job))
+        standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}{rest}")
         return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, _recheck(seen, job)))
     phase = names.phase_of(current.name)
     training = (State.TRAINING, Reason.TRAINING, f"training phase {phase}" if phase else "training")
     state, reason, verb = _RUNNING_STATE.get(current.name, training)
-    return _finish(
-        seen, status, Standing(state, reason, f"{verb} on {pod.node}"), actions=retention, requeue_after=left
-    )
+    nodes = ", ".join(dict.fromkeys(str(p.node) for p in seen.pods_of(job)))
+    return _finish(seen, status, Standing(state, reason, f"{verb} on {nodes}"), actions=retention, requeue_after=left)
 
 
 def _before_an_attempt(
@@ -363,6 +367,8 @@ def _start_attempt(
         actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
     actions += [Create(PVCS, claim_manifest(run, use)) for use in claims(run) if use.name not in there.claims]
     actions += _retention(seen)
+    if pods_of_step(run, current.name) > 1:
+        actions.append(Apply(SERVICES, build_service(run)))
     job = build_job(run, step=current.name, attempt=number, defaults=policy.defaults)
     actions.append(Create(JOBS, job))
 

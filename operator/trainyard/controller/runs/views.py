@@ -7,6 +7,9 @@ from typing import Any
 
 from trainyard.api.names import ATTEMPT_LABEL, STEP_LABEL, TRAINER_CONTAINER
 
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""Which of the pods of an Indexed Job it is."""
+
 Raw = Mapping[str, Any]
 
 
@@ -30,6 +33,8 @@ class JobView:
     step: str
     attempt: int
     created: datetime
+    pods: int = 1
+    """How many work on it at once."""
     terminating: bool = False
     suspended: bool = False
     succeeded: bool = False
@@ -59,6 +64,7 @@ class JobView:
             step=labels[STEP_LABEL],
             attempt=int(labels[ATTEMPT_LABEL]),
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            pods=int(raw.get("spec", {}).get("completions") or 1),
             terminating="deletionTimestamp" in metadata,
             suspended=bool(raw.get("spec", {}).get("suspend")),
             succeeded="Complete" in true,
@@ -77,6 +83,7 @@ class PodView:
     uid: str
     job: str
     created: datetime
+    index: int = 0
     phase: str = "Pending"
     node: str | None = None
     terminating: bool = False
@@ -115,6 +122,7 @@ class PodView:
             uid=metadata["uid"],
             job=metadata.get("labels", {}).get("batch.kubernetes.io/job-name", ""),
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            index=int(metadata.get("labels", {}).get(INDEX_LABEL, "0")),
             phase=status.get("phase", "Pending"),
             node=raw.get("spec", {}).get("nodeName"),
             terminating="deletionTimestamp" in metadata,

@@ -70,7 +70,7 @@ NO_EFFECT = {
         "prediction_loss_only batch_eval_metrics include_for_metrics eval_do_concat_batches"
     ),
     "the model is loaded by the trainer, and code from a hub is never run": "model_init_kwargs trust_remote_code",
-    "one process on one device trains": (
+    "processes and devices are those of spec.numNodes and spec.numProcPerNode": (
         "use_cpu local_rank ddp_backend ddp_timeout deepspeed fsdp fsdp_config parallelism_config accelerator_config"
     ),
     "a failed batch size is not searched by repetition": "auto_find_batch_size",
@@ -83,14 +83,14 @@ def total_steps(context: RunContext, sequences: int) -> int:
     if training.max_steps is not None:
         steps = training.max_steps
     else:
-        per_epoch = steps_per_epoch(training, sequences)
+        per_epoch = steps_per_epoch(training, sequences, processes=context.run.spec.world_size)
         steps = max(1, -int(-(training.num_train_epochs or 1.0) * per_epoch // 1))
     return min(steps, context.run.spec.debug_steps) if context.run.spec.mode == "Debug" else steps
 
 
-def steps_per_epoch(training: Training, sequences: int) -> int:
+def steps_per_epoch(training: Training, sequences: int, *, processes: int) -> int:
     """Optimizer steps of one pass; the last may be smaller."""
-    batches = -(-sequences // training.per_device_train_batch_size)
+    batches = -(-sequences // (training.per_device_train_batch_size * processes))
     return max(1, -(-batches // training.gradient_accumulation_steps))
 
 
@@ -143,6 +143,7 @@ def build_arguments(context: RunContext, device: Device, *, steps: int, evaluate
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": device.kind == "cpu",
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": device.kind == "cuda",
         "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},

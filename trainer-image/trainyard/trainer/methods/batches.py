@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from trainyard.trainer.data.store import IGNORED, Sequences
+from trainyard.trainer.team import ALONE, Team
 
 TOKEN_COUNT = "token_count"
 """Key in a batch for the number of real tokens, which the model must not see."""
+BLANK = -1
+"""Index of a sequence without labels."""
 
 
 class SequenceDataset(Dataset[dict[str, Any]]):
@@ -45,15 +48,27 @@ class SequenceDataset(Dataset[dict[str, Any]]):
         return len(self._sequences)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self._sequences[int(index)])
+        """The sequence; with BLANK its first one without labels, for a process that has nothing to do in a step."""
+        row = dict(self._sequences[max(0, int(index))])
+        if index == BLANK:
+            row["labels"] = np.full_like(row["labels"], IGNORED)
+            row[TOKEN_COUNT] = 0
+        return row
 
 
 class EpochOrder(Sampler[int]):
-    """A new permutation for each epoch. accelerate's loader calls `set_epoch` before it iterates."""
+    """A new permutation for each epoch. accelerate's loader calls `set_epoch` before it iterates.
 
-    def __init__(self, length: int, seed: int) -> None:
+    Of several processes, each takes its share of every micro-batch of `batch` sequences a process. Together they see the
+    same sequences between two optimizer steps as one process with as many times the accumulation. Where an epoch ends with
+    less than a share for each, who has none gets a blank.
+    """
+
+    def __init__(self, length: int, seed: int, *, batch: int = 1, team: Team = ALONE) -> None:
         self._length = length
         self._seed = seed
+        self._batch = batch
+        self._team = team
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -61,10 +76,19 @@ class EpochOrder(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._length
+        together = self._batch * self._team.size
+        whole, rest = divmod(self._length, together)
+        mine = min(max(rest - self._team.rank * self._batch, 1), self._batch) if rest else 0
+        return whole * self._batch + mine
 
     def __iter__(self) -> Iterator[int]:
-        yield from np.random.default_rng([self._seed, self._epoch]).permutation(self._length).tolist()
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._length).tolist()
+        if self._team.size == 1:
+            yield from order
+            return
+        for start in range(0, self._length, self._batch * self._team.size):
+            mine = start + self._team.rank * self._batch
+            yield from order[mine : mine + self._batch] or [BLANK]
 
 
 def collate(padding_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
@@ -90,7 +114,7 @@ def collate(padding_id: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]
             "input_ids": torch.from_numpy(input_ids),
             "labels": torch.from_numpy(labels),
             "position_ids": torch.from_numpy(position_ids),
-            TOKEN_COUNT: sum(len(row["input_ids"]) for row in rows),
+            TOKEN_COUNT: sum(row.get(TOKEN_COUNT, len(row["input_ids"])) for row in rows),
         }
 
     return batch

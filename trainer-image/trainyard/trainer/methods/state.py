@@ -16,9 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.trainer_pt_utils import safe_globals
 
 RNG_FILE = "rng_state.pth"
 """Name and content as transformers' Trainer reads them back."""
+
+
+def rng_file(rank: int) -> str:
+    """The file of one of several processes."""
+    return RNG_FILE if rank == 0 else f"rng_state_{rank}.pth"
+
+
 COUNTERS_FILE = "trainyard.json"
 
 
@@ -45,6 +53,13 @@ def read_generators() -> dict[str, Any]:
     }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.random.get_rng_state()
+    return states
+
+
+def load_generators(file: Path) -> dict[str, Any]:
+    """What was saved of `read_generators`; nothing in the file is executed."""
+    with safe_globals():
+        states: dict[str, Any] = torch.load(file, weights_only=True)
     return states
 
 

@@ -41,6 +41,7 @@ from trainyard.trainer.methods.memory import smaller_evaluation as smaller_batch
 from trainyard.trainer.phases import hand_over
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
+from trainyard.trainer.team import team_of
 
 if TYPE_CHECKING:
     from trainyard.trainer.models.load import Loaded
@@ -63,7 +64,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
     with quick_imports():
         from transformers.utils import logging as transformers_logging
 
-        from trainyard.trainer.device import free_memory
+        from trainyard.trainer.device import free_memory, is_cuda
         from trainyard.trainer.methods import trainer as _  # noqa: F401 - timed with the imports
         from trainyard.trainer.simulation import simulated_device
 
@@ -72,6 +73,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     LEDGER.note(timings={"imports": round(time.monotonic() - clock, 2)})
+    team_of().join(cuda=is_cuda())
 
     reductions = recall(context.work_dir, context.training)
     with simulated_device():
@@ -131,6 +133,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
 
     started = time.monotonic()
     context = fitted(context, reductions)
+    team = team_of()
 
     # ---- where to go on from
     resume = find_checkpoint(context, data)
@@ -144,7 +147,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         )
 
     # ---- model
-    device = find_device(context.training.precision)
+    device = find_device(context.training.precision, processes=team.local_size)
     if device.kind == "cpu":
         keep_freed_memory()
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
@@ -163,6 +166,8 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         timings={"load": round(time.monotonic() - started, 2)},
         provenance=provenance(context, loaded.revision, str(data.manifest["digest"])),
     )
+    if not team.leads and resume is None:
+        torch.manual_seed(context.training.seed + team.rank)  # the weights are made: from here on, dropout of its own
     known = effective(context, device, model, train_set, torch.get_num_threads())
     tell(reporter, known | reductions.noted())
 
@@ -198,6 +203,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     try:
         trainer = CommittingTrainer(
             save=save,
+            team=team,
             every_minutes=rules.every_minutes,
             keep_best=rules.keep_best,
             smaller_evaluation=smaller_evaluation if context.run.spec.on_out_of_memory == "ReduceBatch" else None,
@@ -224,7 +230,9 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     say(
         f"{context.training.method} for {steps} steps on {device.name} in {device.precision}: "
         f"{len(train_set)} sequences, batch {context.training.per_device_train_batch_size} x "
-        f"{context.training.gradient_accumulation_steps}" + (f", going on from step {resume.step}" if resume else "")
+        f"{context.training.gradient_accumulation_steps}"
+        + (f" x {team.size} processes" if team.size > 1 else "")
+        + (f", going on from step {resume.step}" if resume else "")
     )
 
     # ---- train, and leave with a checkpoint when told to
@@ -236,6 +244,8 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     LEDGER.note(timings={"training": round(trainer.seconds, 1), "waitedForSaves": round(trainer.saver.waited, 2)})
 
     # ---- export
+    if not team.leads:
+        return
     reporter.report(phase="save")
     result = export(context, model, trainer_step=trainer.state.global_step, dtype=loaded.source_dtype, data=data)
     note_result(context, result)
@@ -376,6 +386,7 @@ def effective(context: RunContext, device: Any, model: Any, train_set: Any, thre
         "gradientAccumulationSteps": context.training.gradient_accumulation_steps,
         "gradientCheckpointing": context.training.gradient_checkpointing,
         "optim": context.training.optim,
+        "processes": context.run.spec.world_size,
         "sequences": len(train_set),
         "threads": threads,
         "attention": model.config._attn_implementation,

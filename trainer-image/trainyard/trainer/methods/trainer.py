@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
@@ -40,6 +42,7 @@ from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 from trainyard.trainer.methods.memory import DidNotFit
 from trainyard.trainer.saving import Saver, Write, copied, size_of
 from trainyard.trainer.signals import STOP
+from trainyard.trainer.team import ALONE, Team
 
 COPY_SHARE = 0.8
 """Of the free host memory, that the copy of a checkpoint may take; a larger one is written while the training waits."""
@@ -72,12 +75,14 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         save: Callable[[int, Write], None],
         every_minutes: float,
         keep_best: bool = False,
+        team: Team = ALONE,
         smaller_evaluation: Callable[[int, int], None] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self.saver = Saver(save)
         self._keep_best = keep_best
+        self._team = team
         self._smaller_evaluation = smaller_evaluation
         self._updating = Updating()
         self.add_callback(self._updating)
@@ -88,6 +93,9 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self._boundary_loss: torch.Tensor | None = None
         self._boundary_generators: dict[str, Any] | None = None
         self._boundary_counters = state.Counters()
+        self._all_generators: list[Any] = []
+        self._new_tokens = 0
+        """Of the step under way, in this process."""
 
     def train(self, resume_from_checkpoint: str | None = None, **arguments: Any) -> Any:
         """Train to the end, or to a stop.
@@ -111,7 +119,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         finally:
             self.saver.finish()
         self.model.zero_grad(set_to_none=True)
-        if self.state.global_step > 0 and not self._updating.now:
+        if self.state.global_step > 0 and not self._updating.now and self._team.size == 1:
             self._save_now()
         raise DidNotFit(self.state.global_step, told)
 
@@ -131,11 +139,25 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     # ---- data
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
-        return EpochOrder(len(self.train_dataset if train_dataset is None else train_dataset), self.args.seed)
+        data = self.train_dataset if train_dataset is None else train_dataset
+        return EpochOrder(len(data), self.args.seed, batch=self._train_batch_size, team=self._team)
+
+    def get_train_dataloader(self) -> Any:
+        if self._team.size == 1:
+            return super().get_train_dataloader()
+        # Our sampler knows what is this process's; accelerate would share it out once more.
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self._train_batch_size,
+            sampler=self._get_train_sampler(),
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.counters.tokens += sum(int(batch.pop(TOKEN_COUNT)) for batch in batches)
+        self._new_tokens += sum(int(batch.pop(TOKEN_COUNT)) for batch in batches)
         return batches, items
 
     # ---- steps
@@ -155,23 +177,30 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         return sum_of_losses(model, inputs) / torch.as_tensor(num_items_in_batch).clamp(min=1)
 
     def training_step(self, *arguments: Any, **named: Any) -> Any:
-        if STOP.requested:
+        # Several processes leave together, at the border of a step.
+        if STOP.requested and self._team.size == 1:
             self._save_and_stop()
         return super().training_step(*arguments, **named)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
-        if time.monotonic() - self._last_saved >= self._every_seconds:
+        is_due = time.monotonic() - self._last_saved >= self._every_seconds
+        stop, due, tokens = self._team.sum(STOP.requested, is_due, self._new_tokens)
+        self.counters.tokens += int(tokens)
+        self._new_tokens = 0
+        if stop:
+            STOP.request()
+        if due:
             self.control.should_save = True
         super()._maybe_log_save_evaluate(*arguments, **named)
         self._remember_boundary()
         self.saver.check()
-        if STOP.requested and self.state.global_step < self.state.max_steps:
+        if stop and self.state.global_step < self.state.max_steps:
             self._save_and_stop()
 
     # ---- evaluation
 
     def evaluate(self, *arguments: Any, **named: Any) -> Any:
-        if STOP.requested:
+        if STOP.requested and self._team.size == 1:
             self._remember_boundary()
             self._save_and_stop()
         generators = state.read_generators()
@@ -225,11 +254,27 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         raise Stopped
 
     def _save_now(self) -> None:
-        self.saver.save(self.state.global_step, self._prepare_to_write(copy=False))
+        self._bring_together()
+        if self._team.leads:
+            self.saver.save(self.state.global_step, self._prepare_to_write(copy=False))
+        self._team.wait()
+
+    def _bring_together(self) -> None:
+        """What of the state differs between the processes, to the first one, which saves for all."""
+        self._all_generators = self._team.gather(self._boundary_generators)
+        loss = 0.0 if self._boundary_loss is None else self._boundary_loss.item()
+        self._boundary_counters.unlogged_loss = self._team.sum(loss)[0] / self._team.size
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._remember_boundary()
         self.store_flos()
+        self._bring_together()
+        if self._team.leads:
+            self._save_beside()
+        self._last_saved = time.monotonic()
+
+    def _save_beside(self) -> None:
+        """Begin to save, and go on training as soon as the state is copied."""
         self.saver.wait()
         started = time.monotonic()
         fits = size_of((self._weights(), self.optimizer.state_dict())) < COPY_SHARE * available_host_memory()
@@ -239,7 +284,6 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self.saver.begin(self.state.global_step, write)
         else:
             self.saver.save(self.state.global_step, write)
-        self._last_saved = time.monotonic()
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """What is trained: all weights, or those of the adapter."""
@@ -274,12 +318,20 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         torch.save(self.lr_scheduler.state_dict(), folder / "scheduler.pt")
         self._save_scaler(str(folder))
         torch.save(self._boundary_generators, folder / state.RNG_FILE)
-        counters = self._boundary_counters
-        counters.unlogged_loss = self._boundary_loss.item() if self._boundary_loss is not None else 0.0
-        state.write_counters(folder, counters)
+        for rank, generators in enumerate(self._all_generators[1:], start=1):
+            torch.save(generators, folder / state.rng_file(rank))
+        state.write_counters(folder, self._boundary_counters)
         self.state.stateful_callbacks.clear()
         self.state.log_history = self.state.log_history[-LOG_ENTRIES_KEPT:]
         self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if self._team.size == 1 or checkpoint is None:
+            super()._load_rng_state(checkpoint)
+            return
+        file = Path(checkpoint) / state.rng_file(self._team.rank)
+        if file.exists():  # not where there were fewer processes before; then it draws numbers of its own
+            state.restore_generators(state.load_generators(file))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Nothing: `models/load.py` has loaded the weights from the checkpoint, in the names and types of the model."""
