@@ -69,7 +69,7 @@ class Team:
         if cuda:
             torch.cuda.set_device(self.local_rank)
         try:
-            store = torch.distributed.TCPStore(
+            store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
                 os.environ[names.ENV_MASTER_ADDR],
                 int(os.environ[names.ENV_MASTER_PORT]),
                 self.size,

@@ -49,7 +49,7 @@ class SequenceDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The sequence; with BLANK its first one without labels, for a process that has nothing to do in a step."""
-        row = dict(self._sequences[max(0, int(index))])
+        row: dict[str, Any] = dict(self._sequences[max(0, int(index))])
         if index == BLANK:
             row["labels"] = np.full_like(row["labels"], IGNORED)
             row[TOKEN_COUNT] = 0
