@@ -94,7 +94,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             "memory_bytes": float(self._device.memory_used()),
         }
         if self._peak and self._operations:
-            metrics["mfu"] = round(rate * self._operations / self._peak, 4)
+            metrics["mfu"] = round(rate * self._operations / (self._peak * self._trainer.team.size), 4)
         if "mean_token_accuracy" in logs:
             metrics["token_accuracy"] = logs["mean_token_accuracy"]
         LEDGER.note(metrics=dict(metrics), **self._position(state))

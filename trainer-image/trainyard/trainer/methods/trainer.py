@@ -82,7 +82,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**arguments)
         self.saver = Saver(save)
         self._keep_best = keep_best
-        self._team = team
+        self.team = team
         self._smaller_evaluation = smaller_evaluation
         self._updating = Updating()
         self.add_callback(self._updating)
@@ -119,7 +119,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         finally:
             self.saver.finish()
         self.model.zero_grad(set_to_none=True)
-        if self.state.global_step > 0 and not self._updating.now and self._team.size == 1:
+        if self.state.global_step > 0 and not self._updating.now and self.team.size == 1:
             self._save_now()
         raise DidNotFit(self.state.global_step, told)
 
@@ -140,10 +140,10 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
         data = self.train_dataset if train_dataset is None else train_dataset
-        return EpochOrder(len(data), self.args.seed, batch=self._train_batch_size, team=self._team)
+        return EpochOrder(len(data), self.args.seed, batch=self._train_batch_size, team=self.team)
 
     def get_train_dataloader(self) -> Any:
-        if self._team.size == 1:
+        if self.team.size == 1:
             return super().get_train_dataloader()
         # Our sampler knows what is this process's; accelerate would share it out once more.
         loader = DataLoader(
@@ -178,13 +178,13 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, *arguments: Any, **named: Any) -> Any:
         # Several processes leave together, at the border of a step.
-        if STOP.requested and self._team.size == 1:
+        if STOP.requested and self.team.size == 1:
             self._save_and_stop()
         return super().training_step(*arguments, **named)
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **named: Any) -> None:
         is_due = time.monotonic() - self._last_saved >= self._every_seconds
-        stop, due, tokens = self._team.sum(STOP.requested, is_due, self._new_tokens)
+        stop, due, tokens = self.team.sum(STOP.requested, is_due, self._new_tokens)
         self.counters.tokens += int(tokens)
         self._new_tokens = 0
         if stop:
@@ -200,7 +200,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     # ---- evaluation
 
     def evaluate(self, *arguments: Any, **named: Any) -> Any:
-        if STOP.requested and self._team.size == 1:
+        if STOP.requested and self.team.size == 1:
             self._remember_boundary()
             self._save_and_stop()
         generators = state.read_generators()
@@ -255,21 +255,21 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _save_now(self) -> None:
         self._bring_together()
-        if self._team.leads:
+        if self.team.leads:
             self.saver.save(self.state.global_step, self._prepare_to_write(copy=False))
-        self._team.wait()
+        self.team.wait()
 
     def _bring_together(self) -> None:
         """What of the state differs between the processes, to the first one, which saves for all."""
-        self._all_generators = self._team.gather(self._boundary_generators)
+        self._all_generators = self.team.gather(self._boundary_generators)
         loss = 0.0 if self._boundary_loss is None else self._boundary_loss.item()
-        self._boundary_counters.unlogged_loss = self._team.sum(loss)[0] / self._team.size
+        self._boundary_counters.unlogged_loss = self.team.sum(loss)[0] / self.team.size
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._remember_boundary()
         self.store_flos()
         self._bring_together()
-        if self._team.leads:
+        if self.team.leads:
             self._save_beside()
         self._last_saved = time.monotonic()
 
@@ -326,10 +326,10 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        if self._team.size == 1 or checkpoint is None:
+        if self.team.size == 1 or checkpoint is None:
             super()._load_rng_state(checkpoint)
             return
-        file = Path(checkpoint) / state.rng_file(self._team.rank)
+        file = Path(checkpoint) / state.rng_file(self.team.rank)
         if file.exists():  # not where there were fewer processes before; then it draws numbers of its own
             state.restore_generators(state.load_generators(file))
 
