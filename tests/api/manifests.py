@@ -139,6 +139,7 @@ FINE_TUNING: dict[str, Any] = {
         "sharedMemory": "2Gi",
     },
     "onOutOfMemory": "Fail",
+    "estimate": {"accelerator": "H200", "pricePerHour": 3.5},
     "backoffLimit": 1,
     "activeDeadlineSeconds": 60,
     "ttlSecondsAfterFinished": 60,

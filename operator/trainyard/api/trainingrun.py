@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule
 from trainyard.api.dataset import Dataset, DatasetUpload
+from trainyard.api.estimate import Estimate
 from trainyard.api.model import ModelSource
 from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
 from trainyard.api.phases import PHASES_LIMIT, Phase, phase_faults, phases_to_run, resolve
@@ -238,6 +239,7 @@ class TrainingRunSpec(ApiModel):
         description="What to do when the device has too little memory. ReduceBatch: go on from the last step with smaller batches "
         "and more accumulation (the same effective batch), then gradient checkpointing, then an 8-bit optimizer.",
     )
+    estimate: Estimate | None = Field(None, description="What mode DryRun reckons time and cost with.")
     backoff_limit: int = Field(
         3,
         ge=0,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainyard.api.model import Lora
 from trainyard.api.training import Training
+from trainyard.trainer.shapes import shapes_of
 
 ACTIVATION_BYTES_PER_UNIT = 34
 """Bytes of activations per token, layer and hidden unit in 16-bit with a fused attention kernel (Korthikanti et al.,
@@ -44,21 +46,46 @@ def estimate(config: Any, training: Training, *, lora: Lora | None, bytes_per_va
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    parameters = sum(p.numel() for p in model.parameters())
-    trainable = _adapter_parameters(model, lora) if lora else parameters
-    base_bytes = bytes_per_value if lora else 4
     text = config.get_text_config()
-    hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
+    return _estimate(
+        training,
+        parameters=sum(p.numel() for p in model.parameters()),
+        adapter=_adapter_parameters(model, lora) if lora else None,
+        units=int(text.hidden_size) * int(text.num_hidden_layers),
+        bytes_per_value=bytes_per_value,
+    )
+
+
+def estimate_quickly(
+    model_type: str, values: Mapping[str, Any], training: Training, *, lora: Lora | None, bytes_per_value: int
+) -> Estimate | None:
+    """The same without importing torch, for architectures whose shapes are known here; None for others."""
+    shapes = shapes_of(model_type, values)
+    if shapes is None:
+        return None
+    return _estimate(
+        training,
+        parameters=shapes.parameters,
+        adapter=shapes.adapter(lora.rank, lora.target_modules) if lora else None,
+        units=shapes.hidden * shapes.layers,
+        bytes_per_value=bytes_per_value,
+    )
+
+
+def _estimate(
+    training: Training, *, parameters: int, adapter: int | None, units: int, bytes_per_value: int
+) -> Estimate:
+    trainable = parameters if adapter is None else adapter
+    base_bytes = 4 if adapter is None else bytes_per_value
     tokens = training.per_device_train_batch_size * training.max_length
-    per_layer = 2 if training.gradient_checkpointing else ACTIVATION_BYTES_PER_UNIT
-    activations = tokens * layers * hidden * per_layer * bytes_per_value // 2
+    per_unit = 2 if training.gradient_checkpointing else ACTIVATION_BYTES_PER_UNIT
     return Estimate(
-        parameters=parameters + (trainable if lora else 0),
+        parameters=parameters + (adapter or 0),
         trainable=trainable,
-        weights=parameters * base_bytes + (trainable * 4 if lora else 0),
+        weights=parameters * base_bytes + (adapter or 0) * 4,
         gradients=trainable * 4,
         optimizer=trainable * optimizer_bytes(training.optim),
-        activations=activations,
+        activations=tokens * units * per_unit * bytes_per_value // 2,
     )
 
 

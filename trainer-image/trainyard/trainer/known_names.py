@@ -14,6 +14,7 @@ import functools
 import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, invalid_config
@@ -107,6 +108,32 @@ def trainer_arguments() -> frozenset[str]:
         _class_fields("transformers", "training_args.py", "TrainingArguments"),
     ]
     return frozenset().union(*parts) if all(parts) else frozenset()
+
+
+@functools.cache
+def optimizer_names() -> tuple[str, ...]:
+    """The optimizers that transformers knows; empty if they cannot be told."""
+    for statement in _statements("transformers", "training_args.py"):
+        if isinstance(statement, ast.ClassDef) and statement.name == "OptimizerNames":
+            values = [s.value for s in statement.body if isinstance(s, ast.Assign)]
+            return tuple(str(v.value) for v in values if isinstance(v, ast.Constant))
+    return ()
+
+
+@functools.cache
+def configuration_defaults(model_type: str) -> dict[str, Any]:
+    """Defaults of a configuration class that are plain numbers, truth values or None."""
+    folder = model_type.replace("-", "_")
+    wanted = configuration_classes().get(model_type)
+    found = {}
+    for statement in _statements("transformers", f"models/{folder}/configuration_{folder}.py"):
+        if isinstance(statement, ast.ClassDef) and statement.name == wanted:
+            for line in statement.body:
+                match line:
+                    case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)):
+                        if value is None or isinstance(value, bool | int | float):
+                            found[name] = value
+    return found
 
 
 def _class_fields(package: str, file: str, name: str) -> set[str]:

@@ -2,12 +2,17 @@
 
 Reads the spec as the train step will, fetches every source, checks every record, tokenises all of it, and says what it
 found: faults with file and line, lengths and what would be cut, duplicates, records that are in training and evaluation at
-once, the size of the model, memory, and how many steps it makes. The same as JSON lies in `validation/report.json`.
+once, how a record looks to the model, the size of the model, whether it fits, time, cost, and room on the volume. The same
+as JSON lies in `validation/report.json`, also where the run is not valid.
+
+It is meant to be quick: sources are asked for a sign of life first, and torch is imported only where the architecture or
+`extraArgs` cannot be judged without it.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import tempfile
 import time
 from collections import Counter
@@ -17,25 +22,36 @@ from typing import Any
 
 from trainyard.api.phases import phases_to_run
 from trainyard.api.progress import DatasetRecord
+from trainyard.trainer.capacity import describe_capacity, describe_outputs
 from trainyard.trainer.commit import commit_folder
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.build import SPLITS, Built, build_records
+from trainyard.trainer.data.build import build_records
+from trainyard.trainer.data.collect.run import forget
 from trainyard.trainer.data.prepare import joint_digest, make_tokenizer
 from trainyard.trainer.data.prepare_phases import all_records
+from trainyard.trainer.data.probe import Reached, probe_all
+from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.tokenize import Encoder, Tally
-from trainyard.trainer.errors import invalid_config, invalid_data
+from trainyard.trainer.errors import UserError, invalid_config, invalid_data
+from trainyard.trainer.estimate import Estimate, estimate, estimate_quickly
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.known_names import check_names
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
-from trainyard.trainer.methods.arguments import check_extra_arguments, check_optimizer, learning_rate, total_steps
+from trainyard.trainer.methods.arguments import (
+    check_extra_arguments,
+    check_optimizer,
+    learning_rate,
+    steps_per_epoch,
+    total_steps,
+)
 from trainyard.trainer.models.source import local_folder
 from trainyard.trainer.phases import in_phase, settle_start
+from trainyard.trainer.preview import previews
 from trainyard.trainer.progress import Reporter
+from trainyard.trainer.report import table
 
 SAMPLE_LENGTHS = (0.5, 0.9, 0.99, 1.0)
-BAR = 40
-"""Characters of the longest bar in the histogram."""
 
 
 def validate(context: RunContext, reporter: Reporter) -> None:
@@ -47,15 +63,48 @@ def validate(context: RunContext, reporter: Reporter) -> None:
     started = time.monotonic()
     reporter.report(phase="validate", percentage=0.0)
     context.work_dir.mkdir(parents=True, exist_ok=True)
+    sources: list[Reached] = []
+    try:
+        sources += _probe(context)
+        report = _validate(context, reporter, sources)
+    except UserError as error:
+        fault = {"reason": str(error.reason), "message": error.message, "hint": error.hint}
+        told = [one.to_json() for one in sources]
+        _write(context, {"run": context.run.metadata.name, "valid": False, "fault": fault, "sources": told})
+        raise
+    forget(context)
+    _write(context, report)
+    reporter.report(percentage=100.0, milestone=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    say(f"the run is valid ({time.monotonic() - started:.1f} s, {peak:.0f} MB of memory)")
+
+
+def _write(context: RunContext, report: dict[str, Any]) -> None:
+    def write(to: Path) -> None:
+        (to / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False))
+
+    commit_folder(context.work_dir / "validation", write)
+
+
+def _probe(context: RunContext) -> list[Reached]:
+    """A line for each source. One that does not answer is found out again, with its own message, when it is read."""
+    found = probe_all(context)
+    for one in found:
+        (say if one.fine else warn)(f"source {one}")
+    return found
+
+
+def _validate(context: RunContext, reporter: Reporter, sources: list[Reached]) -> dict[str, Any]:
     trainings = phases_as_trainings(context)
     for training in trainings:
         check_names(training)
-    with quick_imports():
-        from trl import SFTConfig
-
-    for training in trainings:
-        check_extra_arguments(training.training.extra_args, SFTConfig)
         check_optimizer(training.training.optim)
+    if any(training.training.extra_args for training in trainings):
+        with quick_imports():
+            from trl import SFTConfig
+
+        for training in trainings:
+            check_extra_arguments(training.training.extra_args, SFTConfig)
     reporter.report(percentage=10.0)
 
     reports = []
@@ -72,12 +121,6 @@ def validate(context: RunContext, reporter: Reporter) -> None:
             reports.append(_examine(training, folder, tokenizer))
             reporter.report(percentage=10.0 + 80.0 * (number + 1) / len(trainings))
 
-    report = reports[0] if not context.run.spec.phases else {"run": context.run.metadata.name, "phases": reports}
-
-    def write(to: Path) -> None:
-        (to / "report.json").write_text(json.dumps(report, indent=1))
-
-    commit_folder(context.work_dir / "validation", write)
     splits = [(name, split) for one in reports for name, split in one["data"]["splits"].items() if split["records"]]
     LEDGER.note(
         dataset=DatasetRecord(
@@ -86,11 +129,20 @@ def validate(context: RunContext, reporter: Reporter) -> None:
             tokens=sum(s["tokens"] for _, s in splits),
             splits={name: sum(s["records"] for n, s in splits if n == name) for name, _ in splits},
         ),
-        effective={**reports[0]["model"], **reports[0]["training"]},
+        effective={**reports[0]["model"], **reports[0]["training"], **_flat(reports[0]["capacity"])},
         percentage=100.0,
     )
-    reporter.report(percentage=100.0, milestone=True)
-    say(f"the run is valid ({time.monotonic() - started:.1f} s)")
+    report = reports[0] if not context.run.spec.phases else {"run": context.run.metadata.name, "phases": reports}
+    return {**report, "valid": True, "sources": [one.to_json() for one in sources]}
+
+
+def _flat(capacity: dict[str, Any]) -> dict[str, Any]:
+    """What of the estimate goes into the status."""
+    return {
+        name: capacity[key]
+        for key, name in (("device", "device"), ("seconds", "estimatedSeconds"), ("cost", "estimatedCost"))
+        if key in capacity
+    }
 
 
 def phases_as_trainings(context: RunContext) -> list[RunContext]:
@@ -117,6 +169,10 @@ def _examine(context: RunContext, folder: Path, tokenizer: Any) -> dict[str, Any
     report["data"] = describe_data(context, built, tokenizer)
     report["model"] = describe_model(context, tokenizer)
     report["training"] = describe_training(context, report["data"])
+    tokens = report["data"]["splits"]["train"]["tokens"]
+    spec = context.run.spec
+    report["capacity"] = describe_capacity(spec, report["model"], report["training"], tokens)
+    report["outputs"] = describe_outputs(context.work_dir, spec, report["model"], report["training"]["steps"])
     for line in table(context, report):
         say(line)
     return report
@@ -153,47 +209,16 @@ def describe_data(context: RunContext, built: Built, tokenizer: Any) -> dict[str
         "nearlyLeaked": built.manifest["statistics"].get("nearlyLeaked", 0),
         "lengths": {f"p{int(q * 100)}": _quantile(lengths, q) for q in SAMPLE_LENGTHS},
         "histogram": _histogram(lengths),
+        "previews": previews(built, encoder, tokenizer),
     }
 
 
 def describe_model(context: RunContext, tokenizer: Any) -> dict[str, Any]:
     """Size and memory, from the configuration alone."""
-    from transformers import AutoConfig
-
-    from trainyard.trainer.estimate import estimate
-    from trainyard.trainer.models.scratch import build_config
-
-    spec = context.model
     vocab_size = max(tokenizer.get_vocab().values()) + 1
-    if spec.scratch is not None:
-        config: Any = build_config(
-            spec.scratch, vocab_size=vocab_size, max_length=context.positions, tokenizer=tokenizer
-        )
-    else:
-        assert spec.storage_uri is not None
-        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=False)
-        try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise invalid_config(
-                f"{spec.storage_uri} has no configuration that can be read: {str(error).splitlines()[0]}",
-                hint="the folder needs a config.json of a known architecture",
-            ) from error
-    width = 2 if context.training.precision in ("BF16", "FP16") else 4
-    try:
-        size = estimate(
-            config,
-            context.training,
-            lora=spec.adapter.lora if spec.adapter else None,
-            bytes_per_value=width,
-        )
-    except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
-        raise invalid_config(
-            f"the configuration does not make a model: {str(error).splitlines()[0]}",
-            hint="check the sizes against each other (heads have to divide hidden_size)",
-        ) from error
+    architecture, size = _size(context, tokenizer, vocab_size)
     return {
-        "architecture": config.model_type,
+        "architecture": architecture,
         "parameters": size.parameters,
         "trainableParameters": size.trainable,
         "vocabSize": vocab_size,
@@ -202,6 +227,65 @@ def describe_model(context: RunContext, tokenizer: Any) -> dict[str, Any]:
         "optimizerBytes": size.gradients + size.optimizer,
         "activationBytes": size.activations,
     }
+
+
+def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Estimate]:
+    """Without torch where the architecture is a common one."""
+    spec, training = context.model, context.training
+    lora = spec.adapter.lora if spec.adapter else None
+    width = 2 if training.precision in ("BF16", "FP16") else 4
+    folder = None
+    if spec.scratch is not None:
+        architecture, values = spec.scratch.architecture, {**spec.scratch.config}
+        values.setdefault("vocab_size", vocab_size)
+        positions = values.setdefault("max_position_embeddings", context.positions)
+        simple = isinstance(positions, int) and positions >= context.positions and values["vocab_size"] >= vocab_size
+    else:
+        assert spec.storage_uri is not None
+        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=False)
+        values = _read_configuration(folder, spec.storage_uri)
+        architecture, simple = str(values.get("model_type")), True
+    if simple and (size := estimate_quickly(architecture, values, training, lora=lora, bytes_per_value=width)):
+        return architecture, size
+
+    # The classes themselves know more architectures, and what is wrong with a value.
+    from transformers import AutoConfig
+
+    from trainyard.trainer.models.scratch import build_config
+
+    if spec.scratch is not None:
+        config: Any = build_config(
+            spec.scratch, vocab_size=vocab_size, max_length=context.positions, tokenizer=tokenizer
+        )
+    else:
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise _no_configuration(str(spec.storage_uri), str(error)) from error
+    try:
+        return config.model_type, estimate(config, training, lora=lora, bytes_per_value=width)
+    except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise invalid_config(
+            f"the configuration does not make a model: {str(error).splitlines()[0]}",
+            hint="check the sizes against each other (heads have to divide hidden_size)",
+        ) from error
+
+
+def _read_configuration(folder: Path, uri: str) -> dict[str, Any]:
+    try:
+        values = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise _no_configuration(uri, str(error)) from error
+    if not isinstance(values, dict):
+        raise _no_configuration(uri, "config.json is no object")
+    return values
+
+
+def _no_configuration(uri: str, why: str) -> UserError:
+    return invalid_config(
+        f"{uri} has no configuration that can be read: {why.splitlines()[0]}",
+        hint="the folder needs a config.json of a known architecture",
+    )
 
 
 def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, Any]:
@@ -213,42 +297,10 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
     return {
         "steps": steps,
         "sequences": sequences,
-        "epochs": round(steps * batch / max(sequences, 1), 2),
+        "epochs": round(steps / steps_per_epoch(training, sequences), 2),
         "tokensPerStep": min(batch * training.max_length, train["tokens"]),
         "learningRate": learning_rate(context),
     }
-
-
-def table(context: RunContext, report: dict[str, Any]) -> list[str]:
-    """The report for people."""
-    data, model, training = report["data"], report["model"], report["training"]
-    rows = [f"{'split':<8}{'records':>12}{'tokens':>14}{'cut':>10}{'dropped':>10}"]
-    for name, split in data["splits"].items():
-        if split["records"]:
-            rows.append(
-                f"{name:<8}{split['records']:>12,}{split['tokens']:>14,}{_share(split['truncated'], split['records']):>10}"
-                f"{_share(split['dropped'], split['records']):>10}"
-            )
-    rows.append("tokens per record: " + ", ".join(f"{name} {value:,}" for name, value in data["lengths"].items()))
-    largest = max((count for _, count in data["histogram"]), default=1)
-    for upper, count in data["histogram"]:
-        rows.append(f"  <= {upper:>8,}  {'#' * max(1, round(BAR * count / largest)):<{BAR}} {count:,}")
-    if data["duplicates"]:
-        rows.append(f"duplicates: {data['duplicates']:,} records occur more than once")
-    if data["leaked"]:
-        warn(
-            f"{data['leaked']:,} records stand in a training data set and in one that is held out: the metrics will flatter"
-        )
-    rows.append(
-        f"model: {model['architecture']}, {model['parameters']:,} parameters, {model['trainableParameters']:,} trained; "
-        f"about {model['estimatedMemoryBytes'] / 1e9:.2f} GB ({model['weightBytes'] / 1e9:.2f} weights, "
-        f"{model['optimizerBytes'] / 1e9:.2f} gradients and optimizer, {model['activationBytes'] / 1e9:.2f} activations)"
-    )
-    rows.append(
-        f"training: {context.training.method}, {training['steps']:,} steps of up to {training['tokensPerStep']:,} tokens, "
-        f"{training['epochs']} epochs, learning rate {training['learningRate']:g}"
-    )
-    return rows
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:
@@ -267,7 +319,3 @@ def _histogram(lengths: Counter[int]) -> list[tuple[int, int]]:
     for length, count in lengths.items():
         bins[1 << max(0, length - 1).bit_length()] += count
     return sorted(bins.items())
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if part else "-"

@@ -13,9 +13,7 @@ import hashlib
 import json
 import shutil
 from array import array
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,93 +24,17 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import source_of
 from trainyard.trainer.data.convert import LEARNED, TO, convert, target
 from trainyard.trainer.data.duplicates import Signatures, first_of_equals, words_of
-from trainyard.trainer.data.formats import Record, check
+from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.generate import examples_of
 from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.records import SPLITS, Faults, Part
 from trainyard.trainer.data.rows import as_text, rows_of
 from trainyard.trainer.data.select import group_of, keep_by_limit, passes, rename, time_of
-from trainyard.trainer.data.split import Assignment, assign, record_hash, repetitions, smallest_numbers
+from trainyard.trainer.data.split import Assignment, assign, record_hash, smallest_numbers
 from trainyard.trainer.errors import invalid_config, invalid_data
 from trainyard.trainer.log import say
 
-SPLITS = ("train", "eval", "test")
-FAULTS_LISTED = 20
 SCHEMA = "trainyard.dev/dataset/v1"
-
-
-@dataclass
-class Faults:
-    """What is wrong with the data: the first few in full, all of them counted."""
-
-    listed: list[Fault] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, fault: Fault) -> None:
-        """Count it, and keep it if it is among the first."""
-        self.count += 1
-        if len(self.listed) < FAULTS_LISTED:
-            self.listed.append(fault)
-
-    def raise_if_any(self, total: int) -> None:
-        """End the step with all faults at once, so that a file is corrected in one go."""
-        if not self.count:
-            return
-        for fault in self.listed:
-            say(f"  {fault}")
-        if self.count > len(self.listed):
-            say(f"  and {self.count - len(self.listed)} more")
-        more = f"; and {self.count - 3} more" if self.count > 3 else ""
-        raise invalid_data(
-            f"{self.count} of {total} records cannot be used: {'; '.join(map(str, self.listed[:3]))}{more}",
-            hint="correct or remove these records; the log lists the first twenty",
-        )
-
-
-@dataclass
-class Part:
-    """One dataset while it is being built. The lists have an entry per spooled record."""
-
-    dataset: Dataset
-    format: str
-    spool: Path
-    hashes: array[int] = field(default_factory=lambda: array("Q"))
-    groups: array[int] = field(default_factory=lambda: array("Q"))
-    times: array[float] = field(default_factory=lambda: array("d"))
-    tasks: dict[str, array[int]] = field(default_factory=dict)
-    """For generated examples: the records of each task."""
-    keep: bytearray = field(default_factory=bytearray)
-    signatures: Signatures | None = None
-    counts: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def held_out(self) -> bool:
-        """Whether all of it is for evaluation or test."""
-        return self.dataset.role != "Train"
-
-
-@dataclass(frozen=True)
-class Built:
-    """A dataset version on disk."""
-
-    folder: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def digest(self) -> str:
-        """sha256 over the records and how they are used."""
-        return str(self.manifest["digest"])
-
-    def records(self, split: str) -> Iterator[tuple[Record, int]]:
-        """The records of a split in order, each with the number of times an epoch sees it."""
-        for entry in self.manifest["datasets"]:
-            path = self.folder / split / f"{entry['name']}.jsonl"
-            if not path.exists():
-                continue
-            with open(path, "rb") as stream:
-                for line in stream:
-                    repeat = repetitions(entry["weight"], record_hash(line[:-1])) if split == "train" else 1
-                    if repeat:
-                        yield json.loads(line), repeat
 
 
 def build_records(context: RunContext, folder: Path, staging: Path, *, inspect: bool = False) -> dict[str, Any]:

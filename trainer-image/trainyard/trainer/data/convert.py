@@ -130,7 +130,9 @@ def _as_pair(record: Record, source: str) -> tuple[Any, Any] | None:
         case "PromptCompletion":
             return record["prompt"], record["completion"]
         case "TrainingExample":
-            return record["prompt"], record["response"]
+            # Prompt and answer are one text for the model, and these records say nothing about what stands between them.
+            prompt = record["prompt"]
+            return prompt if prompt[-1:].isspace() else f"{prompt}\n", record["response"]
         case "Preference":
             return record["prompt"], record["chosen"]
         case "TRM":

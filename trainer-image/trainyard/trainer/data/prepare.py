@@ -21,9 +21,9 @@ from typing import Any
 from trainyard.api.progress import DatasetRecord, DatasetSource
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.build import SPLITS, Built
 from trainyard.trainer.data.collect.run import forget
 from trainyard.trainer.data.formats import Record
+from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.store import write_split
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer

@@ -11,8 +11,9 @@ from pathlib import Path
 from trainyard.api.phases import phases_to_run
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.build import Built, build_records
+from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.prepare import make_tokenizer, note_datasets, prepare
+from trainyard.trainer.data.records import Built
 from trainyard.trainer.known_names import check_names
 from trainyard.trainer.log import say
 from trainyard.trainer.phases import SHARED_TOKENIZER, in_phase, settle_start, whole_run

@@ -22,8 +22,9 @@ from typing import Any
 
 from trainyard.trainer.commit import TEMPORARY, commit_folder, find_damage, read_committed
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.build import Built, build_records, source_name, trained_format
+from trainyard.trainer.data.build import build_records, source_name, trained_format
 from trainyard.trainer.data.identity import identity_of
+from trainyard.trainer.data.records import Built
 from trainyard.trainer.log import say
 
 LAYOUT = 1

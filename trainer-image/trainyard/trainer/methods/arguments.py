@@ -17,7 +17,7 @@ from trainyard.api.training import Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
-from trainyard.trainer.known_names import unknown_name
+from trainyard.trainer.known_names import optimizer_names, unknown_name
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -189,10 +189,8 @@ def check_optimizer(name: str) -> None:
     """Known, and installed."""
     import importlib.util
 
-    from transformers.training_args import OptimizerNames
-
-    known = [option.value for option in OptimizerNames]
-    if name not in known:
+    known = optimizer_names()
+    if known and name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         raise invalid_config(
             f"spec.training.optim {name!r} is unknown",
