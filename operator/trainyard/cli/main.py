@@ -51,6 +51,13 @@ def validate(
             "for the Secrets and claims that the run names. --offline reads the files and nothing else.",
         ),
     ] = False,
+    data: Annotated[
+        bool, typer.Option("--data", help="Also read and check every record that lies on this machine.")
+    ] = False,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLAIM=FOLDER", help="Folder that stands for pvc://CLAIM/... with --data. Repeatable."),
+    ] = None,
     output: Annotated[Output, typer.Option("-o", "--output", help="Form of the answer.")] = Output.TABLE,
 ) -> None:
     """Check manifests and list everything that is wrong with them, each fault with its line.
@@ -64,6 +71,15 @@ def validate(
     except OSError as error:
         _refuse(f"cannot read {error.filename}: {error.strerror}")
     reports = [check(source) for source in sources]
+    folders = {}
+    for word in volume or ():
+        claim, equals, folder = word.partition("=")
+        if not (claim and equals and folder):
+            _refuse(f"--volume {word!r} has not the form CLAIM=FOLDER")
+        folders[claim] = Path(folder)
+    from trainyard.cli.data import with_data
+
+    reports = [with_data(report, folders, files=data) for report in reports]
     if server:
         from trainyard.cli.kubectl import NoKubectl
         from trainyard.cli.server import ask_server

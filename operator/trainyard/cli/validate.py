@@ -38,6 +38,8 @@ class ObjectReport:
     faults: tuple[Fault, ...]
     document: Document
     model: TrainingRun | TrainingSchedule | None = None
+    remarks: tuple[str, ...] = ()
+    """What was found in its data, apart from faults."""
 
     @property
     def valid(self) -> bool:
@@ -177,6 +179,7 @@ def render_table(reports: Sequence[FileReport]) -> str:
         lines += _fault_lines(report.name, report.faults)
         for one in report.objects:
             lines += _fault_lines(report.name, one.faults)
+            lines += [f"{report.name}: {remark}" for remark in one.remarks]
             title = f"{report.name}: {one.kind} {one.name or '(without a name)'}"
             if one.run_spec is not None:
                 lines.append(f"{title} is valid: {' -> '.join(one.run_spec.steps())}")
@@ -213,6 +216,7 @@ def _file_json(report: FileReport) -> dict[str, Any]:
                 "valid": one.valid,
                 "steps": list(one.run_spec.steps()) if one.run_spec else None,
                 "faults": _faults_json(one.faults),
+                "remarks": list(one.remarks),
             }
             for one in report.objects
         ],

@@ -170,3 +170,64 @@ def test_it_is_quick_and_small_and_never_loads_torch() -> None:
     subprocess.run([sys.executable, "-c", program, str(QUICKSTART)], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 1.0
+
+
+DATA = """\
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingRun
+metadata: {name: data}
+spec:
+  mode: Dataset
+  datasets:
+  - name: here
+    format: TrainingExample
+    inline:
+      records:
+      - {prompt: a, response: b}
+      - {prompt: a}
+  - name: volume
+    storageUri: pvc://claim/a.jsonl
+  - name: held
+    role: Test
+    storageUri: pvc://claim/b.jsonl
+  - name: away
+    storageUri: s3://bucket/a.jsonl
+"""
+
+
+class TestData:
+    def test_what_stands_in_the_manifest_is_always_read(self) -> None:
+        code, output = run("-f", "-", stdin=DATA)
+        assert code == 1
+        assert output.splitlines()[0] == (
+            "standard input:7: spec.datasets[here]: dataset here:2: field response: is missing, format TrainingExample needs it; "
+            "the record has prompt"
+        )
+
+    def test_files_are_read_on_demand(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "a"}\n{"txt": "b"}\n')
+        (tmp_path / "b.jsonl").write_text('{"text": "a"}\n')
+        code, output = run("-f", "-", "--data", "--volume", f"claim={tmp_path}", stdin=DATA)
+        assert code == 1
+        assert "a.jsonl:3: field text: is missing, format Text needs it; did you mean to call txt so?" in output
+        assert "dataset volume: 3 records, 1 more than once" in output
+        assert "1 records stand in a training dataset and in one that is held out" in output
+        assert "dataset away: not on this machine" in output
+
+    def test_and_told_as_json(self, tmp_path: Path) -> None:
+        code, output = run("-f", "-", "--data", "-o", "json", stdin=DATA)
+        (found,) = json.loads(output)["files"][0]["objects"]
+        assert code == 1
+        assert not found["valid"]
+        assert found["faults"][0]["line"] == 7
+        assert "dataset volume: not on this machine; mode DryRun checks it in the cluster" in found["remarks"]
+
+    def test_no_library_of_the_trainer_is_imported(self) -> None:
+        heavy = ("torch", "transformers", "numpy", "pyarrow", "boto3", "tokenizers")
+        code = (
+            "import sys; from typer.testing import CliRunner; from trainyard.cli.main import app; "
+            f"CliRunner().invoke(app, ['validate', '--data', '-f', '-'], input={DATA!r}); "
+            f"print([m for m in {heavy!r} if m in sys.modules])"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "[]"

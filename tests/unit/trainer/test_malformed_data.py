@@ -12,6 +12,11 @@ from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.readers import Fault, Row, read_rows
 from trainyard.trainer.data.sources import SourceFile, format_of
 
+TRM = (
+    '{"problem": "up?", "initial_answer": "", "solution": "all are up", "reasoning_steps": ["look"], "metadata": '
+    '{"source": "prometheus", "query": "up", "type": "metric_analysis", "timestamp": "2025-12-28T10:00:00"}}\n'
+)
+PAGE = Path(__file__).parents[3] / "docs" / "malformed-data.md"
 GOOD_TEXT = '{"text": "fine"}\n'
 
 
@@ -171,6 +176,87 @@ CASES = [
         "Text",
         "binary.txt:2: byte 0xff at position 0 is not UTF-8; convert the file, for example with iconv -t utf-8",
     ),
+    (
+        "same.jsonl",
+        '{"prompt": "a", "chosen": "b", "rejected": "b"}\n',
+        "Preference",
+        "same.jsonl:1: fields chosen and rejected: are equal, so neither is better; remove the record",
+    ),
+    (
+        "worse.jsonl",
+        '{"prompt": "a", "chosen": "b"}\n',
+        "Preference",
+        "worse.jsonl:1: field rejected: is missing, format Preference needs it; the record has chosen, prompt",
+    ),
+    (
+        "chosen.jsonl",
+        '{"prompt": "a", "chosen": ["b"], "rejected": "c"}\n',
+        "Preference",
+        'chosen.jsonl:1: field chosen: expected a string or a list of messages, as prompt and rejected, found ["b"]',
+    ),
+    ("blank.jsonl", '{"prompt": "  "}\n', "Prompt", "blank.jsonl:1: field prompt: is empty; remove the record"),
+    (
+        "steps.jsonl",
+        TRM.replace('["look"]', '"look"'),
+        "TRM",
+        'steps.jsonl:1: field reasoning_steps: expected a list of strings, found "look"',
+    ),
+    (
+        "step.jsonl",
+        TRM.replace('["look"]', '["look", 2]'),
+        "TRM",
+        "step.jsonl:1: field reasoning_steps[1]: expected a string, found 2",
+    ),
+    (
+        "first.jsonl",
+        TRM.replace('"initial_answer": "", ', ""),
+        "TRM",
+        "first.jsonl:1: field initial_answer: is missing, format TRM needs it; the record has metadata, problem, "
+        "reasoning_steps, solution",
+    ),
+    (
+        "solution.jsonl",
+        TRM.replace('"all are up"', '""'),
+        "TRM",
+        "solution.jsonl:1: field solution: is empty, so there is nothing to learn; remove the record",
+    ),
+    (
+        "query.jsonl",
+        TRM.replace('"query": "up", ', ""),
+        "TRM",
+        "query.jsonl:1: field metadata.query: expected a string, it is missing; an empty text is allowed",
+    ),
+    (
+        "time.jsonl",
+        TRM.replace("2025-12-28T10:00:00", "28.12.2025"),
+        "TRM",
+        'time.jsonl:1: field metadata.timestamp: "28.12.2025" is no time; write it as 2025-12-28T10:00:00Z',
+    ),
+    (
+        "response.jsonl",
+        '{"prompt": "a", "answer": "b"}\n',
+        "TrainingExample",
+        "response.jsonl:1: field response: is missing, format TrainingExample needs it; the record has answer, prompt",
+    ),
+    (
+        "turns.jsonl",
+        '{"prompts": "Why?", "final_answer": "So."}\n',
+        "TunixSFT",
+        "turns.jsonl:1: field prompts: has no turn; expected <start_of_turn>user, the text, <end_of_turn> and so on. For plain "
+        "text use format TrainingExample",
+    ),
+    (
+        "final.jsonl",
+        '{"prompts": "<start_of_turn>user\\nWhy?<end_of_turn>"}\n',
+        "TunixSFT",
+        "final.jsonl:1: field final_answer: is missing, and prompts does not end with an answer of the model",
+    ),
+    (
+        "raw.jsonl",
+        '{"kind": "log", "line": "a", "labels": {}}\n',
+        "Text",
+        "raw.jsonl:1: a collected log is no record of format Text: set generate, which makes examples of it",
+    ),
 ]
 
 
@@ -179,6 +265,12 @@ def test_a_fault_is_named_with_place_and_way_out(
     tmp_path: Path, name: str, content: str | bytes, record_format: str, message: str
 ) -> None:
     assert faults(tmp_path, name, content, record_format) == [message]
+
+
+def test_the_table_of_the_documentation_is_this_one() -> None:
+    page = PAGE.read_text()
+    assert not [name for name, _, _, message in CASES if f"`{message}`" not in page]
+    assert page.count("\n| `") == len(CASES)
 
 
 def test_a_fault_does_not_hide_the_next(tmp_path: Path) -> None:

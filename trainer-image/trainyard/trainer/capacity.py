@@ -6,6 +6,7 @@ of about two. The memory is that of `estimate`.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,9 @@ def accelerator_of(spec: TrainingRunSpec) -> str | None:
     """The GPU's name: as the spec says, or by the node label that it selects."""
     if spec.estimate is not None and spec.estimate.accelerator is not None:
         return str(spec.estimate.accelerator)
-    product = (
-        str(spec.placement.node_selector.get("nvidia.com/gpu.product", "")).upper().replace("-", "").replace(" ", "")
-    )
-    return (
-        next((name for name in reversed(ACCELERATORS) if name.replace("-", "") in product), None) if product else None
-    )
+    words = str(spec.placement.node_selector.get("nvidia.com/gpu.product", "")).upper().replace(" ", "-").split("-")
+    known = {*words, *(a + b for a, b in itertools.pairwise(words))}
+    return next((name for name in ACCELERATORS if set(name.split("-")) <= known), None)
 
 
 def describe_capacity(

@@ -1,0 +1,51 @@
+"""The quick formulas for a model's size against the models that torch builds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trainyard.api.model import Lora
+from trainyard.api.training import Training
+from trainyard.trainer.estimate import estimate, estimate_quickly
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("llama", SMALL),
+    ("llama", {**SMALL, "tie_word_embeddings": True, "attention_bias": True}),
+    ("llama", {k: v for k, v in SMALL.items() if k != "num_key_value_heads"}),
+    ("mistral", {**SMALL, "head_dim": 32}),
+    ("qwen2", {**SMALL, "tie_word_embeddings": True}),
+    ("qwen3", {**SMALL, "head_dim": 16}),
+    ("gpt2", {"vocab_size": 300, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128}),
+    ("gpt2", {"vocab_size": 300, "n_embd": 64, "n_layer": 2, "n_head": 2, "n_inner": 100}),
+]
+
+
+@pytest.mark.parametrize(("architecture", "values"), CASES, ids=[f"{n}-{c[0]}" for n, c in enumerate(CASES)])
+def test_the_quick_estimate_is_the_slow_one(architecture: str, values: dict[str, Any]) -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(architecture, **values)
+    training = Training(method="Pretrain", max_length=128)
+    adapters = (
+        [None] if architecture == "gpt2" else [None, Lora(rank=4), Lora(rank=8, target_modules=["q_proj", "down_proj"])]
+    )
+    for lora in adapters:
+        quick = estimate_quickly(architecture, values, training, lora=lora, bytes_per_value=4)
+        assert quick == estimate(config, training, lora=lora, bytes_per_value=4)
+
+
+def test_what_is_not_known_takes_the_slow_way() -> None:
+    training = Training(method="Pretrain")
+    assert estimate_quickly("mamba", {}, training, lora=None, bytes_per_value=4) is None
