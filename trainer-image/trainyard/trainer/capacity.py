@@ -83,7 +83,7 @@ def describe_capacity(
         adapted = model["trainableParameters"] < model["parameters"]
         work = (4.0 if adapted else 6.0) * model["parameters"] * tokens * training["epochs"]
         work *= 4 / 3 if spec.training is not None and spec.training.gradient_checkpointing else 1.0
-        seconds = max(work / speed, training["steps"] * SHORTEST_STEP[kind])
+        seconds = max(work / (speed * spec.world_size), training["steps"] * SHORTEST_STEP[kind])
         found["seconds"] = round(seconds)
         price = spec.estimate.price_per_hour if spec.estimate else None
         if price is not None:

@@ -294,10 +294,11 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
     sequences = -(-train["tokens"] // training.max_length) if training.packing else train["examples"]
     steps = total_steps(context, sequences)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * context.run.spec.world_size
+    per_epoch = steps_per_epoch(training, sequences, processes=context.run.spec.world_size)
     return {
         "steps": steps,
         "sequences": sequences,
-        "epochs": round(steps / steps_per_epoch(training, sequences), 2),
+        "epochs": round(steps / per_epoch, 2),
         "tokensPerStep": min(batch * training.max_length, train["tokens"]),
         "learningRate": learning_rate(context),
     }
