@@ -68,6 +68,7 @@ RUN = Kind(
             ("training", "method"),
             ("datasets", 0, "role"),
             ("phases", 0, "training", "method"),
+            ("datasets", 0, "puzzle", "size"),
             ("datasets", 0, "prometheus", "stepSeconds"),
             ("datasets", 0, "prometheus", "spanHours"),
             ("datasets", 0, "selectionStrategy"),

@@ -175,6 +175,60 @@ PHASED: dict[str, Any] = {
     "runPhases": ["second"],
 }
 
+TRM: dict[str, Any] = {
+    "model": {
+        "trm": {
+            "lLayers": 2,
+            "hCycles": 3,
+            "lCycles": 6,
+            "hiddenSize": 128,
+            "numHeads": 4,
+            "expansion": 4,
+            "mixer": "MLP",
+            "registers": 1,
+            "maxIterations": 8,
+        }
+    },
+    "datasets": [
+        {
+            "name": "d",
+            "puzzle": {
+                "kind": "Sudoku",
+                "storageUri": "pvc://claim/sudoku.csv",
+                "size": 9,
+                "count": 100,
+                "seed": 1,
+                "augmentations": 10,
+            },
+            "split": {"eval": 0.1},
+        }
+    ],
+    "training": {
+        "method": "TRM",
+        "numTrainEpochs": 50000,
+        "trm": {
+            "loss": "StableMax",
+            "haltExploration": 0.1,
+            "ema": 0.99,
+            "puzzleLearningRate": 0.01,
+            "depthCurriculum": True,
+            "augment": True,
+            "compile": False,
+            "task": "Auto",
+            "experimental": True,
+        },
+    },
+    "evaluation": {"baselines": ["Majority", "NearestNeighbor"], "minimumGain": 0.05},
+}
+
+TRM_TEXT: dict[str, Any] = {
+    "model": {"trm": {}},
+    "datasets": [
+        {"name": "d", "format": "TRM", "inline": {"records": [{"problem": "a", "solution": "b"}]}},
+    ],
+    "training": {"method": "TRM"},
+}
+
 PHASED_BY_EPOCHS: dict[str, Any] = {
     **SCRATCH,
     "phases": [{"name": "first", "training": {"numTrainEpochs": 0.5, "method": "Pretrain"}}],
@@ -234,7 +288,7 @@ SOURCES: tuple[dict[str, Any], ...] = (
 
 COLLECTED = tuple({**SCRATCH, "datasets": [{"name": "d", **source}]} for source in SOURCES)
 
-COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT, PHASED, PHASED_BY_EPOCHS, *COLLECTED)
+COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT, PHASED, PHASED_BY_EPOCHS, TRM, TRM_TEXT, *COLLECTED)
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},

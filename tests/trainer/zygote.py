@@ -26,6 +26,7 @@ def main() -> None:
     import trainyard.trainer.methods.reporting
     import trainyard.trainer.methods.trainer
     import trainyard.trainer.models.load
+    import trainyard.trainer.trm.evaluate
     import trainyard.trainer.validate  # noqa: F401
     from trainyard.api.names import step_arguments
 

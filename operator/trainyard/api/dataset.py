@@ -15,6 +15,7 @@ from trainyard.api.collectors import (
     TracesSource,
 )
 from trainyard.api.examples import FieldPath, Filter, Generate, RecordFormat
+from trainyard.api.trm import Puzzle
 
 DATASET_URI = (
     r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s]+/\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
@@ -80,8 +81,9 @@ class Dataset(ApiModel):
             "runbook",
             "traces",
             "manifest",
-            message="a dataset needs exactly one source: storageUri, inline, code, prometheus, loki, tempo, runbook, traces or "
-            "manifest; write a second entry for a second source",
+            "puzzle",
+            message="a dataset needs exactly one source: storageUri, inline, code, prometheus, loki, tempo, runbook, traces, "
+            "manifest or puzzle; write a second entry for a second source",
         ),
         Rule(
             "self.role == 'Train' || !has(self.split)",
@@ -131,6 +133,7 @@ class Dataset(ApiModel):
     runbook: RunbookSource | None = Field(None, description="Entries of runbooks in Markdown.")
     traces: TracesSource | None = Field(None, description="Reasoning traces from a trace store.")
     manifest: ManifestSource | None = Field(None, description="A ready-built dataset with its manifest.json.")
+    puzzle: Puzzle | None = Field(None, description="Grids for method TRM: Sudoku, mazes, ARC, or ready-made arrays.")
     file_format: Literal["Auto", "JSONL", "JSON", "CSV", "Parquet", "Text"] = Field(
         "Auto", description="How the file is read. Auto goes by the file name."
     )
@@ -182,7 +185,7 @@ class Dataset(ApiModel):
     def addresses(self) -> dict[str, str]:
         """Every storageUri of the dataset with the field that holds it."""
         places = {"storageUri": self.storage_uri}
-        for name in ("code", "runbook", "manifest"):
+        for name in ("code", "runbook", "manifest", "puzzle"):
             source = getattr(self, name)
             places[f"{name}.storageUri"] = source.storage_uri if source is not None else None
         return {field: uri for field, uri in places.items() if uri is not None}

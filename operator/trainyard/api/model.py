@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one, opaque
+from trainyard.api.trm import Trm
 
 MODEL_URI = r"^(hf://[^/\s]+/[^/\s@]+(@\S+)?|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
 TOKENIZER_URI = MODEL_URI
@@ -84,8 +85,9 @@ class ModelSource(ApiModel):
         exactly_one(
             "storage_uri",
             "scratch",
-            message="spec.model needs exactly one of storageUri (start from existing weights) and scratch (start from "
-            "random ones); keep one of them",
+            "trm",
+            message="spec.model needs exactly one of storageUri (start from existing weights), scratch (start from "
+            "random ones) and trm (a Tiny Recursive Model); keep one of them",
         ),
     )
 
@@ -96,6 +98,7 @@ class ModelSource(ApiModel):
         description="Weights to start from: hf://org/name[@revision], pvc://claim/path, or file:///path in the image.",
     )
     scratch: Scratch | None = Field(None, description="Start from random weights with this configuration.")
+    trm: Trm | None = Field(None, description="A Tiny Recursive Model, for method TRM.")
     secret_ref: SecretRef | None = Field(
         None, description="Secret with the key token (or HF_TOKEN), for gated or private models on the hub."
     )

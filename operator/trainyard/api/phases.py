@@ -23,10 +23,12 @@ _LENGTHS = {"maxSteps", "numTrainEpochs"}
 """Two ways to say how long to train: a phase's own replaces the run's, whichever of them that is."""
 
 
-def partial(model: type[ApiModel], name: str) -> type[ApiModel]:
-    """The same fields with the same bounds, but none required and none with a default: what is absent stays as it was."""
+def partial(model: type[ApiModel], name: str, *, but: frozenset[str] = frozenset()) -> type[ApiModel]:
+    """The same fields (without some) with the same bounds, but none required and none with a default: what is absent stays as it was."""
     fields: dict[str, Any] = {}
     for field_name, field in model.model_fields.items():
+        if field_name in but:
+            continue
         kind: Any = field.annotation
         inner = next((a for a in (kind, *get_args(kind)) if isinstance(a, type) and issubclass(a, ApiModel)), None)
         kind = partial(inner, f"{inner.__name__}Overrides") if inner else kind
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
         """Any fields of `Training`."""
 
 else:
-    TrainingOverrides = partial(Training, "TrainingOverrides")
+    TrainingOverrides = partial(Training, "TrainingOverrides", but=frozenset({"trm"}))  # which has no phases
 
 
 class Phase(ApiModel):

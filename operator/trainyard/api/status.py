@@ -133,6 +133,10 @@ class EvaluationStatus(StatusModel):
     baseline: list[Metric] | None = Field(
         None, max_length=64, description="The same of the model before training, on the same records."
     )
+    passed: bool | None = Field(
+        None, description="Whether the result is as good as the spec asks for; absent if it asks nothing."
+    )
+    message: str | None = Field(None, max_length=1024, description="Why it passed or not.")
 
 
 class Failure(StatusModel):

@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from trainyard.api.base import ApiModel, Rule, at_most_one, opaque
+from trainyard.api.trm import TrmTraining
 
-Method = Literal["Pretrain", "CPT", "SFT"]
+Method = Literal["Pretrain", "CPT", "SFT", "TRM"]
 SCHEDULERS = (
     "linear",
     "cosine",
@@ -18,6 +19,7 @@ SCHEDULERS = (
     "cosine_with_min_lr",
     "warmup_stable_decay",
 )
+TRM_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
 class Training(ApiModel):
@@ -29,12 +31,38 @@ class Training(ApiModel):
             "num_train_epochs",
             message="maxSteps and numTrainEpochs exclude each other: remove one of them",
         ),
+        Rule(
+            "self.method == 'TRM' || !has(self.trm)",
+            "training.trm belongs to method TRM: set that method, or remove training.trm",
+            lambda t: t.method == "TRM" or t.trm is None,
+        ),
+        Rule(
+            f"self.method != 'TRM' || (self.lrSchedulerType in {list(TRM_SCHEDULERS)} && self.optim.startsWith('adamw_torch') "
+            "&& self.precision != 'FP16' && !self.gradientCheckpointing)",
+            f"method TRM has its own loop: lrSchedulerType is one of {', '.join(TRM_SCHEDULERS)}, optim adamw_torch, precision "
+            "Auto, FP32 or BF16, and gradientCheckpointing false",
+            lambda t: (
+                t.method != "TRM"
+                or (
+                    t.lr_scheduler_type in TRM_SCHEDULERS
+                    and t.optim.startswith("adamw_torch")
+                    and t.precision != "FP16"
+                    and not t.gradient_checkpointing
+                )
+            ),
+        ),
+        Rule(
+            None,
+            "method TRM uses no TRL: its own settings stand in training.trm; remove extraArgs",
+            lambda t: t.method != "TRM" or not t.extra_args,
+        ),
     )
 
     method: Method = Field(
         "SFT",
         description="Pretrain: next-token prediction from random weights. CPT: the same, going on from existing weights. "
-        "SFT: learn to answer; loss on the completion or on the assistant's turns alone.",
+        "SFT: learn to answer; loss on the completion or on the assistant's turns alone. TRM: a Tiny Recursive Model learns "
+        "to solve puzzles or to map texts to closed answers.",
     )
     max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Optimizer steps in total.")
     num_train_epochs: float | None = Field(
@@ -77,6 +105,7 @@ class Training(ApiModel):
         None, ge=1, le=100_000_000, description="Evaluate on the Eval split every so many steps during training."
     )
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
+    trm: TrmTraining | None = Field(None, description="What only method TRM has; absent means its defaults.")
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
         description="Any further argument of TRL's SFTConfig, by its own name; names and types are checked against it.",
@@ -104,6 +133,9 @@ class Checkpoints(ApiModel):
     )
 
 
+Baseline = Literal["Majority", "NearestNeighbor", "NoRecursion", "ShuffledLabels"]
+
+
 class Evaluation(ApiModel):
     """What happens after training with the held-out records."""
 
@@ -111,4 +143,17 @@ class Evaluation(ApiModel):
     split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")
     baseline: bool = Field(
         True, description="Also measure the model as it was before training, on the same records, to compare with."
+    )
+    baselines: list[Baseline] | None = Field(
+        None,
+        max_length=4,
+        description="For method TRM: what the model is compared with. Majority and NearestNeighbor cost nothing and are the "
+        "default; NoRecursion and ShuffledLabels each train a network of the same size and as many steps.",
+    )
+    minimum_gain: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="For method TRM: the evaluation passes only if the share of exactly right answers is higher by so much "
+        "than that of Majority and NearestNeighbor. status.evaluation.passed says it.",
     )

@@ -31,6 +31,49 @@ def _in_one_training(cel: str, message: str, holds: Callable[[Any], bool]) -> Ru
     return Rule(f"has(self.phases) || {cel}", message, lambda s: s.phases is not None or holds(s))
 
 
+TRM_RULES = (
+    _in_one_training(
+        "!has(self.training) || !has(self.model) || (self.training.method == 'TRM') == has(self.model.trm)",
+        "method TRM trains spec.model.trm, and nothing else does: set both, or neither",
+        lambda s: s.training is None or s.model is None or (s.training.method == "TRM") == (s.model.trm is not None),
+    ),
+    _in_one_training(
+        "!has(self.datasets) || (has(self.training) && self.training.method == 'TRM' ? "
+        "self.datasets.all(d, has(d.puzzle)) || self.datasets.all(d, !has(d.puzzle) && (d.format == 'TRM' || has(d.generate))) : "
+        "self.datasets.all(d, !has(d.puzzle)))",
+        "method TRM learns from puzzles or from records of format TRM, one of the two in all datasets; no other method learns "
+        "from puzzles",
+        lambda s: s.datasets is None or _are_trm_data(s.datasets, s.training.method if s.training else None),
+    ),
+    Rule(
+        "!has(self.phases) || !has(self.model) || !has(self.model.trm)",
+        "a Tiny Recursive Model is trained in one go: remove spec.phases",
+        lambda s: s.phases is None or s.model is None or s.model.trm is None,
+    ),
+    Rule(
+        "!has(self.model) || !has(self.model.trm) || (self.numNodes == 1 && self.numProcPerNode == 1)",
+        "a Tiny Recursive Model is trained by one process: set numNodes and numProcPerNode to 1",
+        lambda s: s.model is None or s.model.trm is None or s.world_size == 1,
+    ),
+    Rule(
+        "!has(self.evaluation) || (has(self.model) && has(self.model.trm)) || "
+        "(!has(self.evaluation.baselines) && !has(self.evaluation.minimumGain))",
+        "evaluation.baselines and minimumGain belong to method TRM: remove them",
+        lambda s: (
+            (s.model is not None and s.model.trm is not None)
+            or (s.evaluation.baselines is None and s.evaluation.minimum_gain is None)
+        ),
+    ),
+)
+
+
+def _are_trm_data(datasets: Sequence[Dataset], method: str | None) -> bool:
+    puzzles = [d.puzzle is not None for d in datasets]
+    if method != "TRM":
+        return not any(puzzles)
+    return all(puzzles) or (not any(puzzles) and all(d.record_format == "TRM" for d in datasets))
+
+
 class TrainingRunSpec(ApiModel):
     """What is to be trained, on what, how and where."""
 
@@ -103,17 +146,18 @@ class TrainingRunSpec(ApiModel):
             lambda s: s.model is None or s.model.adapter is None or s.model.storage_uri is not None,
         ),
         _in_one_training(
-            "!has(self.training) || self.training.method == 'SFT' || !has(self.datasets) || "
+            "!has(self.training) || self.training.method in ['SFT', 'TRM'] || !has(self.datasets) || "
             "self.datasets.all(d, has(d.convertTo) ? d.convertTo == 'Text' : d.format == 'Text' && !has(d.generate))",
             "methods Pretrain and CPT learn from plain text: every dataset needs format Text or convertTo: Text; use method SFT "
             "for prompts and messages",
             lambda s: (
                 s.training is None
-                or s.training.method == "SFT"
+                or s.training.method in ("SFT", "TRM")
                 or s.datasets is None
                 or all((d.convert_to or d.record_format) == "Text" for d in s.datasets)
             ),
         ),
+        *TRM_RULES,
         Rule(
             "self.numNodes == 1 || 'ReadWriteMany' in self.storage.checkpoints.accessModes || "
             "(has(self.storage.checkpoints.claimName) && !has(self.storage.checkpoints.size)) || "
@@ -286,7 +330,10 @@ class TrainingRunSpec(ApiModel):
         """Whether any record can be in this split."""
         share = split.lower()
         return any(
-            d.role == split or (d.split is not None and getattr(d.split, share) > 0) for d in self.datasets or ()
+            d.role == split
+            or (d.split is not None and getattr(d.split, share) > 0)
+            or (split == "Eval" and d.puzzle is not None and d.puzzle.kind == "Arrays")  # it has a test of its own
+            for d in self.datasets or ()
         )
 
     def total_steps_hint(self) -> int | None:
@@ -344,7 +391,7 @@ def _unchanged(paths: Sequence[str], *, unless: str, told: str) -> Rule:
     )
 
 
-TRAINING_IDENTITY = ("method", "maxLength", "packing", "seed", "precision", "optim", "lrSchedulerType")
+TRAINING_IDENTITY = ("method", "maxLength", "packing", "seed", "precision", "optim", "lrSchedulerType", "trm")
 """Fields of spec.training that no suspension makes changeable: a checkpoint would not continue under other ones."""
 
 ROOT_RULES: tuple[Rule, ...] = (

@@ -12,7 +12,8 @@ import os
 import sys
 import traceback
 from dataclasses import replace
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.names import STEP_TRAIN, step_arguments, train_step
@@ -27,6 +28,7 @@ from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.team import lost_peer, ranks, team_of
 from trainyard.trainer.tracking.follow import Tracking, follow
+from trainyard.trainer.trm.task import is_trm
 
 STEPS = {
     "prepare": "fetch and check the data, tokenise and pack it",
@@ -34,6 +36,13 @@ STEPS = {
     "evaluate": "measure the trained model on the held-out data",
     "validate": "check the spec and every record, estimate memory and time, and stop",
 }
+
+
+TOOLS = {
+    "serve": "answer requests with a trained Tiny Recursive Model",
+    "export": "write one step of a trained Tiny Recursive Model as a torch.export program",
+}
+"""What is done with a result. No step of a run: it needs no run file, and stops when it is told to."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
         one = steps.add_parser(name, help=help_text)
         if name == STEP_TRAIN:
             one.add_argument("--phase", help="which of spec.phases, where the run has phases")
+    add_tools(steps)
     given = parser.parse_args(arguments)
+    if given.step in TOOLS:
+        return run_tool(given)
     phase: str | None = getattr(given, "phase", None)
     step: str = train_step(phase) if phase else given.step
 
@@ -81,6 +93,37 @@ def main(arguments: list[str] | None = None) -> int:
     return ExitCode.OK
 
 
+def add_tools(parsers: Any) -> None:
+    """Arguments of `TOOLS`."""
+    serve, export = (parsers.add_parser(name, help=text) for name, text in TOOLS.items())
+    for tool in (serve, export):
+        tool.add_argument("--model", required=True, help="the model/ folder of a run")
+    serve.add_argument("--name", default="trm-homelab", help="name that requests call the model by")
+    serve.add_argument("--host", default="0.0.0.0")
+    serve.add_argument("--port", type=int, default=11434)
+    export.add_argument("--output", required=True, help="file to write, for example step.pt2")
+
+
+def run_tool(given: argparse.Namespace) -> int:
+    """Run one of `TOOLS` until it ends."""
+    threads.apply(threads.available())
+    try:
+        if given.step == "serve":
+            from trainyard.trainer.trm.serve import serve
+
+            serve(given.model, name=given.name, host=given.host, port=given.port)
+        else:
+            from trainyard.trainer.trm.export import export_step
+            from trainyard.trainer.trm.inference import TRMModel
+
+            export_step(TRMModel.load_from_checkpoint(given.model, device="cpu"), Path(given.output))
+            say(f"one supervision step: {given.output}")
+    except (ValueError, OSError) as error:
+        say(f"{given.step}: {error}")
+        return ExitCode.INVALID_CONFIG
+    return ExitCode.OK
+
+
 def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
     """Import the step's module, which is the expensive part of some, and run it."""
     match step:
@@ -88,20 +131,40 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
             from trainyard.trainer.data.prepare import prepare
             from trainyard.trainer.data.prepare_phases import prepare_phases
 
-            spec = context.run.spec
-            (prepare_phases if spec.phases and spec.mode != "Dataset" else prepare)(context, reporter)
+            if is_trm(context) and context.run.spec.mode != "Dataset":
+                from trainyard.trainer.trm.prepare import prepare as prepare_trm
+
+                prepare_trm(context, reporter)
+            else:
+                spec = context.run.spec
+                (prepare_phases if spec.phases and spec.mode != "Dataset" else prepare)(context, reporter)
         case "train":
-            from trainyard.trainer.methods.train import train
+            if is_trm(context):
+                from trainyard.trainer.trm.train import train as train_trm
 
-            train(context, reporter)
+                train_trm(context, reporter)
+            else:
+                from trainyard.trainer.methods.train import train
+
+                train(context, reporter)
         case "evaluate":
-            from trainyard.trainer.evaluation.evaluate import evaluate
+            if is_trm(context):
+                from trainyard.trainer.trm.evaluate import evaluate as evaluate_trm
 
-            evaluate(context, reporter)
+                evaluate_trm(context, reporter)
+            else:
+                from trainyard.trainer.evaluation.evaluate import evaluate
+
+                evaluate(context, reporter)
         case "validate":
-            from trainyard.trainer.validate import validate
+            if is_trm(context):
+                from trainyard.trainer.trm.validate import validate as validate_trm
 
-            validate(context, reporter)
+                validate_trm(context, reporter)
+            else:
+                from trainyard.trainer.validate import validate
+
+                validate(context, reporter)
 
 
 def fail(

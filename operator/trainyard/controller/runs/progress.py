@@ -113,10 +113,7 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
     elif record.dataset is not None and not (seen.run.spec.phases and step == names.STEP_EVALUATE):
         changes["dataset"] = DatasetStatus.model_validate(record.dataset.model_dump(exclude_none=True))
     if record.evaluation is not None:
-        changes["evaluation"] = EvaluationStatus(
-            metrics=_metrics(record.evaluation.get("metrics", {})),
-            baseline=_metrics(record.evaluation.get("baseline") or {}) or None,
-        )
+        changes["evaluation"] = _evaluation(record.evaluation)
     if names.is_train(step):
         changes |= {k: _flat(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
         if record.provenance and (image := _image(seen, step, record.attempt)):
@@ -135,6 +132,16 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
 
 def _overall(seen: Observed, status: TrainingRunStatus, step: str, percentage: float | None) -> int | None:
     return None if percentage is None else overall_percentage(seen.run.spec, status.steps or (), step, percentage)
+
+
+def _evaluation(result: dict[str, Any]) -> EvaluationStatus:
+    passed, message = result.get("passed"), result.get("message")
+    return EvaluationStatus(
+        metrics=_metrics(result.get("metrics", {})),
+        baseline=_metrics(result.get("baseline") or {}) or None,
+        passed=passed if isinstance(passed, bool) else None,
+        message=str(message)[:1024] if message else None,
+    )
 
 
 def _newer(old: CheckpointStatus | None, record: CheckpointRecord | None) -> CheckpointStatus | None:
@@ -210,6 +217,8 @@ def _method(spec: TrainingRunSpec, phase: str | None) -> str | None:
 def _model(spec: TrainingRunSpec) -> str | None:
     if spec.model is None:
         return None
+    if spec.model.trm is not None:
+        return f"trm ({spec.model.trm.mixer})"
     if spec.model.scratch is not None:
         return f"{spec.model.scratch.architecture} (scratch)"
     uri = (spec.model.storage_uri or "").partition("://")[2]

@@ -40,6 +40,7 @@ LEARNED: dict[str, tuple[str, ...]] = {
     "Pretrain": ("Text",),
     "CPT": ("Text",),
     "SFT": ("Text", "PromptCompletion", "Messages"),
+    "TRM": ("TRM",),
 }
 """Formats that a method trains on."""
 RUN_TOOL = {

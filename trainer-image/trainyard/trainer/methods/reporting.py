@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from trainyard.api.conditions import Reason
 from trainyard.trainer.device import Device
+from trainyard.trainer.durations import duration
 from trainyard.trainer.errors import UNEXPECTED, UserError
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
@@ -137,18 +138,3 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             return None
         per_step = (time.monotonic() - self._first_step_ended) / timed
         return round(float(per_step * (state.max_steps - state.global_step)), 1)
-
-
-def duration(seconds: float | None) -> str:
-    """`3m20s`, `2h05m`, `4d07h`; `?` if unknown."""
-    if seconds is None:
-        return "?"
-    whole = round(seconds)
-    minutes, secs = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d{hours:02}h"
-    if hours:
-        return f"{hours}h{minutes:02}m"
-    return f"{minutes}m{secs:02}s" if minutes else f"{secs}s"
