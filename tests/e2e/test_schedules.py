@@ -16,7 +16,7 @@ import pytest
 
 from e2e import installed, measure, runs, schedules
 from e2e.faults import driver
-from e2e.kube import PRIORITY_CLASSES, Kube
+from e2e.kube import PRIORITY_CLASSES, QUOTAS, Kube
 from e2e.recording import Recording
 from e2e.scripted import counting
 from trainyard.controller.resources import TRAININGRUNS, TRAININGSCHEDULES
@@ -62,6 +62,30 @@ def test_a_start_by_hand(kube: Kube, space: str) -> None:
     assert run["metadata"]["labels"]["agent"] == "billing"
     assert len(kube.list(TRAININGRUNS, space)) == 1
     measure.record("run-now", seconds=round(took, 1))
+
+
+@pytest.mark.timeout(300)
+def test_a_quota_holds_a_start_back_and_does_not_lose_it(kube: Kube, space: str) -> None:
+    kube.create(
+        QUOTAS, space, {"metadata": {"name": "one"}, "spec": {"hard": {"count/trainingruns.trainyard.dev": "1"}}}
+    )
+    kube.wait(QUOTAS, space, "one", lambda q: bool(q and q["status"].get("used")), seconds=60, what="its counts")
+    variants = [{"name": "a"}, {"name": "b"}]
+    schedules.create(
+        kube, space, schedules.schedule("agents", suspend=True, variants=variants, variantPolicy="Parallel")
+    )
+    schedules.until(kube, space, "agents", lambda s: s["status"]["state"] == "Suspended", seconds=30, what="a status")
+    assert trainyard("run-now", "agents", "-n", space, "--wait", "0").returncode == 0
+    held = schedules.until(
+        kube, space, "agents", lambda s: "exceeded quota" in s["status"]["message"], seconds=30, what="the quota's no"
+    )
+    assert held["status"]["state"] == "Waiting"
+    (first,) = kube.list(TRAININGRUNS, space)
+    kube.delete(TRAININGRUNS, space, first["metadata"]["name"])
+    second = first["metadata"]["name"].replace("agents-a-", "agents-b-")
+    kube.wait(TRAININGRUNS, space, second, lambda r: r is not None, seconds=90, what="the other run")
+    after = schedules.until(kube, space, "agents", lambda s: "firing" not in s["status"], seconds=30, what="the end")
+    assert schedules.counts(after)["created"] == 2
 
 
 @pytest.mark.timeout(400)

@@ -54,8 +54,8 @@ class StandIn:
 
 
 @contextmanager
-def running() -> Iterator[StandIn]:
-    """A server on loopback."""
+def running(host: str = "127.0.0.1") -> Iterator[StandIn]:
+    """A server at this address of the machine."""
     state = StandIn()
 
     class Handler(BaseHTTPRequestHandler):
@@ -92,8 +92,8 @@ def running() -> Iterator[StandIn]:
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
+    server = ThreadingHTTPServer((host, 0), Handler)
+    state.url = f"http://{host}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
