@@ -157,8 +157,8 @@ def mlflow(folder: Path) -> Iterator[Server]:
 
 
 def _running(server: Server) -> Iterator[Server]:
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
