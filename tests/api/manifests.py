@@ -79,7 +79,7 @@ FINE_TUNING: dict[str, Any] = {
         "maxAgeDays": 30,
         "resumeFrom": "other",
     },
-    "evaluation": {"enabled": True, "split": "Eval", "baseline": True},
+    "evaluation": {"enabled": True, "split": "Eval", "baseline": True, "samples": 5},
     "tracking": {
         "mlflow": {
             "trackingUri": "https://mlflow.example.org",

@@ -141,6 +141,13 @@ class Evaluation(ApiModel):
 
     enabled: bool = Field(True, description="Measure loss and perplexity at the end, where held-out data exists.")
     split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")
+    samples: int = Field(
+        3,
+        ge=0,
+        le=32,
+        description="How many beginnings of held-out records the model continues at each evaluation (also those of "
+        "training.evalSteps), for people to read.",
+    )
     baseline: bool = Field(
         True, description="Also measure the model as it was before training, on the same records, to compare with."
     )

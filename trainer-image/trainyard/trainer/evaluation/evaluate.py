@@ -104,7 +104,7 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         f"{split}: loss {outcome.loss:.4f}, perplexity {outcome.perplexity:.2f} over {outcome.tokens:,} tokens of "
         f"{held_out['records']} records"
     )
-    generated = _samples(samples, model, tokenizer, sequences, device=device.kind, seed=context.training.seed)
+    generated = _samples(samples, context, model, tokenizer, sequences, device=device.kind)
 
     def write(folder: Path) -> None:
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
@@ -127,10 +127,13 @@ def note(metrics: dict[str, Any]) -> None:
     LEDGER.note(evaluation=metrics, metrics={"eval_loss": metrics["metrics"]["loss"]}, percentage=100.0)
 
 
-def _samples(samples: Any, model: Any, tokenizer: Any, sequences: Any, *, device: str, seed: int) -> list[Any]:
+def _samples(
+    samples: Any, context: RunContext, model: Any, tokenizer: Any, sequences: Any, *, device: str
+) -> list[Any]:
     """Samples are an extra: an architecture that cannot generate step by step still has its metrics."""
     try:
-        generated: list[Any] = samples.generate(model, tokenizer, sequences, device=device, seed=seed)
+        seed, count = context.training.seed, context.run.spec.evaluation.samples
+        generated: list[Any] = samples.generate(model, tokenizer, sequences, device=device, seed=seed, count=count)
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
         warn(f"no samples: {str(error).splitlines()[0]}")
         return []

@@ -11,7 +11,6 @@ import torch
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.log import say
 
-SAMPLES = 3
 PROMPT_TOKENS = 48
 NEW_TOKENS = 64
 TEMPERATURE = 0.7
@@ -27,14 +26,14 @@ class Sample:
     expected: str
 
 
-def generate(model: Any, tokenizer: Any, sequences: Sequences, *, device: str, seed: int) -> list[Sample]:
-    """Continue the beginnings of a few held-out examples, drawn at TEMPERATURE from the seed, so that the same model says the
+def generate(model: Any, tokenizer: Any, sequences: Sequences, *, device: str, seed: int, count: int) -> list[Sample]:
+    """Continue the beginnings of `count` held-out examples, drawn at TEMPERATURE from the seed, so that the same model says the
     same. (The likeliest token every time makes a small model repeat itself without end.)
 
     Where only an answer counts for the loss, the prompt is everything before it; in plain text the first tokens are.
     """
-    count = len(sequences.starts) - 1
-    chosen = np.random.default_rng(seed).permutation(count)[:SAMPLES]
+    held_out = len(sequences.starts) - 1
+    chosen = np.random.default_rng(seed).permutation(held_out)[:count]
     samples = []
     torch.manual_seed(seed)
     for number in sorted(int(n) for n in chosen):

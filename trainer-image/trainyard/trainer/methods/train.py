@@ -127,6 +127,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
     from trainyard.trainer.methods.probe import probe
     from trainyard.trainer.methods.reporting import Reporting
+    from trainyard.trainer.methods.sampling import Sampling
     from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
     from trainyard.trainer.models.load import load_for_training
     from trainyard.trainer.simulation import simulated_limit
@@ -224,6 +225,8 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     trainer.train_dataset, trainer.eval_dataset = train_set, eval_set
     space.check(storage_needed(context, loaded, steps=steps, evaluates=eval_set is not None), context.work_dir)
     reporting.follow(trainer)
+    if eval_set is not None and context.run.spec.evaluation.samples:
+        trainer.add_callback(Sampling(context, tokenizer, vocab_size=vocab_size, device=device.kind))
     silence(trainer)
     if resume is not None:
         LEDGER.note(checkpoint=resume.record(context.volume))

@@ -107,6 +107,8 @@ class Tracking:
     def _results(self) -> list[str]:
         context, spec = self._context, self._context.run.spec.tracking
         folders = [context.evaluation_dir] if context.step == STEP_EVALUATE else []
+        if is_train(context.step):
+            folders += [context.work_dir / "samples"]
         if is_train(context.step) and spec and spec.mlflow and spec.mlflow.log_model:
             folders += [context.model_dir if context.model_dir.is_dir() else context.adapter_dir]
         files = [f for folder in folders if folder.is_dir() for f in sorted(folder.rglob("*")) if f.is_file()]
