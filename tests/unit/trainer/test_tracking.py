@@ -201,6 +201,25 @@ def test_an_outbox_survives_a_line_that_was_cut_off(tmp_path: Path) -> None:
     assert again.last_step == 2
 
 
+def test_a_volume_that_takes_nothing_stops_the_tracking_and_not_the_training(
+    tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = Step(context(tmp_path, server))
+    full = OSError(28, "No space left on device")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise full
+
+    monkeypatch.setattr(EventFile, "add", refuse)
+    monkeypatch.setattr(Outbox, "add", refuse)
+    training.train(range(1, 5))
+    training.end()
+    told = capsys.readouterr().out
+    assert told.count("No space left") == 2, "once for each follower"
+    monkeypatch.setattr(EventFile, "__init__", refuse)
+    assert following.follow(context(tmp_path, server), training.reporter, is_last_step=False) is None
+
+
 def test_event_files_are_records_with_right_checksums(tmp_path: Path) -> None:
     assert masked_crc(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) & 0xFFFFFFFF  # RFC 3720
     EventFile(tmp_path, attempt=1).add(300, {"loss": 0.5})

@@ -57,7 +57,11 @@ class Tracking:
         """New numbers. The evaluation after the training is of no step; it is noted at the last one."""
         finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         if self._events is not None and step is not None and finite:
-            self._events.add(step, finite)
+            try:
+                self._events.add(step, finite)
+            except OSError as error:
+                warn(f"no more event files for TensorBoard: {error}")
+                self._events = None
         if self._outbox is None or not finite:
             return
         if self._context.step == STEP_EVALUATE:
@@ -238,7 +242,11 @@ def follow(context: RunContext, reporter: Reporter, *, is_last_step: bool) -> Tr
     spec = context.run.spec.tracking
     if spec is None or context.run.spec.mode == "DryRun" or os.environ.get("RANK", "0") != "0":
         return None
-    return Tracking(context, reporter, is_last_step=is_last_step)
+    try:
+        return Tracking(context, reporter, is_last_step=is_last_step)
+    except OSError as error:
+        warn(f"this step is not tracked: {error}")
+        return None
 
 
 def parameters(context: RunContext) -> dict[str, Any]:
