@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
 import threading
 import time
@@ -238,9 +237,9 @@ class Courier:
 
 
 def follow(context: RunContext, reporter: Reporter, *, is_last_step: bool) -> Tracking | None:
-    """The trackers of a step; None where there are none, and in all but one of several processes."""
+    """The trackers of a step; None where there are none."""
     spec = context.run.spec.tracking
-    if spec is None or context.run.spec.mode == "DryRun" or os.environ.get("RANK", "0") != "0":
+    if spec is None or context.run.spec.mode == "DryRun":
         return None
     try:
         return Tracking(context, reporter, is_last_step=is_last_step)
