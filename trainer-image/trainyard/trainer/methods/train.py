@@ -125,6 +125,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     from trainyard.trainer.device import find_device, keep_freed_memory
     from trainyard.trainer.methods.arguments import build_arguments, total_steps
     from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
+    from trainyard.trainer.methods.loss import use_small_tiles
     from trainyard.trainer.methods.probe import probe
     from trainyard.trainer.methods.reporting import Reporting
     from trainyard.trainer.methods.sampling import Sampling
@@ -151,6 +152,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     device = find_device(context.training.precision, processes=team.local_size)
     if device.kind == "cpu":
         keep_freed_memory()
+        use_small_tiles()
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
     loaded = load_for_training(
         context, device, tokenizer, vocab_size=vocab_size, resume=resume.path if resume else None
