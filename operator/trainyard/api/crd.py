@@ -140,7 +140,13 @@ def _definition(
                                 "spec": structural(spec),
                                 # Without any status a new object counts as done to kstatus, until the operator has
                                 # looked at it.
-                                "status": {**structural(status), "default": {"observedGeneration": UNSEEN_GENERATION}},
+                                # Atomic: it has one writer, so nobody has to note who owns which of its fields. The
+                                # notes were a quarter of the object, and every write and watch pays for them.
+                                "status": {
+                                    **structural(status),
+                                    "default": {"observedGeneration": UNSEEN_GENERATION},
+                                    "x-kubernetes-map-type": "atomic",
+                                },
                             },
                             "x-kubernetes-validations": [_validation(rule) for rule in rules],
                         }

@@ -369,6 +369,12 @@ class TrainingRun(BaseModel):
     status: dict[str, Any] = Field(default_factory=dict)
 
 
+_STATUS_WRITE = "(has(self.status) && has(oldSelf.status) && self.status != oldSelf.status)"
+"""CEL: this write is one of the status, so that the spec cannot have changed: the API server lets no write change both.
+
+It stands first in each rule about changes, because the API server evaluates them all at each write of a status, and
+comparing the spec is by far the dearest part of such a write.
+"""
 _STARTED = "has(oldSelf.status) && has(oldSelf.status.startTime)"
 _PAUSED = "(has(oldSelf.spec.suspend) && oldSelf.spec.suspend)"
 
@@ -379,13 +385,10 @@ def _same(path: str) -> str:
 
 
 def _unchanged(paths: Sequence[str], *, unless: str, told: str) -> Rule:
-    """None of the paths has changed, unless the condition holds; the message begins with the first that has.
-
-    One rule for all of them: the API server evaluates every rule at each write of a status, progress included.
-    """
+    """None of the paths has changed, unless the condition holds; the message begins with the first that has."""
     first = " : ".join(f"!{_same(path)} ? '{path}'" for path in paths[:-1]) + f" : '{paths[-1]}'"
     return Rule(
-        f"{unless} || (" + " && ".join(map(_same, paths)) + ")",
+        f"{_STATUS_WRITE} || {unless} || (" + " && ".join(map(_same, paths)) + ")",
         f"these fields {told}",
         message_cel=f"({first}) + ' {told}'",
     )

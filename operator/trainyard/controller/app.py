@@ -140,6 +140,7 @@ class _Operator:
             events=events,
             watcher=self._metrics,
             clock=clock,
+            crowded=queue.crowded,
         )
         pacer = ProgressPacer(
             add_after=queue.add_after,

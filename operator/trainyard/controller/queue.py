@@ -145,6 +145,10 @@ class WorkQueue(Generic[K]):
         """Keys that are ready and wait for a worker."""
         return len(self._ready)
 
+    def crowded(self) -> bool:
+        """Whether urgent keys wait for a worker. Now and then one that has been worked on already still counts."""
+        return bool(self._lanes[0])
+
     def delayed(self) -> int:
         """Keys that wait for their time."""
         return len(self._due)

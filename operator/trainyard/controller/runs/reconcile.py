@@ -3,12 +3,15 @@
 The order is what makes a crash harmless. Children come first and have names that follow from the run, so that a second
 try meets what the first one made; the status comes last and only when it changed. Numbers that merely move (step, loss)
 are written at most once per interval; a change of state is written at once.
+
+While many new runs wait, the first status of a run waits too: its Job is there already, and the next run's Job is worth
+more than a line about this one. Nothing is lost with a process that dies in between, see above.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from trainyard.api.conditions import Reason, State
@@ -31,6 +34,8 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str]
 
 ALREADY_THERE_RECHECK_SECONDS = 5.0
+LOOK_AFTER_LATE_STATUS_SECONDS = 0.2
+"""The pick that writes a postponed status reads nothing, so what events have said meanwhile is looked at after it."""
 
 
 class ProgressSource(Protocol):
@@ -59,6 +64,15 @@ class Watcher(Protocol):
     def run_gone(self, namespace: str, name: str) -> None: ...
 
 
+@dataclass(frozen=True)
+class _Late:
+    """A first status that is written when no new run waits any more."""
+
+    run: Mapping[str, Any]
+    old: TrainingRunStatus
+    new: TrainingRunStatus
+
+
 class Reconciler:
     """Brings runs one step closer to what their specs say."""
 
@@ -72,7 +86,9 @@ class Reconciler:
         events: Recorder,
         watcher: Watcher,
         clock: Clock,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`crowded` tells whether new runs wait to be looked at."""
         self._cluster = cluster
         self._policy = policy
         self._progress = progress
@@ -80,12 +96,20 @@ class Reconciler:
         self._events = events
         self._watcher = watcher
         self._clock = clock
+        self._crowded = crowded
+        self._late: dict[Key, _Late] = {}
         self._written_at: dict[str, float] = {}
         """Monotonic time of the last status write, by uid; only for pacing, so losing it at a restart is harmless."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None to wait for an event."""
         namespace, name = key
+        if late := self._late.pop(key, None):
+            try:
+                await self._put(late.run, late.old, late.new)
+                return LOOK_AFTER_LATE_STATUS_SECONDS
+            except (errors.Conflict, errors.NotFound):
+                log.info("the run has changed meanwhile, looking again", extra={"run": name, "namespace": namespace})
         raw = await self._cluster.get(TRAININGRUNS, namespace, name)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._forget(namespace, name, raw)
@@ -132,6 +156,9 @@ class Reconciler:
             reason = Reason.QUOTA if error.exceeded_quota else Reason.FORBIDDEN
             await self._refuse(raw, [f"the cluster refuses {error.request}: {error.message}"], reason=reason)
             return 30.0
+        if seen.fresh and self._crowded():
+            self._late[key] = _Late(_identified(raw), seen.status, decided.status)
+            return 0.0  # not urgent: after all new runs
         return await self._write(raw, seen, decided)
 
     async def _decide(self, seen: Observed) -> Plan:
@@ -202,15 +229,9 @@ class Reconciler:
         shared = len(self._written_at) / self._policy.progress_writes_per_second
         return max(self._policy.progress_interval_seconds, shared)
 
-    async def _put(self, raw: dict[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
+    async def _put(self, raw: Mapping[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
         metadata = raw["metadata"]
-        body = {
-            "apiVersion": raw["apiVersion"],
-            "kind": raw["kind"],
-            "metadata": {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")},
-            "spec": raw["spec"],
-            "status": new.model_dump(by_alias=True, exclude_none=True),
-        }
+        body = _identified(raw) | {"status": new.model_dump(by_alias=True, exclude_none=True)}
         await self._cluster.replace_status(TRAININGRUNS, metadata["namespace"], metadata["name"], body)
         self._watcher.status_written(metadata["namespace"], metadata["name"], old, new)
         for notice in notices(old, new):
@@ -235,6 +256,12 @@ class Reconciler:
     def _forget_numbers(self, uid: str) -> None:
         self._written_at.pop(uid, None)
         self._progress.forget(uid)
+
+
+def _identified(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """As much of a run as a write of its status needs; the API server keeps the spec that it has."""
+    metadata = {k: raw["metadata"][k] for k in ("name", "namespace", "uid", "resourceVersion")}
+    return {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
 
 
 def _only_numbers(old: TrainingRunStatus, new: TrainingRunStatus) -> bool:
