@@ -141,7 +141,7 @@ def _definition(
                                 # Without any status a new object counts as done to kstatus, until the operator has
                                 # looked at it.
                                 # Atomic: it has one writer, so nobody has to note who owns which of its fields. The
-                                # notes were a quarter of the object, and every write and watch pays for them.
+                                # notes of a new run's status were a sixth of the object, at every write and watch.
                                 "status": {
                                     **structural(status),
                                     "default": {"observedGeneration": UNSEEN_GENERATION},
