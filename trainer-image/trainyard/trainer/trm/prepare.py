@@ -19,8 +19,8 @@ import numpy as np
 
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.build import SPLITS
 from trainyard.trainer.data.prepare import note_dataset
+from trainyard.trainer.data.records import SPLITS
 from trainyard.trainer.data.split import assign
 from trainyard.trainer.errors import invalid_config, invalid_data
 from trainyard.trainer.log import say

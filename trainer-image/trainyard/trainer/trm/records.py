@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.build import SPLITS
+from trainyard.trainer.data.records import SPLITS
 from trainyard.trainer.data.version import ensure_dataset, upload
 
 
