@@ -56,7 +56,7 @@ def create_blocks(openmetrics: Path, data: Path) -> None:
 LOKI_CONFIG = """
 auth_enabled: {auth}
 server: {{http_listen_address: 127.0.0.1, http_listen_port: {port}, grpc_listen_address: 127.0.0.1, grpc_listen_port: {grpc},
-  log_level: error}}
+  log_level: error, http_server_write_timeout: 10m}}
 analytics: {{reporting_enabled: false}}
 common:
   instance_addr: 127.0.0.1
@@ -69,6 +69,7 @@ schema_config:
     - {{from: 2020-01-01, store: tsdb, object_store: filesystem, schema: v13, index: {{prefix: index_, period: 24h}}}}
 limits_config:
   reject_old_samples: false
+  query_timeout: 10m
   ingestion_rate_mb: 1000
   ingestion_burst_size_mb: 1000
   per_stream_rate_limit: 1GB

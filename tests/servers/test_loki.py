@@ -70,7 +70,7 @@ def held(url: str, days: int, tenant: str) -> int:
 
 def ask(url: str, body: bytes | None, tenant: str) -> bytes:
     headers = {"Content-Type": "application/json"} | ({"X-Scope-OrgID": tenant} if tenant else {})
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=120) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=600) as answer:
         content: bytes = answer.read()
     return content
 

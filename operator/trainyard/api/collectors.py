@@ -7,9 +7,11 @@ slot of its schedule, or the moment it was created. The same run therefore sees 
 Credentials stand in the dataset's `secretRef`, never here.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from trainyard.api.base import ApiModel, Rule, exactly_one, opaque
 from trainyard.api.triggers import HTTP_URL
@@ -36,14 +38,29 @@ _REF = Rule(
 )
 
 
+def _is_time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "time", "{text} is no time: {reason}", {"text": text, "reason": str(error)}
+        ) from error
+    return text
+
+
+Time = Annotated[
+    str,
+    Field(max_length=40, pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"),
+    AfterValidator(_is_time),
+]
+
+
 class Lookback(ApiModel):
     """A stretch of the past."""
 
     days: int = Field(30, ge=1, le=400, description="How many days back.")
-    until: str | None = Field(
+    until: Time | None = Field(
         None,
-        max_length=40,
-        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$",
         description="Where it ends, as RFC 3339 with a zone. Default: the slot of the run's schedule, or else the time the run "
         "was created.",
     )

@@ -158,6 +158,18 @@ class TestManifest:
         begin_anew(tmp_path)
         assert [r["text"] for r in records(tmp_path, manifest={"storageUri": uri, "include": ["train*"]})] == ["a", "b"]
 
+    def test_the_splits_of_a_dataset_version(self, tmp_path: Path) -> None:
+        def write(folder: Path) -> dict[str, Any]:
+            for split in ("train", "eval"):
+                (folder / split).mkdir()
+                (folder / split / "d.jsonl").write_text(json.dumps({"text": split}) + "\n")
+            return {}
+
+        commit_folder(tmp_path / "volumes" / "sets" / "v2", write)
+        uri = "pvc://sets/v2/manifest.json"
+        found = records(tmp_path, manifest={"storageUri": uri, "include": ["train/*"]})
+        assert found == [{"text": "train"}]
+
     def test_over_http(self, tmp_path: Path, dataset: Path) -> None:
         with web(lambda asked: Reply((dataset.parent / asked.path.lstrip("/")).read_bytes())) as server:
             found = records(tmp_path, manifest={"storageUri": f"{server.url}/v1/manifest.json?X-Sig=1"})

@@ -231,13 +231,8 @@ def _text(query: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _seconds(retry_after: str | None) -> float | None:
     """Seconds of a Retry-After header; a date in it is read as well."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
-    seconds = Retry(0).parse_retry_after
     try:
-        return seconds(retry_after)
+        return Retry(0).parse_retry_after(retry_after) if retry_after is not None else None
     except urllib3.exceptions.InvalidHeader:
         return None
 
