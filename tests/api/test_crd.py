@@ -48,7 +48,10 @@ def test_the_generated_files_are_accepted_as_they_are(text: str, server: ApiServ
 
 
 @pytest.mark.parametrize("plural", ["trainingruns", "trainingschedules"])
-def test_the_schema_is_structural_and_the_names_are_taken(plural: str, group: Group, server: ApiServer) -> None:
+def test_the_schema_is_structural_and_the_names_are_taken(
+    plural: str, group: Group, runs: Objects, schedules: Objects, server: ApiServer
+) -> None:
+    """`runs` and `schedules` are there to be waited for: before it is served, a CRD has no conditions."""
     crd = server.request("GET", f"{CRDS}/{plural}.{group.name}").body
     conditions = {c["type"]: c["status"] for c in crd["status"]["conditions"]}
     assert conditions["Established"] == "True"
