@@ -172,7 +172,7 @@ def _examine(context: RunContext, folder: Path, tokenizer: Any) -> dict[str, Any
     tokens = report["data"]["splits"]["train"]["tokens"]
     spec = context.run.spec
     report["capacity"] = describe_capacity(spec, report["model"], report["training"], tokens)
-    report["outputs"] = describe_outputs(context.work_dir, spec, report["model"], report["training"]["steps"])
+    report["outputs"] = describe_outputs(context.run_dir, spec, report["model"], report["training"]["steps"])
     for line in table(context, report):
         say(line)
     return report
