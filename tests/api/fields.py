@@ -34,7 +34,7 @@ class Kind:
     free: frozenset[Place] = frozenset()
     """Kubernetes' own types with one field of their own in our schema: other fields pass."""
     elsewhere: frozenset[Place] = frozenset()
-    """Parts that are another kind's, and tested there."""
+    """Parts that are tested in another place, or with another kind."""
 
     def fields(self) -> list[tuple[Place, Schema]]:
         return [
@@ -66,6 +66,7 @@ RUN = Kind(
     changes_meaning=frozenset(
         {
             ("training", "method"),
+            ("datasets", 0, "format"),
             ("datasets", 0, "role"),
             ("phases", 0, "training", "method"),
             ("datasets", 0, "puzzle", "size"),
@@ -76,6 +77,7 @@ RUN = Kind(
         }
     ),
     free=frozenset({("podTemplate", "env", 0)}),
+    elsewhere=frozenset({("phases", 0, "training", "rewards")}),
 )
 SCHEDULE = Kind(
     fixture="schedules",

@@ -27,7 +27,10 @@ FINE_TUNING: dict[str, Any] = {
     "model": {
         "storageUri": "hf://org/name@main",
         "secretRef": {"name": "hub"},
-        "adapter": {"lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targetModules": ["all-linear"]}, "merge": True},
+        "adapter": {
+            "lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targetModules": ["all-linear"], "layers": 4},
+            "merge": True,
+        },
     },
     "datasets": [
         {
@@ -163,6 +166,20 @@ SCRATCH_WITH_TOKENIZER: dict[str, Any] = {
     "training": {"method": "Pretrain", "maxSteps": 1},
 }
 
+REWARDED: dict[str, Any] = {
+    "model": {"storageUri": "pvc://models/base"},
+    "datasets": [{"name": "d", "format": "Prompt", "inline": {"records": [{"prompt": "1 + 1 =", "answer": 2}]}}],
+    "training": {"method": "PPO", "rewards": [{"exactMatch": {"ignoreCase": True}, "weight": 2}]},
+}
+REWARDS: tuple[dict[str, Any], ...] = (
+    {"contains": {"text": "so"}},
+    {"regex": {"pattern": "^[0-9]+$"}},
+    {"jsonValid": {}},
+    {"length": {"target": 10}},
+    {"model": {"storageUri": "pvc://models/judge", "secretRef": {"name": "hub"}}},
+)
+OTHERWISE_REWARDED = tuple({**REWARDED, "training": {"method": "PPO", "rewards": [reward]}} for reward in REWARDS)
+
 SCRIPT: dict[str, Any] = {"image": "example.org/own:1", "command": ["python", "train.py"], "args": ["--fast"]}
 
 PHASED: dict[str, Any] = {
@@ -234,6 +251,8 @@ PHASED_BY_EPOCHS: dict[str, Any] = {
     "phases": [{"name": "first", "training": {"numTrainEpochs": 0.5, "method": "Pretrain"}}],
 }
 
+PHASED_REWARDED: dict[str, Any] = {**REWARDED, "phases": [{"name": "first", "training": REWARDED["training"]}]}
+
 WINDOW = {"days": 30, "until": "2026-11-01T02:00:00Z"}
 SOURCES: tuple[dict[str, Any], ...] = (
     {
@@ -288,7 +307,20 @@ SOURCES: tuple[dict[str, Any], ...] = (
 
 COLLECTED = tuple({**SCRATCH, "datasets": [{"name": "d", **source}]} for source in SOURCES)
 
-COMPLETE = (FINE_TUNING, SCRATCH, SCRATCH_WITH_TOKENIZER, SCRIPT, PHASED, PHASED_BY_EPOCHS, TRM, TRM_TEXT, *COLLECTED)
+COMPLETE = (
+    FINE_TUNING,
+    SCRATCH,
+    SCRATCH_WITH_TOKENIZER,
+    REWARDED,
+    *OTHERWISE_REWARDED,
+    SCRIPT,
+    PHASED,
+    PHASED_BY_EPOCHS,
+    PHASED_REWARDED,
+    TRM,
+    TRM_TEXT,
+    *COLLECTED,
+)
 
 TEMPLATE: dict[str, Any] = {
     "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},

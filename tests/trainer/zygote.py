@@ -23,6 +23,7 @@ def main() -> None:
     import trainyard.trainer.__main__ as trainer
     import trainyard.trainer.data.prepare
     import trainyard.trainer.evaluation.evaluate
+    import trainyard.trainer.methods.recipes
     import trainyard.trainer.methods.reporting
     import trainyard.trainer.methods.trainer
     import trainyard.trainer.models.load

@@ -67,6 +67,9 @@ class Lora(ApiModel):
         description="Names of the modules that get an adapter; all-linear means every linear layer but the output head.",
         json_schema_extra={"items": {"type": "string", "maxLength": 128, "minLength": 1}},
     )
+    layers: int | None = Field(
+        None, ge=1, le=1000, description="Only the last so many layers of the model get an adapter; absent means all."
+    )
 
 
 class Adapter(ApiModel):

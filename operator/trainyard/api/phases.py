@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 from pydantic import Field, ValidationError, create_model
 
 from trainyard.api.base import ApiModel, DnsLabel
+from trainyard.api.reward import Reward
 from trainyard.api.training import Training
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     class TrainingOverrides(ApiModel):
         """Any fields of `Training`."""
+
+        rewards: list[Reward] | None = None
 
 else:
     TrainingOverrides = partial(Training, "TrainingOverrides", but=frozenset({"trm"}))  # which has no phases

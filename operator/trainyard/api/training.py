@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from trainyard.api.base import ApiModel, Rule, at_most_one, opaque
+from trainyard.api.reward import Reward
 from trainyard.api.trm import TrmTraining
 
-Method = Literal["Pretrain", "CPT", "SFT", "TRM"]
+Method = Literal["Pretrain", "CPT", "SFT", "DPO", "ORPO", "PPO", "TRM"]
 SCHEDULERS = (
     "linear",
     "cosine",
@@ -56,13 +57,20 @@ class Training(ApiModel):
             "method TRM uses no TRL: its own settings stand in training.trm; remove extraArgs",
             lambda t: t.method != "TRM" or not t.extra_args,
         ),
+        Rule(
+            "(self.method == 'PPO') == has(self.rewards)",
+            "method PPO needs training.rewards (what a response is rewarded for), and no other method takes them",
+            lambda t: (t.method == "PPO") == (t.rewards is not None),
+        ),
     )
 
     method: Method = Field(
         "SFT",
         description="Pretrain: next-token prediction from random weights. CPT: the same, going on from existing weights. "
-        "SFT: learn to answer; loss on the completion or on the assistant's turns alone. TRM: a Tiny Recursive Model learns "
-        "to solve puzzles or to map texts to closed answers.",
+        "SFT: learn to answer; loss on the completion or on the assistant's turns alone. DPO: prefer the chosen of two answers "
+        "to the rejected one, relative to the model as it was. ORPO: the same without such a reference. PPO: generate "
+        "answers and learn from their rewards. TRM: a Tiny Recursive Model learns to solve puzzles or to map texts to closed "
+        "answers.",
     )
     max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Optimizer steps in total.")
     num_train_epochs: float | None = Field(
@@ -75,7 +83,8 @@ class Training(ApiModel):
         None,
         gt=0,
         le=10,
-        description="Peak learning rate. Default: 5e-4 for Pretrain, 2e-5 for CPT and SFT, 2e-4 with LoRA.",
+        description="Peak learning rate. Default: 5e-4 for Pretrain, 2e-5 for CPT and SFT, 8e-6 for ORPO, 3e-6 for PPO, "
+        "1e-6 for DPO; ten times that with LoRA.",
     )
     lr_scheduler_type: Literal[SCHEDULERS] = Field("linear", description="Course of the learning rate.")  # type: ignore[valid-type]
     warmup_steps: float = Field(0, ge=0, description="Warm-up: a number of steps, or below 1 a share of all steps.")
@@ -85,11 +94,13 @@ class Training(ApiModel):
         1024,
         ge=8,
         le=1_048_576,
-        description="Tokens per sequence. Longer plain text is split, longer prompts and conversations lose their end.",
+        description="Tokens per sequence. Longer plain text is split, longer prompts and conversations lose their end. "
+        "PPO: prompt and response together.",
     )
     packing: bool = Field(
         True,
-        description="Put several short examples into one sequence. Attention never crosses from one into the next.",
+        description="Put several short examples into one sequence. Attention never crosses from one into the next. "
+        "Pairs (DPO, ORPO) and prompts (PPO) are never packed.",
     )
     optim: str = Field(
         "adamw_torch", max_length=63, pattern=r"^[a-z0-9_]+$", description="Optimizer, by its transformers name."
@@ -106,9 +117,13 @@ class Training(ApiModel):
     )
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
     trm: TrmTraining | None = Field(None, description="What only method TRM has; absent means its defaults.")
+    rewards: list[Reward] | None = Field(
+        None, min_length=1, max_length=8, description="What method PPO is rewarded for; the scores are added."
+    )
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
-        description="Any further argument of TRL's SFTConfig, by its own name; names and types are checked against it.",
+        description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig; for "
+        "PPO the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
 
@@ -139,7 +154,11 @@ Baseline = Literal["Majority", "NearestNeighbor", "NoRecursion", "ShuffledLabels
 class Evaluation(ApiModel):
     """What happens after training with the held-out records."""
 
-    enabled: bool = Field(True, description="Measure loss and perplexity at the end, where held-out data exists.")
+    enabled: bool = Field(
+        True,
+        description="Measure at the end, where held-out data exists: loss and perplexity; DPO and ORPO: loss, margin and "
+        "accuracy; PPO: reward and divergence from the start.",
+    )
     split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")
     samples: int = Field(
         3,

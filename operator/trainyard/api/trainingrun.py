@@ -17,6 +17,7 @@ from trainyard.api.model import ModelSource
 from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
 from trainyard.api.phases import PHASES_LIMIT, Phase, phase_faults, phases_to_run, resolve
 from trainyard.api.pod import Placement, PodTemplate, Resources, StepResources, Storage
+from trainyard.api.reward import RewardModel
 from trainyard.api.tracking import Tracking
 from trainyard.api.training import Checkpoints, Evaluation, Training
 
@@ -72,6 +73,21 @@ def _are_trm_data(datasets: Sequence[Dataset], method: str | None) -> bool:
     if method != "TRM":
         return not any(puzzles)
     return all(puzzles) or (not any(puzzles) and all(d.record_format == "TRM" for d in datasets))
+
+
+def _formats(methods: tuple[str, ...], formats: tuple[str, ...], message: str) -> Rule:
+    """The formats of records that a method can learn from."""
+    return _in_one_training(
+        f"!has(self.training) || !(self.training.method in {list(methods)}) || !has(self.datasets) || self.datasets.all(d, "
+        f"(has(d.convertTo) ? d.convertTo : has(d.generate) ? 'TRM' : d.format) in {list(formats)})",
+        message,
+        lambda s: (
+            s.training is None
+            or s.training.method not in methods
+            or s.datasets is None
+            or all((d.convert_to or d.record_format) in formats for d in s.datasets)
+        ),
+    )
 
 
 class TrainingRunSpec(ApiModel):
@@ -145,16 +161,51 @@ class TrainingRunSpec(ApiModel):
             "an adapter needs existing weights under it: give spec.model.storageUri, or remove spec.model.adapter",
             lambda s: s.model is None or s.model.adapter is None or s.model.storage_uri is not None,
         ),
-        _in_one_training(
-            "!has(self.training) || self.training.method in ['SFT', 'TRM'] || !has(self.datasets) || "
-            "self.datasets.all(d, has(d.convertTo) ? d.convertTo == 'Text' : d.format == 'Text' && !has(d.generate))",
+        _formats(
+            ("Pretrain", "CPT"),
+            ("Text",),
             "methods Pretrain and CPT learn from plain text: every dataset needs format Text or convertTo: Text; use method SFT "
             "for prompts and messages",
+        ),
+        _formats(
+            ("SFT",),
+            ("Text", "PromptCompletion", "Messages", "TRM", "TrainingExample", "TunixSFT"),
+            "method SFT learns from answers: no dataset can have format Preference or Prompt; use method DPO or ORPO for "
+            "Preference, PPO for Prompt, or convert them (convertTo)",
+        ),
+        _formats(
+            ("DPO", "ORPO"),
+            ("Preference",),
+            "methods DPO and ORPO learn from pairs: every dataset needs format Preference (prompt, chosen, rejected); use "
+            "method SFT for answers that stand alone",
+        ),
+        _formats(
+            ("PPO",),
+            ("Prompt",),
+            "method PPO writes its own answers: every dataset needs format Prompt (prompt, optionally answer) or convertTo: "
+            "Prompt; use method SFT for prompts with completions",
+        ),
+        _in_one_training(
+            "!has(self.training) || !(self.training.method in ['DPO', 'ORPO', 'PPO']) || "
+            "(self.numNodes == 1 && self.numProcPerNode == 1)",
+            "methods DPO, ORPO and PPO train in one process: remove spec.numNodes and spec.numProcPerNode",
             lambda s: (
                 s.training is None
-                or s.training.method in ("SFT", "TRM")
-                or s.datasets is None
-                or all((d.convert_to or d.record_format) == "Text" for d in s.datasets)
+                or s.training.method not in ("DPO", "ORPO", "PPO")
+                or (s.num_nodes == 1 and s.num_proc_per_node == 1)
+            ),
+        ),
+        _in_one_training(
+            "!has(self.training) || self.training.method != 'PPO' || !has(self.model) || !has(self.model.adapter) || "
+            "self.model.adapter.lora.dropout == 0.0",
+            "method PPO compares probabilities of the same tokens before and after an update, which dropout would blur: remove "
+            "spec.model.adapter.lora.dropout",
+            lambda s: (
+                s.training is None
+                or s.training.method != "PPO"
+                or s.model is None
+                or s.model.adapter is None
+                or s.model.adapter.lora.dropout == 0
             ),
         ),
         *TRM_RULES,
@@ -335,6 +386,17 @@ class TrainingRunSpec(ApiModel):
             or (split == "Eval" and d.puzzle is not None and d.puzzle.kind == "Arrays")  # it has a test of its own
             for d in self.datasets or ()
         )
+
+    def reward_models(self) -> list[tuple[str, RewardModel]]:
+        """The reward models of the run and of its phases, each with the path of its field."""
+        trainings: list[tuple[str, Any]] = [("spec.training", self.training)]
+        trainings += [(f"spec.phases[{phase.name}].training", phase.training) for phase in self.phases or ()]
+        return [
+            (f"{path}.rewards[{index}].model", reward.model)
+            for path, training in trainings
+            for index, reward in enumerate((training.rewards if training else None) or ())
+            if reward.model is not None
+        ]
 
     def total_steps_hint(self) -> int | None:
         """The number of optimizer steps where the spec alone tells it."""

@@ -65,6 +65,11 @@ def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
     tracking = spec.tracking.mlflow if spec.tracking else None
     if tracking is not None and tracking.secret_ref is not None:
         yield "secret", "spec.tracking.mlflow.secretRef.name", tracking.secret_ref.name
+    for field, reward in spec.reward_models():
+        if reward.secret_ref is not None:
+            yield "secret", f"{field}.secretRef.name", reward.secret_ref.name
+        if claim := _PVC_URI.match(reward.storage_uri):
+            yield "persistentvolumeclaim", f"{field}.storageUri", claim[1]
     for field, storage in (("checkpoints", spec.storage.checkpoints), ("cache", spec.storage.cache)):
         if storage is not None and storage.claim_name and storage.size is None:
             yield "persistentvolumeclaim", f"spec.storage.{field}.claimName", storage.claim_name

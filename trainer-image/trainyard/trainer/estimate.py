@@ -50,7 +50,9 @@ def estimate(config: Any, training: Training, *, lora: Lora | None, bytes_per_va
     return _estimate(
         training,
         parameters=sum(p.numel() for p in model.parameters()),
-        adapter=_adapter_parameters(model, lora) if lora else None,
+        adapter=_of_layers(_adapter_parameters(model, lora), lora, config.get_text_config().num_hidden_layers)
+        if lora
+        else None,
         units=int(text.hidden_size) * int(text.num_hidden_layers),
         bytes_per_value=bytes_per_value,
     )
@@ -66,7 +68,7 @@ def estimate_quickly(
     return _estimate(
         training,
         parameters=shapes.parameters,
-        adapter=shapes.adapter(lora.rank, lora.target_modules) if lora else None,
+        adapter=_of_layers(shapes.adapter(lora.rank, lora.target_modules), lora, shapes.layers) if lora else None,
         units=shapes.hidden * shapes.layers,
         bytes_per_value=bytes_per_value,
     )
@@ -87,6 +89,11 @@ def _estimate(
         optimizer=trainable * optimizer_bytes(training.optim),
         activations=tokens * units * per_unit * bytes_per_value // 2,
     )
+
+
+def _of_layers(parameters: int, lora: Lora, layers: int) -> int:
+    """The share of the last layers, where only they get an adapter; layers are taken as equal."""
+    return parameters if lora.layers is None else parameters * min(lora.layers, layers) // layers
 
 
 def _adapter_parameters(model: Any, lora: Lora) -> int:

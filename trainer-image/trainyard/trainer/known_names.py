@@ -23,6 +23,17 @@ SCRATCH = "spec.model.scratch"
 EXTRA_ARGS = "spec.training.extraArgs"
 
 
+_TRANSFORMERS = ("transformers", "training_args.py", "TrainingArguments")
+_TRL = ("trl", "trainer/base_config.py", "_BaseConfig")
+CONFIGURATIONS = {
+    "SFT": (_TRANSFORMERS, _TRL, ("trl", "trainer/sft_config.py", "SFTConfig")),
+    "DPO": (_TRANSFORMERS, _TRL, ("trl", "trainer/dpo_config.py", "DPOConfig")),
+    "ORPO": (_TRANSFORMERS, _TRL, ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig")),
+    "PPO": (_TRANSFORMERS, ("trainyard.trainer", "methods/ppo_config.py", "PPOConfig")),
+}
+"""Package, file and class that a method's arguments come from, base classes first. Pretrain and CPT have those of SFT."""
+
+
 def check_names(context: RunContext) -> None:
     """Refuse misspelt names.
 
@@ -39,10 +50,11 @@ def check_names(context: RunContext) -> None:
             if fields and name not in fields:
                 class_name = configuration_classes().get(scratch.architecture, "its configuration")
                 raise unknown_name(f"{SCRATCH}.config.{name}", "a field", class_name, fields)
-    arguments = trainer_arguments()
+    class_name = CONFIGURATIONS.get(context.training.method, CONFIGURATIONS["SFT"])[-1][2]
+    arguments = trainer_arguments(context.training.method)
     for name in context.training.extra_args:
         if arguments and name not in arguments:
-            raise unknown_name(f"{EXTRA_ARGS}.{name}", "an argument", "SFTConfig", arguments)
+            raise unknown_name(f"{EXTRA_ARGS}.{name}", "an argument", class_name, arguments)
 
 
 def unknown_architecture(name: str, known: Iterable[str], others: Mapping[str, str]) -> UserError:
@@ -100,13 +112,9 @@ def configuration_fields(model_type: str) -> frozenset[str]:
 
 
 @functools.cache
-def trainer_arguments() -> frozenset[str]:
-    """The arguments of TRL's SFTConfig, with those it inherits; empty if they cannot be told."""
-    parts = [
-        _class_fields("trl", "trainer/sft_config.py", "SFTConfig"),
-        _class_fields("trl", "trainer/base_config.py", "_BaseConfig"),
-        _class_fields("transformers", "training_args.py", "TrainingArguments"),
-    ]
+def trainer_arguments(method: str = "SFT") -> frozenset[str]:
+    """The arguments that a method's `extraArgs` may name; empty if they cannot be told."""
+    parts = [_class_fields(*place) for place in CONFIGURATIONS.get(method, CONFIGURATIONS["SFT"])]
     return frozenset().union(*parts) if all(parts) else frozenset()
 
 

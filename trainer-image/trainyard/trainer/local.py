@@ -121,6 +121,7 @@ def _addresses(run: TrainingRun) -> list[str]:
     found: list[str | None] = [uri for dataset in run.spec.datasets or () for uri in dataset.addresses().values()]
     if (model := run.spec.model) is not None:
         found += [model.storage_uri, model.scratch.tokenizer.storage_uri if model.scratch else None]
+    found += [reward.storage_uri for _, reward in run.spec.reward_models()]
     return [uri for uri in found if uri]
 
 

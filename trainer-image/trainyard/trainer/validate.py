@@ -27,7 +27,7 @@ from trainyard.trainer.commit import commit_folder
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.collect.run import forget
-from trainyard.trainer.data.prepare import joint_digest, make_tokenizer
+from trainyard.trainer.data.prepare import PAIRED, is_packed, joint_digest, make_tokenizer
 from trainyard.trainer.data.prepare_phases import all_records
 from trainyard.trainer.data.probe import Reached, probe_all
 from trainyard.trainer.data.records import SPLITS, Built
@@ -39,12 +39,13 @@ from trainyard.trainer.known_names import check_names
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.methods.arguments import (
-    check_extra_arguments,
+    check_method_arguments,
     check_optimizer,
     learning_rate,
     steps_per_epoch,
     total_steps,
 )
+from trainyard.trainer.methods.ppo_settings import PpoSettings
 from trainyard.trainer.models.source import local_folder
 from trainyard.trainer.phases import in_phase, settle_start
 from trainyard.trainer.preview import previews
@@ -101,10 +102,8 @@ def _validate(context: RunContext, reporter: Reporter, sources: list[Reached]) -
         check_optimizer(training.training.optim)
     if any(training.training.extra_args for training in trainings):
         with quick_imports():
-            from trl import SFTConfig
-
-        for training in trainings:
-            check_extra_arguments(training.training.extra_args, SFTConfig)
+            for training in trainings:
+                check_method_arguments(training.training)
     reporter.report(percentage=10.0)
 
     reports = []
@@ -291,7 +290,11 @@ def _no_configuration(uri: str, why: str) -> UserError:
 def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, Any]:
     """Steps and what one step is. Packed sequences are estimated as full ones."""
     training, train = context.training, data["splits"]["train"]
-    sequences = -(-train["tokens"] // training.max_length) if training.packing else train["examples"]
+    sequences = -(-train["tokens"] // training.max_length) if is_packed(training) else train["examples"]
+    if training.method in PAIRED:
+        sequences //= 2
+    if training.method == "PPO":
+        sequences *= int(training.extra_args.get("num_ppo_epochs", PpoSettings.num_ppo_epochs))
     steps = total_steps(context, sequences)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * context.run.spec.world_size
     per_epoch = steps_per_epoch(training, sequences, processes=context.run.spec.world_size)

@@ -285,4 +285,7 @@ def referenced_secrets(run: RunRef) -> dict[str, str]:
     tracking = run.spec.tracking
     if tracking and tracking.mlflow and tracking.mlflow.secret_ref:
         found.setdefault(tracking.mlflow.secret_ref.name, "spec.tracking.mlflow.secretRef.name")
+    for field, reward in run.spec.reward_models():
+        if reward.secret_ref:
+            found.setdefault(reward.secret_ref.name, f"{field}.secretRef.name")
     return found

@@ -54,6 +54,9 @@ def source_claims(run: RunRef) -> dict[str, str]:
         for field, uri in dataset.addresses().items():
             if name := claim_of_uri(uri):
                 found.setdefault(name, f"spec.datasets[{dataset.name}].{field}")
+    for field, reward in run.spec.reward_models():
+        if name := claim_of_uri(reward.storage_uri):
+            found.setdefault(name, f"{field}.storageUri")
     return found
 
 

@@ -107,6 +107,8 @@ def _read(dataset: Dataset, context: RunContext, staging: Path, faults: Faults, 
     part.signatures = Signatures(staging / f"{dataset.name}.signatures") if signed else None
     downloads = staging / dataset.name
     downloads.mkdir()
+    training = context.run.spec.training
+    needs_answer = any(reward.needs_answer for reward in (training.rewards if training else None) or ())
     total = 0
     with open(part.spool, "wb") as spool:
         for row in _examples(dataset, context, downloads, part, faults):
@@ -128,6 +130,11 @@ def _read(dataset: Dataset, context: RunContext, staging: Path, faults: Faults, 
                     continue
                 part.times.append(moment)
             record = convert(checked, dataset.record_format, part.format)
+            if needs_answer and record is not None and "answer" not in record:
+                faults.add(
+                    Fault(row.place, "field answer: is missing, and one of spec.training.rewards compares with it")
+                )
+                continue
             if record is None:
                 part.counts["unconvertible"] += 1
                 if part.times:

@@ -11,7 +11,8 @@
     TunixSFT           yes   last answer       yes       -           yes     -    last answer
 
 Nothing is invented: what has no answer does not get one, and nothing becomes a preference or a chain of reasoning that was
-none. Everything goes through two shapes, a list of messages and a pair of texts.
+none. Everything goes through two shapes, a list of messages and a pair of texts. A prompt keeps what its answer was, for
+rewards that compare with it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ LEARNED: dict[str, tuple[str, ...]] = {
     "Pretrain": ("Text",),
     "CPT": ("Text",),
     "SFT": ("Text", "PromptCompletion", "Messages"),
+    "DPO": ("Preference",),
+    "ORPO": ("Preference",),
+    "PPO": ("Prompt",),
     "TRM": ("TRM",),
 }
 """Formats that a method trains on."""
@@ -161,7 +165,7 @@ def _as_messages(record: Record, source: str) -> Record | None:
 
 def _as_prompt(record: Record, source: str) -> Record | None:
     pair = _as_pair(record, source)
-    return None if pair is None else {"prompt": pair[0]}
+    return None if pair is None else {"prompt": pair[0], "answer": _flat(pair[1]).strip()}
 
 
 def _turns(part: Any, role: str) -> list[Record]:

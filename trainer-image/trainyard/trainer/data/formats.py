@@ -3,8 +3,7 @@
     Text               {"text": "..."}
     PromptCompletion   {"prompt": "...", "completion": "..."}     or both as lists of messages
     Messages           {"messages": [{"role": "user", "content": "..."}, ...]}     optionally "tools"
-    Preference         {"prompt": "...", "chosen": "...", "rejected": "..."}      or all three as lists of messages
-    Prompt             {"prompt": "..."}                                          or a list of messages
+    Preference, Prompt     see preference.py
     TRM                {"problem", "initial_answer", "solution", "reasoning_steps": [...], "metadata": {...}}
     TrainingExample    {"prompt": "...", "response": "..."}
     TunixSFT           {"prompts": "<start_of_turn>user ...", "final_answer": "..."}
@@ -27,7 +26,7 @@ FIELDS = {
     "Text": ("text",),
     "PromptCompletion": ("prompt", "completion"),
     "Messages": ("messages",),
-    "Preference": ("prompt", "chosen", "rejected"),
+    "Preference": ("chosen", "rejected"),
     "Prompt": ("prompt",),
     "TRM": ("problem", "initial_answer", "solution", "reasoning_steps", "metadata"),
     "TrainingExample": ("prompt", "response"),
@@ -48,6 +47,8 @@ def check(row: Row, record_format: str) -> Record | Fault | None:
                 text = f"a collected {value['kind']} is no record of format {record_format}: set generate, which makes examples of it"
                 return Fault(row.place, text)
             return Fault(row.place, _missing(field, value, record_format))
+    from trainyard.trainer.data import preference  # which is built on this module
+
     match record_format:
         case "Text":
             return _text(row)
@@ -56,9 +57,9 @@ def check(row: Row, record_format: str) -> Record | Fault | None:
         case "Messages":
             return _messages(row)
         case "Preference":
-            return _parts(row, ("prompt", "chosen", "rejected"))
+            return preference.preference(row)
         case "Prompt":
-            return _parts(row, ("prompt",))
+            return preference.prompt(row)
         case _:
             return check_reasoning(row, record_format)
 
@@ -66,86 +67,65 @@ def check(row: Row, record_format: str) -> Record | Fault | None:
 def _text(row: Row) -> Record | Fault | None:
     text = row.value["text"]
     if not isinstance(text, str):
-        return Fault(row.place, f"field text: expected a string, found {_shown(text)}")
+        return Fault(row.place, f"field text: expected a string, found {shown(text)}")
     return {"text": text} if text.strip() else None
 
 
 def _prompt_completion(row: Row) -> Record | Fault | None:
-    prompt, completion = _parsed(row.value["prompt"]), _parsed(row.value["completion"])
+    prompt, completion = parsed(row.value["prompt"]), parsed(row.value["completion"])
     if isinstance(prompt, list) and isinstance(completion, list):
         for field, messages in (("prompt", prompt), ("completion", completion)):
-            if fault := _check_messages(messages, row.place, field):
+            if fault := check_messages(messages, row.place, field):
                 return fault
-        return {"prompt": _clean(prompt), "completion": _clean(completion)}
+        return {"prompt": clean(prompt), "completion": clean(completion)}
     for field, part in (("prompt", prompt), ("completion", completion)):
         if not isinstance(part, str):
             return Fault(
-                row.place, f"field {field}: expected a string (or both as lists of messages), found {_shown(part)}"
+                row.place, f"field {field}: expected a string (or both as lists of messages), found {shown(part)}"
             )
     if not completion:
         return Fault(row.place, "field completion: is empty, so there is nothing to learn; remove the record")
     return {"prompt": prompt, "completion": completion}
 
 
-def _parts(row: Row, fields: tuple[str, ...]) -> Record | Fault | None:
-    """Fields that are all text or all lists of messages."""
-    parts = {field: _parsed(row.value[field]) for field in fields}
-    if all(isinstance(part, list) for part in parts.values()):
-        for field, messages in parts.items():
-            if fault := _check_messages(messages, row.place, field):
-                return fault
-        parts = {field: _clean(messages) for field, messages in parts.items()}
-    else:
-        for field, part in parts.items():
-            if not isinstance(part, str):
-                both = "" if len(fields) == 1 else f", as {' and '.join(f for f in fields if f != field)}"
-                return Fault(
-                    row.place, f"field {field}: expected a string or a list of messages{both}, found {_shown(part)}"
-                )
-            if not part.strip():
-                return Fault(row.place, f"field {field}: is empty; remove the record")
-    if "chosen" in parts and parts["chosen"] == parts["rejected"]:
-        return Fault(row.place, "fields chosen and rejected: are equal, so neither is better; remove the record")
-    return parts
-
-
 def _messages(row: Row) -> Record | Fault | None:
-    messages = _parsed(row.value["messages"])
+    messages = parsed(row.value["messages"])
     if not isinstance(messages, list):
-        return Fault(row.place, f"field messages: expected a list of messages, found {_shown(messages)}")
-    if fault := _check_messages(messages, row.place, "messages"):
+        return Fault(row.place, f"field messages: expected a list of messages, found {shown(messages)}")
+    if fault := check_messages(messages, row.place, "messages"):
         return fault
     if not any(message["role"] == "assistant" for message in messages):
         return Fault(row.place, "field messages: no message has role assistant, so there is nothing to learn")
-    record: Record = {"messages": _clean(messages)}
+    record: Record = {"messages": clean(messages)}
     if row.value.get("tools"):
-        record["tools"] = _parsed(row.value["tools"])
+        record["tools"] = parsed(row.value["tools"])
     return record
 
 
-def _check_messages(messages: list[Any], place: str, field: str) -> Fault | None:
+def check_messages(messages: list[Any], place: str, field: str) -> Fault | None:
+    """The first fault in a list of messages."""
     if not messages:
         return Fault(place, f"field {field}: is empty")
     for index, message in enumerate(messages):
         here = f"field {field}[{index}]"
         if not isinstance(message, dict):
-            return Fault(place, f"{here}: expected an object with role and content, found {_shown(message)}")
+            return Fault(place, f"{here}: expected an object with role and content, found {shown(message)}")
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             close = difflib.get_close_matches(str(role), ROLES, n=1, cutoff=0.6)
             advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(ROLES)}"
-            return Fault(place, f"{here}.role: {_shown(role)} is not a role; {advice}")
+            return Fault(place, f"{here}.role: {shown(role)} is not a role; {advice}")
         if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
-            return Fault(place, f"{here}.content: expected a string, found {_shown(content)}")
+            return Fault(place, f"{here}.content: expected a string, found {shown(content)}")
     return None
 
 
-def _clean(messages: list[Any]) -> list[Record]:
+def clean(messages: list[Any]) -> list[Record]:
     """Without fields that are null, as Parquet and JSON writers add them to fill a schema."""
     return [{key: value for key, value in message.items() if value is not None} for message in messages]
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
     """CSV and some Parquet files hold messages as JSON text."""
     if isinstance(value, str) and value[:2] in ("[{", "[ "):
         try:
@@ -169,6 +149,7 @@ def _missing(field: str, value: dict[str, Any], record_format: str) -> str:
     return f"field {field}: is missing, format {record_format} needs it; {advice}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message, cut."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.progress import DatasetRecord, DatasetSource
+from trainyard.api.training import Training
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import forget
@@ -38,6 +39,14 @@ from trainyard.trainer.progress import Reporter
 
 LAYOUT = 2
 """Raised when the files of prepared data change their meaning, so that older ones are made anew."""
+
+PAIRED = ("DPO", "ORPO")
+"""Methods that learn from pairs of answers."""
+
+
+def is_packed(training: Training) -> bool:
+    """Whether several examples share a sequence."""
+    return training.packing and training.method in ("Pretrain", "CPT", "SFT")
 
 
 def prepare(context: RunContext, reporter: Reporter) -> None:
@@ -120,7 +129,8 @@ def tokenise(context: RunContext, reporter: Reporter, folder: Path, built: Built
             encoder.encode(built.records(split), tally),
             vocab_size=vocab_size,
             max_length=context.training.max_length,
-            packing=context.training.packing,
+            packing=is_packed(context.training),
+            pairs=context.training.method in PAIRED,
         )
         splits[split] = {
             "records": tally.records,
@@ -131,7 +141,7 @@ def tokenise(context: RunContext, reporter: Reporter, folder: Path, built: Built
             "dropped": tally.dropped,
         }
         if tally.records:
-            _say_split(split, tally, sequences, context.training.max_length)
+            _say_split(split, tally, sequences, context.training)
     if not splits["train"]["sequences"]:
         raise invalid_data(
             f"nothing is left to train on: all {splits['train']['records']} training records are too long or too short",
@@ -199,9 +209,11 @@ def joint_digest(digests: list[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _say_split(split: str, tally: Tally, sequences: int, max_length: int) -> None:
-    filled = tally.tokens / (sequences * max_length) if sequences else 0.0
-    parts = [f"{tally.records} records", f"{tally.tokens} tokens", f"{sequences} sequences ({filled:.0%} full)"]
+def _say_split(split: str, tally: Tally, sequences: int, training: Training) -> None:
+    max_length = training.max_length
+    kind = "pairs" if training.method in PAIRED else "prompts" if training.method == "PPO" else "sequences"
+    filled = f" ({tally.tokens / (sequences * max_length):.0%} full)" if sequences and kind == "sequences" else ""
+    parts = [f"{tally.records} records", f"{tally.tokens} tokens", f"{sequences} {kind}{filled}"]
     if tally.truncated:
         parts.append(f"{tally.truncated} cut at {max_length} tokens")
     if tally.dropped:
@@ -211,8 +223,10 @@ def _say_split(split: str, tally: Tally, sequences: int, max_length: int) -> Non
 
 def _prefetch_model(context: RunContext, reporter: Reporter) -> None:
     """Download weights here, where no GPU waits for them, if there is a shared cache that the training step will see."""
-    model = context.run.spec.model
-    uri = model.storage_uri if model else None
-    if model and uri and uri.startswith("hf://") and context.run.spec.storage.cache is not None:
-        reporter.report(message=f"downloading {uri}")
-        local_folder(uri, context=context, secret_ref=model.secret_ref, weights=True)
+    spec = context.run.spec
+    wanted = [(spec.model.storage_uri, spec.model.secret_ref)] if spec.model else []
+    wanted += [(reward.storage_uri, reward.secret_ref) for _, reward in spec.reward_models()]
+    for uri, secret_ref in wanted:
+        if uri and uri.startswith("hf://") and spec.storage.cache is not None:
+            reporter.report(message=f"downloading {uri}")
+            local_folder(uri, context=context, secret_ref=secret_ref, weights=True)

@@ -5,6 +5,9 @@
 <split>/starts.npy     where each example begins in these, with the end as the last entry
 <split>/items.npy      example numbers, sequence by sequence (an example that is repeated appears as often)
 <split>/offsets.npy    where each sequence begins in items
+<split>/answers.bin    of prompts: the answers as text, one after the other; answers.npy has where each begins
+
+A preference is a sequence too, of two examples: the chosen one and the rejected one.
 """
 
 from __future__ import annotations
@@ -31,26 +34,48 @@ def write_split(
     vocab_size: int,
     max_length: int,
     packing: bool,
+    pairs: bool = False,
 ) -> int:
-    """Write one split. Examples come with the number of times they are repeated. Returns the number of sequences."""
+    """Write one split. Examples come with the number of times they are repeated. Returns the number of sequences.
+
+    With `pairs`, every two examples are the chosen and the rejected one of a preference, and stay together.
+    """
     folder.mkdir()
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
     starts = array("q", [0])
     occurrences = array("q")
     some_do_not_count = False
-    with open(folder / "tokens.bin", "wb") as tokens, open(folder / "counts.bin", "wb") as counts:
+    answer_starts = array("q", [0])
+    with (
+        open(folder / "tokens.bin", "wb") as tokens,
+        open(folder / "counts.bin", "wb") as counts,
+        open(folder / "answers.bin", "wb") as answers,
+    ):
         for number, (example, repeat) in enumerate(examples):
             tokens.write(np.asarray(example.ids, dtype=dtype).tobytes())
             counts.write(bytes(example.counts) if example.counts is not None else b"\x01" * len(example.ids))
             some_do_not_count |= example.counts is not None
             starts.append(starts[-1] + len(example.ids))
-            occurrences.extend([number] * repeat)
+            answer_starts.append(
+                answer_starts[-1] + answers.write((example.answer or "").encode("utf-8", "surrogatepass"))
+            )
+            if not pairs:
+                occurrences.extend([number] * repeat)
+            elif number % 2:
+                occurrences.extend([number - 1, number] * repeat)
+    if answer_starts[-1]:
+        np.save(folder / "answers.npy", np.frombuffer(answer_starts, dtype=np.int64))
+    else:
+        (folder / "answers.bin").unlink()
     if not some_do_not_count:
         (folder / "counts.bin").unlink()
     start_of = np.frombuffer(starts, dtype=np.int64)
     used = np.frombuffer(occurrences, dtype=np.int64) if occurrences else np.empty(0, dtype=np.int64)
     lengths = np.diff(start_of)[used]
-    items, offsets = pack(lengths, max_length) if packing else one_each(len(used))
+    if pairs:
+        items, offsets = np.arange(len(used)), np.arange(0, len(used) + 1, 2)
+    else:
+        items, offsets = pack(lengths, max_length) if packing else one_each(len(used))
     np.save(folder / "starts.npy", start_of)
     np.save(folder / "items.npy", used[items])
     np.save(folder / "offsets.npy", offsets)
@@ -66,6 +91,7 @@ class Sequences:
     starts: NDArray[np.int64]
     items: NDArray[np.int64]
     offsets: NDArray[np.int64]
+    answers: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
 
     @classmethod
     def open(cls, folder: Path, *, vocab_size: int) -> Sequences:
@@ -78,6 +104,9 @@ class Sequences:
             starts=np.load(folder / "starts.npy", mmap_mode="r"),
             items=np.load(folder / "items.npy", mmap_mode="r"),
             offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
+            answers=(_map(folder / "answers.bin", np.uint8), np.load(folder / "answers.npy", mmap_mode="r"))
+            if (folder / "answers.npy").exists()
+            else None,
         )
 
     def __len__(self) -> int:
@@ -99,7 +128,12 @@ class Sequences:
 
         The first token of each example has no label: what stands before it belongs to another example.
         """
-        ids, labels, positions = [], [], []
+        parts = self.parts(index)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def parts(self, index: int) -> list[dict[str, NDArray[np.int64]]]:
+        """The same, example by example."""
+        parts = []
         for item in self.items[self.offsets[index] : self.offsets[index + 1]]:
             start, end = int(self.starts[item]), int(self.starts[item + 1])
             example = self.tokens[start:end].astype(np.int64)
@@ -107,14 +141,17 @@ class Sequences:
             if self.counts is not None:
                 label[~self.counts[start:end]] = IGNORED
             label[0] = IGNORED
-            ids.append(example)
-            labels.append(label)
-            positions.append(np.arange(end - start, dtype=np.int64))
-        return {
-            "input_ids": np.concatenate(ids),
-            "labels": np.concatenate(labels),
-            "position_ids": np.concatenate(positions),
-        }
+            positions = np.arange(end - start, dtype=np.int64)
+            parts.append({"input_ids": example, "labels": label, "position_ids": positions})
+        return parts
+
+    def answer(self, index: int) -> str:
+        """What a right response to the prompt that is sequence `index` would be; empty if that is not known."""
+        if self.answers is None:
+            return ""
+        text, starts = self.answers
+        item = int(self.items[index])
+        return bytes(text[starts[item] : starts[item + 1]]).decode("utf-8", "surrogatepass")
 
     def example(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
         """Ids and counts of one example by its number."""

@@ -8,11 +8,16 @@
   is found by rendering the conversation up to each turn with the model's own chat template, so it holds for any template
   that does not rewrite earlier turns; where one does, only the last turn counts.
 
+* A preference is a prompt with each of two completions: two examples that stay together. If nothing is left to learn in one
+  of them, both are dropped.
+* Of a prompt alone nothing is cut: one that leaves no room for an answer is dropped.
+
 Records are encoded a few hundred at a time, by as many threads as the container has CPUs.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -36,6 +41,8 @@ class Example:
 
     ids: list[int]
     counts: list[bool] | None
+    answer: str | None = None
+    """Only of a prompt, which waits for a response: what a right one would be, empty if that is not known."""
 
 
 @dataclass
@@ -76,17 +83,28 @@ class Encoder:
         yield from self._encode_batch(batch, tally)
 
     def _encode_batch(self, batch: list[tuple[Record, int]], tally: Tally) -> Iterator[tuple[Example, int]]:
-        for (_, repeat), whole in zip(batch, self._whole_examples([record for record, _ in batch]), strict=True):
+        for (_, repeat), wholes in zip(batch, self._examples([record for record, _ in batch]), strict=True):
             tally.records += 1
-            tally.lengths[len(whole.ids)] += 1
+            tally.lengths[max(len(whole.ids) for whole in wholes)] += 1
             kept = 0
-            for example in self._fit(whole, tally):
+            fitting = [list(self._fit(whole, tally)) for whole in wholes]
+            for example in itertools.chain(*fitting if all(fitting) else ()):
                 kept += 1
                 tally.examples += repeat
                 tally.tokens += len(example.ids) * repeat
                 yield example, repeat
             if not kept:
                 tally.dropped += 1
+
+    def _examples(self, records: list[Record]) -> list[list[Example]]:
+        """Per record its examples without regard to length: one, or the two of a preference."""
+        if not records or "chosen" not in records[0]:
+            return [[example] for example in self._whole_examples(records)]
+        sides = [
+            self._whole_examples([{"prompt": r["prompt"], "completion": r[side]} for r in records])
+            for side in ("chosen", "rejected")
+        ]
+        return [list(pair) for pair in zip(*sides, strict=True)]
 
     def _whole_examples(self, records: list[Record]) -> list[Example]:
         """Encode without regard to length. Records of one batch have one shape."""
@@ -96,6 +114,8 @@ class Encoder:
             return [Example(self._ended(ids), None) for ids in self._ids([r["text"] for r in records], special=True)]
         if "messages" in records[0]:
             return self._conversations([(r["messages"], 0, r.get("tools")) for r in records])
+        if "completion" not in records[0]:
+            return self._prompts(records)
         if isinstance(records[0]["prompt"], list):
             return self._conversations([(r["prompt"] + r["completion"], len(r["prompt"]), None) for r in records])
         prompts = self._ids([r["prompt"] for r in records], special=True)
@@ -108,8 +128,22 @@ class Encoder:
             examples.append(Example(prompt + completion, [False] * len(prompt) + [True] * len(completion)))
         return examples
 
+    def _prompts(self, records: list[Record]) -> list[Example]:
+        """Prompts that wait for a response. No token of them counts."""
+        chats = isinstance(records[0]["prompt"], list)
+        texts = [self._template(r["prompt"], None, ask=True) if chats else r["prompt"] for r in records]
+        encoded = [ids[:-1] if ids[-1:] == [self._eos] else ids for ids in self._ids(texts, special=not chats)]
+        return [
+            Example(ids, [False] * len(ids), record.get("answer", ""))
+            for ids, record in zip(encoded, records, strict=True)
+        ]
+
     def _fit(self, whole: Example, tally: Tally) -> Iterator[Example]:
         ids, counts = whole.ids, whole.counts
+        if whole.answer is not None:
+            if 0 < len(ids) < self._max_length:
+                yield whole
+            return
         if counts is None:
             for start in range(0, len(ids), self._max_length):
                 if len(window := ids[start : start + self._max_length]) >= SHORTEST:
@@ -176,6 +210,6 @@ class Encoder:
         return ids if ids and ids[-1] == self._eos else [*ids, self._eos]
 
 
-def _shape(record: Record) -> tuple[bool, bool, bool]:
-    """What tells apart records that are encoded in different ways."""
-    return "text" in record, "messages" in record, isinstance(record.get("prompt"), list)
+def _shape(record: Record) -> list[tuple[str, type]]:
+    """What decides how a record is encoded."""
+    return [(key, type(value)) for key, value in record.items()]

@@ -59,8 +59,9 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         from trainyard.trainer.data.tokenizer import load_tokenizer
         from trainyard.trainer.device import find_device
         from trainyard.trainer.evaluation import samples
-        from trainyard.trainer.evaluation.loss import HeldOut, measure
-        from trainyard.trainer.models.load import load_for_baseline, load_for_evaluation
+        from trainyard.trainer.evaluation.loss import measure
+        from trainyard.trainer.methods.recipes import Material, evaluation_objective
+        from trainyard.trainer.models.load import load_for_evaluation, load_untrained
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -72,21 +73,31 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
     sequences = Sequences.open(context.data_dir / split, vocab_size=vocab_size)
     shares = (45.0, 90.0) if baseline else (0.0, 90.0)
 
-    def measured(subject: Any, start: float, end: float) -> HeldOut:
-        return measure(
+    own = context.training.method in ("DPO", "ORPO", "PPO")
+    objective = evaluation_objective(Material(context, data, device, tokenizer, split)) if own else None
+    batch_size = context.training.per_device_eval_batch_size
+
+    def measured(subject: Any, start: float, end: float) -> dict[str, Any]:
+        def progress(done: int, total: int) -> None:
+            reporter.report(percentage=round(start + (end - start) * done / total, 1))
+
+        if objective is not None:
+            return objective.evaluate(subject, batch_size=batch_size, progress=progress)
+        outcome = measure(
             subject,
             sequences,
-            batch_size=context.training.per_device_eval_batch_size,
+            batch_size=batch_size,
             padding_id=tokenizer.pad_token_id,
             device=device.kind,
             dtype=device.compute_dtype,
-            progress=lambda done, total: reporter.report(percentage=round(start + (end - start) * done / total, 1)),
+            progress=progress,
         )
+        return {"loss": outcome.loss, "perplexity": outcome.perplexity, "tokens": outcome.tokens}
 
-    before: HeldOut | None = None
+    before: dict[str, Any] | None = None
     if baseline:
         # One model at a time on the device.
-        untrained = load_for_baseline(context, device, tokenizer, vocab_size=vocab_size)
+        untrained = load_untrained(context, device, tokenizer, vocab_size=vocab_size)
         before = measured(untrained, 0.0, shares[0])
         del untrained
     model = load_for_evaluation(context, device)
@@ -95,15 +106,12 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
     metrics: dict[str, Any] = {
         "split": split,
         "records": held_out["records"],
-        "metrics": _told(outcome),
-        **({"baseline": _told(before)} if before else {}),
+        "metrics": outcome,
+        **({"baseline": before} if before else {}),
     }
     if before is not None:
-        say(f"{split}: before training loss {before.loss:.4f}, perplexity {before.perplexity:.2f}")
-    say(
-        f"{split}: loss {outcome.loss:.4f}, perplexity {outcome.perplexity:.2f} over {outcome.tokens:,} tokens of "
-        f"{held_out['records']} records"
-    )
+        say(f"{split}: before training {_told(before)}")
+    say(f"{split}: {_told(outcome)} over {held_out['records']} records")
     generated = _samples(samples, context, model, tokenizer, sequences, device=device.kind)
 
     def write(folder: Path) -> None:
@@ -114,17 +122,24 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
     commit_folder(context.evaluation_dir, write, subject=subject)
     note(metrics)
     reporter.report(
-        metrics={"eval_loss": outcome.loss, "perplexity": outcome.perplexity}, percentage=100.0, milestone=True
+        metrics={
+            f"eval_{name}" if name == "loss" else name: value for name, value in outcome.items() if name != "tokens"
+        },
+        percentage=100.0,
+        milestone=True,
     )
 
 
-def _told(outcome: Any) -> dict[str, Any]:
-    return {"loss": outcome.loss, "perplexity": outcome.perplexity, "tokens": outcome.tokens}
+def _told(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:,}" if name == "tokens" else f"{name} {value:.4f}" for name, value in values.items()
+    )
 
 
 def note(metrics: dict[str, Any]) -> None:
     """The result in the final record."""
-    LEDGER.note(evaluation=metrics, metrics={"eval_loss": metrics["metrics"]["loss"]}, percentage=100.0)
+    loss = metrics["metrics"].get("loss")
+    LEDGER.note(evaluation=metrics, metrics={} if loss is None else {"eval_loss": loss}, percentage=100.0)
 
 
 def _samples(

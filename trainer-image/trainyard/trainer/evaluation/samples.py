@@ -38,7 +38,10 @@ def generate(model: Any, tokenizer: Any, sequences: Sequences, *, device: str, s
     torch.manual_seed(seed)
     for number in sorted(int(n) for n in chosen):
         ids, counts = sequences.example(number)
-        cut = int(counts.argmax()) if counts is not None else min(PROMPT_TOKENS, len(ids) // 2)
+        answer = len(ids) if counts is None or not counts.any() else int(counts.argmax())
+        cut = (
+            min(PROMPT_TOKENS, len(ids) // 2) if counts is None else answer
+        )  # a prompt that waits for one is taken whole
         if cut < 1:
             continue
         prompt = torch.from_numpy(ids[:cut])[None].to(device)
@@ -51,7 +54,7 @@ def generate(model: Any, tokenizer: Any, sequences: Sequences, *, device: str, s
                 temperature=TEMPERATURE,
                 top_p=TOP_P,
                 top_k=0,
-                eos_token_id=_end_tokens(tokenizer),
+                eos_token_id=end_tokens(tokenizer),
                 pad_token_id=tokenizer.pad_token_id,
             )
         samples.append(
@@ -78,7 +81,7 @@ def _block(title: str, text: str) -> None:
         print(f"    | {line}")
 
 
-def _end_tokens(tokenizer: Any) -> list[int]:
+def end_tokens(tokenizer: Any) -> list[int]:
     """The end of a text, and the end of a turn where the tokenizer has one."""
     known = tokenizer.get_vocab()
     turns = [known[token] for token in ("<|im_end|>", "<end_of_turn>", "<|eot_id|>") if token in known]

@@ -1,14 +1,15 @@
 """From `spec.training` to the arguments of TRL's trainer.
 
-`extraArgs` may name any argument of the configuration class, and is checked against the real one: name, type, and whether
-it would have any effect here. An argument that the run decides by a field of its own, or that its guarantees rest on
-(where and when it saves, how it resumes, what data it sees), is refused with the reason; silently ignoring it would be
-worse, and honouring it would break them.
+The loop is the same for all methods and takes TRL's SFTConfig. What `extraArgs` may name depends on the method: any argument
+of its own configuration class, checked against the real one: name, type, and whether it would have any effect here. An
+argument that the run decides by a field of its own, or that its guarantees rest on (where and when it saves, how it resumes,
+what data it sees), is refused with the reason; silently ignoring it would be worse, and honouring it would break them.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import typing
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,9 @@ from trainyard.trainer.known_names import optimizer_names, unknown_name
 if TYPE_CHECKING:
     from trl import SFTConfig
 
-DEFAULT_LEARNING_RATE = {"Pretrain": 5e-4, "CPT": 2e-5, "SFT": 2e-5}
-LORA_LEARNING_RATE = 2e-4
-"""About ten times that of full training, which low-rank updates need."""
+DEFAULT_LEARNING_RATE = {"Pretrain": 5e-4, "CPT": 2e-5, "SFT": 2e-5, "DPO": 1e-6, "ORPO": 8e-6, "PPO": 3e-6}
+LORA_FACTOR = 10
+"""Low-rank updates need about ten times the learning rate of full training."""
 
 OWN_FIELD = {
     "max_steps": "spec.training.maxSteps",
@@ -75,6 +76,65 @@ NO_EFFECT = {
     ),
     "a failed batch size is not searched by repetition": "auto_find_batch_size",
 }
+NO_EFFECT_IN_PAIRS = {
+    "the reference is always computed once and kept": "precompute_ref_log_probs precompute_ref_batch_size",
+    "the reference stays as the model was at the start": "sync_ref_model ref_model_mixup_alpha ref_model_sync_steps",
+    "dropout is that of the model and of spec.model.adapter.lora.dropout": "disable_dropout",
+    "completions are cut with their prompts at spec.training.maxLength": "max_completion_length",
+    "this trainer does not offer it": (
+        "ld_alpha f_divergence_type f_alpha_divergence_coef use_weighting discopop_tau router_aux_loss_coef "
+        "activation_offloading is_encoder_decoder generate_during_eval padding_value"
+    ),
+}
+
+
+def config_class(method: str) -> type:
+    """The class whose arguments `extraArgs` may name."""
+    match method:
+        case "DPO":
+            from trl import DPOConfig
+
+            return DPOConfig  # type: ignore[no-any-return]
+        case "ORPO":
+            os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+            from trl.experimental.orpo import ORPOConfig
+
+            return ORPOConfig  # type: ignore[no-any-return]
+        case "PPO":
+            from trainyard.trainer.methods.ppo_config import PPOConfig
+
+            return PPOConfig
+        case _:
+            from trl import SFTConfig
+
+            return SFTConfig  # type: ignore[no-any-return]
+
+
+def method_arguments(training: Training) -> dict[str, Any]:
+    """The extra arguments that belong to the method itself, not to transformers' loop.
+
+    Raises:
+        UserError: as `check_extra_arguments`.
+    """
+    from transformers import TrainingArguments
+
+    common = {field.name for field in fields(TrainingArguments)}
+    checked = check_extra_arguments(training.extra_args, config_class(training.method))
+    return {name: value for name, value in checked.items() if name not in common}
+
+
+def check_method_arguments(training: Training) -> None:
+    """Names, types and values.
+
+    Raises:
+        UserError: one of them is wrong.
+    """
+    from trainyard.trainer.methods.dpo import dpo_settings
+    from trainyard.trainer.methods.orpo import orpo_beta
+    from trainyard.trainer.methods.ppo_settings import ppo_settings
+
+    own = method_arguments(training)
+    {"DPO": dpo_settings, "ORPO": orpo_beta, "PPO": ppo_settings}.get(training.method, dict)(own)
 
 
 def total_steps(context: RunContext, sequences: int) -> int:
@@ -99,7 +159,7 @@ def learning_rate(context: RunContext) -> float:
     training = context.training
     if training.learning_rate is not None:
         return training.learning_rate
-    return LORA_LEARNING_RATE if context.model.adapter else DEFAULT_LEARNING_RATE[training.method]
+    return DEFAULT_LEARNING_RATE[training.method] * (LORA_FACTOR if context.model.adapter else 1)
 
 
 def build_arguments(context: RunContext, device: Device, *, steps: int, evaluates: bool) -> SFTConfig:
@@ -112,7 +172,10 @@ def build_arguments(context: RunContext, device: Device, *, steps: int, evaluate
 
     training, checkpoints = context.training, context.run.spec.checkpoints
     debug = context.run.spec.mode == "Debug"
-    extra = check_extra_arguments(training.extra_args, SFTConfig)
+    extra = check_extra_arguments(training.extra_args, config_class(training.method))
+    if training.method not in ("Pretrain", "CPT", "SFT"):
+        own = method_arguments(training)
+        extra = {name: value for name, value in extra.items() if name not in own}
     check_optimizer(training.optim)
     values: dict[str, Any] = {
         "output_dir": str(context.work_dir / "logs"),
@@ -163,7 +226,8 @@ def check_extra_arguments(given: dict[str, Any], config_class: type) -> dict[str
 
     known = {f.name for f in fields(config_class) if f.init}
     hints = typing.get_type_hints(config_class)
-    reasons = {name: reason for reason, names in NO_EFFECT.items() for name in names.split()}
+    refused = NO_EFFECT if config_class.__name__ in ("SFTConfig", "PPOConfig") else NO_EFFECT | NO_EFFECT_IN_PAIRS
+    reasons = {name: reason for reason, names in refused.items() for name in names.split()}
     checked = {}
     for name, value in given.items():
         field = f"spec.training.extraArgs.{name}"
@@ -173,6 +237,8 @@ def check_extra_arguments(given: dict[str, Any], config_class: type) -> dict[str
             raise invalid_config(f"{field}: this has a field of its own", hint=f"use {OWN_FIELD[name]}")
         if name in reasons:
             raise invalid_config(f"{field} would have no effect: {reasons[name]}", hint="remove it")
+        if hints[name] == list[str] and isinstance(value, str):
+            value = [value]  # loss_type: ipo
         adapter = pydantic.TypeAdapter(hints[name], config=pydantic.ConfigDict(arbitrary_types_allowed=True))
         try:
             checked[name] = adapter.validate_python(value, strict=True)

@@ -7,7 +7,6 @@ n-th batch of an epoch is the same whether the process has just started or has r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +28,6 @@ class SequenceDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, sequences: Sequences) -> None:
         self._sequences = sequences
-
-    @classmethod
-    def open(cls, folder: Path, *, vocab_size: int) -> SequenceDataset:
-        """Map one split of prepared data."""
-        return cls(Sequences.open(folder, vocab_size=vocab_size))
 
     def unpacked(self) -> SequenceDataset:
         """One example per sequence."""

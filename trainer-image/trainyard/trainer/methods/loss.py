@@ -45,3 +45,19 @@ def sum_of_losses(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
+
+
+def token_log_probs(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each next token, [rows, positions - 1] in FP32; 0 where it does not count.
+
+    The model needs TRL's fused output head (see `add_output_head`) for batches whose logits would be large.
+    """
+    if not logits_are_small(model, {"input_ids": input_ids}):
+        log_probs: torch.Tensor = model(input_ids=input_ids, labels=labels, fused_lm_head=True).log_probs
+        return log_probs
+    logits = model(input_ids=input_ids, use_cache=False).logits
+    targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return -losses.view_as(targets)[:, :-1]

@@ -98,6 +98,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             metrics["mfu"] = round(rate * self._operations / (self._peak * self._trainer.team.size), 4)
         if "mean_token_accuracy" in logs:
             metrics["token_accuracy"] = logs["mean_token_accuracy"]
+        metrics |= {name: rounded(value) for name, value in logs.items() if is_of_method(name)}
         LEDGER.note(metrics=dict(metrics), **self._position(state))
         self._reporter.report(
             metrics=dict(metrics), **self._position(state), estimated_remaining_seconds=self._eta(state)
@@ -106,7 +107,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         say(
             f"step {state.global_step}/{state.max_steps} ({state.global_step / state.max_steps:.1%})  "
             f"loss {metrics['loss']:.4f}  lr {metrics['learning_rate']:.2e}  |grad| {metrics['grad_norm']:.3f}  "
-            f"{rate:,.0f} tok/s  {used}ETA {duration(self._eta(state))}  mem {metrics['memory_bytes'] / 1e9:.2f} GB"
+            f"{headline(logs)}{rate:,.0f} tok/s  {used}ETA {duration(self._eta(state))}  mem {metrics['memory_bytes'] / 1e9:.2f} GB"
         )
         if math.isnan(metrics["loss"]):
             raise UserError(
@@ -118,11 +119,15 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             )
 
     def _log_evaluation(self, state: Any, logs: dict[str, float]) -> None:
-        if (loss := logs.get("eval_loss")) is not None:
-            perplexity = math.exp(loss) if loss < 700 else math.inf
-            LEDGER.note(metrics={"eval_loss": loss})
-            self._reporter.report(metrics={"eval_loss": loss}, milestone=True)
-            say(f"step {state.global_step}/{state.max_steps}  eval loss {loss:.4f}  perplexity {perplexity:.2f}")
+        kept = {"eval_loss", *(f"eval_{name}" for name in HEADLINES)}
+        metrics: dict[str, float | None] = {name: rounded(value) for name, value in logs.items() if name in kept}
+        LEDGER.note(metrics=metrics)
+        self._reporter.report(metrics=metrics, milestone=True)
+        loss = logs.get("eval_loss")
+        shown = "" if loss is None else f"eval loss {loss:.4f}  "
+        if loss is not None and not any(is_of_method(name) for name in logs):
+            shown += f"perplexity {math.exp(loss) if loss < 700 else math.inf:.2f}"
+        say(f"step {state.global_step}/{state.max_steps}  {shown}{headline(logs, 'eval_')}".rstrip())
 
     def _position(self, state: Any) -> dict[str, Any]:
         return {
@@ -138,3 +143,26 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             return None
         per_step = (time.monotonic() - self._first_step_ended) / timed
         return round(float(per_step * (state.max_steps - state.global_step)), 1)
+
+
+HEADLINES = {
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "objective/scores": "reward",
+    "objective/kl": "KL",
+}
+
+
+def is_of_method(name: str) -> bool:
+    """Whether a logged value is a metric of DPO, ORPO or PPO, under TRL's name for it."""
+    return "/" in name or name.removeprefix("eval_") in ("nll_loss", "log_odds_ratio", "log_odds_chosen")
+
+
+def rounded(value: float) -> float:
+    """Six digits: records are short, and nobody reads more."""
+    return float(f"{value:.6g}")
+
+
+def headline(logs: dict[str, float], prefix: str = "") -> str:
+    """The method's metrics that the log line has room for."""
+    return "".join(f"{said} {logs[prefix + name]:.4f}  " for name, said in HEADLINES.items() if prefix + name in logs)

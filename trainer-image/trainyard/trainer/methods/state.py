@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Counters:
     best_eval_loss: float | None = None
     best_step: int | None = None
     """Step of the best evaluation, where the best checkpoint is kept."""
+    unlogged_metrics: dict[str, list[float]] = field(default_factory=dict)
+    """Other metrics since the last log line, one value per micro-batch."""
 
 
 def read_generators() -> dict[str, Any]:

@@ -3,7 +3,8 @@
     is it done already?  ->  prepared data  ->  checkpoint to go on from  ->  model  ->  trainer  ->  train  ->  export
 
 Pretrain, CPT and SFT differ in where the weights come from and in which tokens count for the loss. Both are settled before
-this point (by `spec.model` and by the prepare step), so one recipe serves all three.
+this point (by `spec.model` and by the prepare step), so one recipe serves all three. DPO, ORPO and PPO bring their own data
+and loss (`recipes.py`), and share the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from trainyard.trainer import __version__, checkpoint, space
 from trainyard.trainer.checkpoint import Checkpoint
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.prepare import note_dataset, specification_key
+from trainyard.trainer.data.prepare import is_packed, note_dataset, specification_key
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.estimate import optimizer_bytes
 from trainyard.trainer.imports import quick_imports
@@ -124,9 +125,10 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     from trainyard.trainer.data.tokenizer import load_tokenizer
     from trainyard.trainer.device import find_device, keep_freed_memory
     from trainyard.trainer.methods.arguments import build_arguments, total_steps
-    from trainyard.trainer.methods.batches import SequenceDataset, collate, keeps_examples_apart
+    from trainyard.trainer.methods.batches import keeps_examples_apart
     from trainyard.trainer.methods.loss import use_small_tiles
     from trainyard.trainer.methods.probe import probe
+    from trainyard.trainer.methods.recipes import Material, open_recipe
     from trainyard.trainer.methods.reporting import Reporting
     from trainyard.trainer.methods.sampling import Sampling
     from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
@@ -140,7 +142,19 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     # ---- where to go on from
     resume = find_checkpoint(context, data)
     vocab_size = int(data.manifest["vocabSize"])
-    train_set = SequenceDataset.open(context.data_dir / "train", vocab_size=vocab_size)
+    device = find_device(context.training.precision, processes=team.local_size)
+    if device.kind == "cpu":
+        keep_freed_memory()
+        use_small_tiles()
+    tokenizer = load_tokenizer(context.data_dir / "tokenizer")
+    evaluates = bool(context.training.eval_steps and data.manifest["splits"]["eval"]["sequences"])
+    material = Material(context, data, device, tokenizer, held_out="eval" if evaluates else None)
+    recipe = open_recipe(
+        material,
+        resume=resume.path if resume else None,
+        progress=lambda done, total: reporter.report(message=f"reference: {done} of {total} pairs"),
+    )
+    train_set, count = recipe.train_set, recipe.count
     steps = total_steps(context, len(train_set))
     if resume is not None and resume.step >= steps and resume.path.parent != context.checkpoint_dir:
         raise invalid_config(
@@ -149,35 +163,31 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         )
 
     # ---- model
-    device = find_device(context.training.precision, processes=team.local_size)
-    if device.kind == "cpu":
-        keep_freed_memory()
-        use_small_tiles()
-    tokenizer = load_tokenizer(context.data_dir / "tokenizer")
     loaded = load_for_training(
         context, device, tokenizer, vocab_size=vocab_size, resume=resume.path if resume else None
     )
     model: Any = loaded.model.to(device.kind)
-    if context.training.packing and not keeps_examples_apart(model, vocab_size=vocab_size, device=device.kind):
+    if is_packed(context.training) and not keeps_examples_apart(model, vocab_size=vocab_size, device=device.kind):
         warn(f"{model.config.model_type} lets packed examples see each other: training without packing")
         train_set = train_set.unpacked()
         steps = total_steps(context, len(train_set))
-    eval_set = None
-    if context.training.eval_steps and data.manifest["splits"]["eval"]["sequences"]:
-        eval_set = SequenceDataset.open(context.data_dir / "eval", vocab_size=vocab_size)
+        count = len(train_set)
+    recipe.attach(model)
     LEDGER.note(
         timings={"load": round(time.monotonic() - started, 2)},
         provenance=provenance(context, loaded.revision, str(data.manifest["digest"])),
     )
     if not team.leads and resume is None:
         torch.manual_seed(context.training.seed + team.rank)  # the weights are made: from here on, dropout of its own
-    known = effective(context, device, model, train_set, torch.get_num_threads())
+    known = {**effective(context, device, model, torch.get_num_threads()), recipe.unit: count}
     tell(reporter, known | reductions.noted())
 
     # ---- trainer
     rules = context.run.spec.checkpoints
-    if rules.keep_best and eval_set is None:
-        warn("spec.checkpoints.keepBest has no effect: it needs spec.training.evalSteps and held-out data")
+    if rules.keep_best and (not evaluates or context.training.method == "PPO"):
+        warn(
+            "spec.checkpoints.keepBest has no effect: it needs spec.training.evalSteps, held-out data and an evaluation loss"
+        )
 
     def save(step: int, write: Any) -> None:
         saved = checkpoint.save(context.checkpoint_dir, step, write, data=data.manifest["key"])
@@ -202,20 +212,21 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
             probe(trainer, model, memory=simulated or device.memory) if is_limited else None
         ),
     )
-    arguments = build_arguments(context, device, steps=steps, evaluates=eval_set is not None)
+    arguments = build_arguments(context, device, steps=steps, evaluates=evaluates)
     try:
         trainer = CommittingTrainer(
             save=save,
             team=team,
             every_minutes=rules.every_minutes,
             keep_best=rules.keep_best,
+            objective=recipe.objective,
             smaller_evaluation=smaller_evaluation if context.run.spec.on_out_of_memory == "ReduceBatch" else None,
             model=model,
             args=arguments,
             train_dataset=stand_in(),
-            eval_dataset=stand_in() if eval_set else None,
+            eval_dataset=stand_in() if evaluates else None,
             processing_class=tokenizer,
-            data_collator=collate(tokenizer.pad_token_id),
+            data_collator=recipe.collate,
             callbacks=[reporting],
         )
         trainer.create_optimizer_and_scheduler(steps)
@@ -224,17 +235,17 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
             f"spec.training is refused by TRL: {str(error).splitlines()[0]}",
             hint="correct it; the values it speaks of are those of spec.training and its extraArgs",
         ) from error
-    trainer.train_dataset, trainer.eval_dataset = train_set, eval_set
-    space.check(storage_needed(context, loaded, steps=steps, evaluates=eval_set is not None), context.work_dir)
+    trainer.train_dataset, trainer.eval_dataset = train_set, recipe.eval_set
+    space.check(storage_needed(context, loaded, steps=steps, evaluates=evaluates), context.work_dir)
     reporting.follow(trainer)
-    if eval_set is not None and context.run.spec.evaluation.samples:
+    if evaluates and context.run.spec.evaluation.samples:
         trainer.add_callback(Sampling(context, tokenizer, vocab_size=vocab_size, device=device.kind))
     silence(trainer)
     if resume is not None:
         LEDGER.note(checkpoint=resume.record(context.volume))
     say(
         f"{context.training.method} for {steps} steps on {device.name} in {device.precision}: "
-        f"{len(train_set)} sequences, batch {context.training.per_device_train_batch_size} x "
+        f"{count} {recipe.unit}, batch {context.training.per_device_train_batch_size} x "
         f"{context.training.gradient_accumulation_steps}"
         + (f" x {team.size} processes" if team.size > 1 else "")
         + (f", going on from step {resume.step}" if resume else "")
@@ -382,7 +393,7 @@ def tell(reporter: Reporter, known: dict[str, Any]) -> None:
     reporter.report(effective=known, milestone=True)
 
 
-def effective(context: RunContext, device: Any, model: Any, train_set: Any, threads: int) -> dict[str, Any]:
+def effective(context: RunContext, device: Any, model: Any, threads: int) -> dict[str, Any]:
     """What really runs, after every automatic choice."""
     return {
         "device": device.name,
@@ -392,7 +403,6 @@ def effective(context: RunContext, device: Any, model: Any, train_set: Any, thre
         "gradientCheckpointing": context.training.gradient_checkpointing,
         "optim": context.training.optim,
         "processes": context.run.spec.world_size,
-        "sequences": len(train_set),
         "threads": threads,
         "attention": model.config._attn_implementation,
         "compile": bool(context.training.extra_args.get("torch_compile", False)),

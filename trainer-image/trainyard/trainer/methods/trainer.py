@@ -3,8 +3,8 @@
 Inheriting is what the library asks for. What is overridden, and why:
 
     _get_train_sampler          the order of the data depends on seed and epoch alone
-    get_batch_samples           counts the real tokens
-    compute_loss                the quicker of two equal ways
+    get_batch_samples           counts the real tokens; a method may make its own batches
+    compute_loss                the quicker of two equal ways, or the method's own loss
     training_step               leaves between two micro-batches when told to stop
     evaluate, prediction_step   evaluation does not move the random numbers of training, and can be left too
     _maybe_log_save_evaluate    the border between two steps: remembers the state that a checkpoint has to hold
@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -40,6 +40,7 @@ from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 from trainyard.trainer.methods.memory import DidNotFit
+from trainyard.trainer.methods.objective import Interrupted, Objective
 from trainyard.trainer.saving import Saver, Write, copied, size_of
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.team import ALONE, Team
@@ -67,7 +68,10 @@ class Updating(TrainerCallback):  # type: ignore[misc]
 class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     """See the module's text. `save(step, write)` commits a checkpoint and is called from a thread as well as from here;
     `every_minutes` bounds the time between two; with `keep_best` a new best evaluation is saved at once;
-    `smaller_evaluation(batch)` is told when evaluation goes on in smaller batches, None where it must not."""
+    `smaller_evaluation(batch)` is told when evaluation goes on in smaller batches, None where it must not; `objective` is the
+    method's, None for the next token."""
+
+    control: Any
 
     def __init__(
         self,
@@ -76,10 +80,12 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         every_minutes: float,
         keep_best: bool = False,
         team: Team = ALONE,
+        objective: Objective | None = None,
         smaller_evaluation: Callable[[int, int], None] | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self._objective = objective
         self.saver = Saver(save)
         self._keep_best = keep_best
         self.team = team
@@ -134,6 +140,8 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         if self.counters.last_logged_step or self.counters.unlogged_loss:
             self._tr_loss += self.counters.unlogged_loss
             self._globalstep_last_logged = self.counters.last_logged_step
+        for name, values in self.counters.unlogged_metrics.items():
+            self._metrics["train"][name].extend(values)
         self._remember_boundary()
 
     # ---- data
@@ -157,6 +165,11 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._objective is not None:
+            try:
+                batches, items = self._objective.batches(self.model, batches, step=self.state.global_step)
+            except Interrupted:
+                self._save_and_stop()
         self._new_tokens += sum(int(batch.pop(TOKEN_COUNT)) for batch in batches)
         return batches, items
 
@@ -165,6 +178,11 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        if self._objective is not None:
+            loss, metrics = self._objective.loss(model, inputs, num_items_in_batch)
+            for name, value in zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True):
+                self._metrics["train"][name].append(value)
+            return loss
         plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
         if return_outputs or not plain or not logits_are_small(self.model, inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -206,11 +224,27 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         generators = state.read_generators()
         evaluate = super().evaluate
         try:
-            metrics = self.evaluate_in_smaller_batches(lambda: evaluate(*arguments, **named))
-            self._notice_best(metrics)
-            return metrics
-        finally:
-            state.restore_generators(generators)
+            try:
+                metrics = self.evaluate_in_smaller_batches(
+                    self._evaluate_objective if self._objective else lambda: evaluate(*arguments, **named)
+                )
+                self._notice_best(metrics)
+                return metrics
+            finally:
+                state.restore_generators(generators)
+        except Interrupted:
+            self._remember_boundary()
+            self._save_and_stop()
+
+    def _evaluate_objective(self) -> dict[str, float]:
+        assert self._objective is not None
+        self.model.eval()
+        values = self._objective.evaluate(self.model, batch_size=self.args.per_device_eval_batch_size)
+        metrics = {f"eval_{name}": value for name, value in values.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.model.train()
+        return metrics
 
     def evaluate_in_smaller_batches(self, run: Callable[[], Any]) -> Any:
         """Call `run`, and again with half the batch as long as the device runs out of memory."""
@@ -246,9 +280,10 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self.counters,
             seconds=self.counters.seconds + time.monotonic() - self._started,
             last_logged_step=self._globalstep_last_logged,
+            unlogged_metrics={name: list(values) for name, values in self._metrics["train"].items()},
         )
 
-    def _save_and_stop(self) -> None:
+    def _save_and_stop(self) -> NoReturn:
         if self.state.global_step > 0:
             self._save_now()
         raise Stopped
@@ -317,6 +352,8 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     def _write_small(self, folder: Path) -> None:
         torch.save(self.lr_scheduler.state_dict(), folder / "scheduler.pt")
         self._save_scaler(str(folder))
+        if self._objective is not None:
+            self._objective.write(folder)
         torch.save(self._boundary_generators, folder / state.RNG_FILE)
         for rank, generators in enumerate(self._all_generators[1:], start=1):
             torch.save(generators, folder / state.rng_file(rank))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainyard.api.reward import RewardModel
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
@@ -81,6 +82,33 @@ def load_for_training(
     return _loaded(model, revision=revision_of(folder), source_dtype=source_dtype)
 
 
+def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *, field: str) -> tuple[Any, Any]:
+    """A sequence-classification model with one output, and its tokenizer.
+
+    Raises:
+        UserError: it is none, or has several outputs.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+    try:
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=device.compute_dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise invalid_config(
+            f"{field}.storageUri {spec.storage_uri} cannot be loaded as a reward model: {str(error).splitlines()[0]}",
+            hint="it has to be a sequence-classification model saved with save_pretrained, with its tokenizer",
+        ) from error
+    if model.config.num_labels != 1:
+        raise invalid_config(
+            f"{field}.storageUri {spec.storage_uri} has {model.config.num_labels} outputs, a reward model has one",
+            hint="use a model trained to score (num_labels 1)",
+        )
+    return model.to(device.kind).eval().requires_grad_(False), tokenizer
+
+
 def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel | PeftModel:
     """The run's result: the final model, or its base with the adapter where it was not merged. Ready for `measure`."""
     from trainyard.trainer.evaluation.loss import add_output_head
@@ -98,10 +126,16 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
     return model.to(device.kind).eval()
 
 
-def load_for_baseline(
-    context: RunContext, device: Device, tokenizer: PreTrainedTokenizerFast, *, vocab_size: int
+def load_untrained(
+    context: RunContext,
+    device: Device,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    vocab_size: int,
+    as_trained: bool = False,
 ) -> PreTrainedModel:
-    """The model as it was before the training: the source's weights, or the random ones of the same seed."""
+    """The model as it was before the training: the source's weights, or the random ones of the same seed. Frozen, and the
+    same to the bit at every call; with `as_trained` in the type that it is trained in, else in the one that is computed in."""
     from transformers import set_seed
 
     from trainyard.trainer.evaluation.loss import add_output_head
@@ -112,13 +146,14 @@ def load_for_baseline(
         model: Any = _from_config(
             build_config(spec.scratch, vocab_size=vocab_size, max_length=context.positions, tokenizer=tokenizer)
         )
-        model = model.to(device.compute_dtype)
+        model = model if as_trained else model.to(device.compute_dtype)
     else:
         assert spec.storage_uri is not None
         folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
-        model = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
+        dtype = _master_dtype(folder, device) if as_trained and spec.adapter is None else device.compute_dtype
+        model = _from_folder(folder, dtype, uri=spec.storage_uri)
     add_output_head(model)
-    untrained: PreTrainedModel = model.to(device.kind).eval()
+    untrained: PreTrainedModel = model.to(device.kind).eval().requires_grad_(False)
     return untrained
 
 

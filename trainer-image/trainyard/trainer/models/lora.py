@@ -35,10 +35,25 @@ def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules="all-linear" if every else lora.target_modules,
+        layers_to_transform=last_layers(model, lora.layers),
         bias="none",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def last_layers(model: PreTrainedModel, count: int | None) -> list[int] | None:
+    """Numbers of the last `count` layers; None for all of them.
+
+    Raises:
+        UserError: the model has fewer.
+    """
+    if count is None:
+        return None
+    total = int(model.config.get_text_config().num_hidden_layers)
+    if count > total:
+        raise invalid_config(f"{FIELD}.layers {count}: the model has {total} layers", hint="lower it, or leave it out")
+    return list(range(total - count, total))
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:

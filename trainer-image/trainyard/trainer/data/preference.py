@@ -1,0 +1,85 @@
+"""Records for learning from preferences and from rewards.
+
+    Preference   {"prompt": ..., "chosen": ..., "rejected": ...}   all three text, or all three lists of messages
+                 {"chosen": ..., "rejected": ...}                  the prompt is what both begin with
+    Prompt       {"prompt": ...}, optionally "answer"              text, or a list of messages
+
+These are the forms that TRL documents. A pair of two equal answers prefers nothing, so it is passed over like an empty text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainyard.trainer.data.formats import Record, check_messages, clean, parsed, shown
+from trainyard.trainer.data.readers import Fault, Row
+
+
+def preference(row: Row) -> Record | Fault | None:
+    """Prompt, chosen and rejected, whichever form the record has."""
+    chosen, rejected = parsed(row.value["chosen"]), parsed(row.value["rejected"])
+    prompt = parsed(row.value.get("prompt"))
+    parts = {"chosen": chosen, "rejected": rejected} | ({"prompt": prompt} if prompt is not None else {})
+    for field, part in parts.items():
+        if isinstance(part, list):
+            if fault := check_messages(part, row.place, field):
+                return fault
+        elif not isinstance(part, str):
+            return Fault(row.place, f"field {field}: expected a string or a list of messages, found {shown(part)}")
+    if len({type(part) for part in parts.values()}) > 1:
+        return Fault(row.place, f"fields {', '.join(sorted(parts))}: must be all text or all lists of messages")
+    if chosen == rejected:
+        return None
+    if isinstance(chosen, list):
+        chosen, rejected = clean(chosen), clean(rejected)
+        prompt = clean(prompt) if prompt is not None else None
+    if prompt is None:
+        cut = _shared_messages(chosen, rejected) if isinstance(chosen, list) else _shared_text(chosen, rejected)
+        prompt, chosen, rejected = chosen[:cut], chosen[cut:], rejected[cut:]
+    if isinstance(chosen, list) and not prompt:
+        return Fault(row.place, "fields chosen, rejected: they do not begin with a common prompt; add the field prompt")
+    for field, answer in (("chosen", chosen), ("rejected", rejected)):
+        if not answer:
+            return Fault(row.place, f"field {field}: is empty, so there is no answer to compare; remove the record")
+        if isinstance(answer, list) and answer[0]["role"] != "assistant":
+            return Fault(
+                row.place, f"field {field}: the answer begins with role {answer[0]['role']}, expected assistant"
+            )
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def prompt(row: Row) -> Record | Fault | None:
+    """The prompt and what a right answer would be, if the record tells it."""
+    value, answer = parsed(row.value["prompt"]), row.value.get("answer")
+    if isinstance(value, list):
+        if fault := check_messages(value, row.place, "prompt"):
+            return fault
+        value = clean(value)
+    elif not isinstance(value, str):
+        return Fault(row.place, f"field prompt: expected a string or a list of messages, found {shown(value)}")
+    if answer is not None and not isinstance(answer, str | int | float):
+        return Fault(row.place, f"field answer: expected a string or a number, found {shown(answer)}")
+    if not value:
+        return None
+    return {"prompt": value} | ({"answer": str(answer)} if answer is not None else {})
+
+
+def _shared_messages(chosen: list[Any], rejected: list[Any]) -> int:
+    """Messages that both begin with, without the assistant's at the end: they belong to the answers."""
+    count = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        count += 1
+    while count and (count == len(chosen) or count == len(rejected) or chosen[count - 1]["role"] == "assistant"):
+        count -= 1
+    return count
+
+
+def _shared_text(chosen: str, rejected: str) -> int:
+    """Characters that both begin with, up to the last space: the answers keep it, as completions do."""
+    count = next((n for n, pair in enumerate(zip(chosen, rejected, strict=False)) if pair[0] != pair[1]), None)
+    if count is None or not (chosen[count].isspace() and rejected[count].isspace()):
+        common = chosen[: min(len(chosen), len(rejected)) if count is None else count]
+        count = max((n for n, character in enumerate(common) if character.isspace()), default=0)
+    return len(chosen[:count].rstrip())

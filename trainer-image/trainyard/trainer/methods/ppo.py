@@ -1,0 +1,377 @@
+"""Proximal policy optimization: generate responses, score them, and make the better ones likelier, in small steps.
+
+After Schulman et al. 2017 (arXiv 1707.06347) in the form of Ziegler et al. 2019 (arXiv 1909.08593). One iteration is
+
+    prompts -> responses -> scores          rewards.py; once per response, at its last token
+    penalty per token: kl_coef * (log p - log p_reference)
+    advantages by GAE from the value head, whitened
+    num_ppo_epochs x num_mini_batches optimizer steps on the clipped objective and the clipped value loss
+    kl_coef follows the divergence that was seen
+
+The reference is the model as it was at the start: a frozen copy, or, with an adapter, the same model with the adapter off.
+The value head is one linear layer over the last hidden state, zero at first; it is saved in checkpoints and not in the
+result. Dropout is off: old and new probabilities of a token have to differ by the update alone.
+
+An optimizer step here is one for everything else too (`maxSteps`, schedule, checkpoints, logs). A checkpoint in the middle
+of an iteration holds its responses; at the border between two the next ones follow from the weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from trainyard.trainer.data.store import Sequences
+from trainyard.trainer.methods.batches import TOKEN_COUNT
+from trainyard.trainer.methods.objective import Batch
+from trainyard.trainer.methods.ppo_settings import PpoSettings
+from trainyard.trainer.methods.rewards import Judge, Response
+from trainyard.trainer.methods.rollouts import Responses, forward, sample
+
+STATE_FILE = "ppo.pt"
+ORDER, SAMPLING, MINI_BATCHES, HELD_OUT = 0, 1, 2, 3
+"""Streams of random numbers that are drawn from the run's seed."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What an iteration learns from. Tensors [responses, length] unless said otherwise, FP32, on the CPU."""
+
+    iteration: int
+    responses: Responses
+    log_probs: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+    metrics: dict[str, float]
+    next_kl_coef: float
+
+
+class Steps(Dataset[Batch]):
+    """Stands in for the loader's data, which is generated: as long as a pass over the prompts."""
+
+    def __init__(self, prompts: int, settings: PpoSettings, *, step_size: int) -> None:
+        self._length = max(1, prompts * settings.num_ppo_epochs // step_size) * step_size
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Batch:
+        return {}
+
+
+class ValueHead(torch.nn.Module):
+    """Hidden state to the expected reward from here on."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(hidden_size, 1)
+        torch.nn.init.zeros_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            values: torch.Tensor = self.linear(hidden.float()).squeeze(-1)
+        return values
+
+
+class Prompts:
+    """Prompts and their answers, those that leave room for a response."""
+
+    def __init__(self, sequences: Sequences, *, room: int) -> None:
+        self._sequences = sequences
+        lengths = np.diff(sequences.starts)[sequences.items]
+        self._fitting = np.flatnonzero(lengths <= room)
+        self.left_out = len(lengths) - len(self._fitting)
+
+    def __len__(self) -> int:
+        return len(self._fitting)
+
+    def ids(self, index: int) -> Any:
+        return self._sequences[int(self._fitting[index])]["input_ids"]
+
+    def answer(self, index: int) -> str:
+        return self._sequences.answer(int(self._fitting[index]))
+
+
+class Ppo:
+    """The method, as `CommittingTrainer` wants it."""
+
+    def __init__(
+        self,
+        settings: PpoSettings,
+        *,
+        prompts: Prompts | None,
+        held_out: Prompts | None,
+        judge: Judge,
+        reference: Any,
+        tokenizer: Any,
+        ends: list[int],
+        micro_batch: int,
+        accumulation: int,
+        seed: int,
+        device: str,
+        dtype: torch.dtype,
+    ) -> None:
+        """`reference` is None where it is the model with its adapter off."""
+        self._settings = settings
+        self._prompts, self._held_out = prompts, held_out
+        self._judge, self._reference = judge, reference
+        self._tokenizer, self._ends = tokenizer, ends
+        self._micro_batch, self._accumulation = micro_batch, accumulation
+        self._seed, self._device, self._dtype = seed, device, dtype
+        self._head: ValueHead | None = None
+        self._experience: Experience | None = None
+
+    # ---- the model
+
+    def attach(self, model: Any, checkpoint: Path | None) -> None:
+        """Give the model its value head, and go on from a checkpoint."""
+        turn_off_dropout(model)
+        self._head = ValueHead(model.get_output_embeddings().weight.shape[1]).to(self._device)
+        if checkpoint is not None:
+            saved = torch.load(checkpoint / STATE_FILE, weights_only=True, map_location="cpu")
+            self._head.load_state_dict(saved["value_head"])
+            if (experience := saved["experience"]) is not None:
+                self._experience = Experience(**{**experience, "responses": Responses(**experience["responses"])})
+        model.value_head = self._head
+        own = {f"value_head.{name}" for name in self._head.state_dict()}
+        model._keys_to_ignore_on_save = own | set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+
+    def write(self, folder: Path) -> None:
+        """Value head and responses."""
+        assert self._head is not None
+        head = {name: value.cpu() for name, value in self._head.state_dict().items()}
+        experience = asdict(self._experience) if self._experience else None
+        torch.save({"value_head": head, "experience": experience}, folder / STATE_FILE)
+
+    # ---- one optimizer step
+
+    def batches(self, model: Any, given: list[Batch], *, step: int) -> tuple[list[Batch], int]:
+        """Micro-batches of the responses of this step's iteration, which are generated first if it has just begun."""
+        iteration, number = divmod(step, self._settings.steps)
+        experience = self._experience
+        if experience is None or (experience.iteration, len(experience.log_probs)) != (
+            iteration,
+            self._responses_at_once,
+        ):
+            experience = self._experience = self.generate(model, iteration)
+        passes, mini_batch = divmod(number, self._settings.num_mini_batches)
+        order = self._random(MINI_BATCHES, iteration, passes).permutation(len(experience.log_probs))
+        size = self._micro_batch * self._accumulation
+        rows = torch.from_numpy(order[mini_batch * size : (mini_batch + 1) * size])
+        batches = [self._batch(experience, part) for part in torch.split(rows, self._micro_batch)]
+        return batches, int(experience.responses.mask[rows].sum())
+
+    def loss(self, model: Any, inputs: Batch, items: int | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Clipped objective and clipped value loss, summed over the tokens of the responses and divided by `items`."""
+        settings, mask = self._settings, inputs["mask"]
+        assert self._experience is not None
+        responses = Responses(inputs["input_ids"], inputs["attention_mask"], mask, inputs["ended"])
+        log_probs, entropy, values = forward(model, responses, temperature=settings.temperature, values=self._head)
+        ratio = torch.exp(log_probs - inputs["log_probs"])
+        bounded = ratio.clamp(1 - settings.cliprange, 1 + settings.cliprange)
+        policy = torch.maximum(-inputs["advantages"] * ratio, -inputs["advantages"] * bounded)
+        near = inputs["values"] + (values - inputs["values"]).clamp(-settings.cliprange_value, settings.cliprange_value)
+        value = 0.5 * torch.maximum((values - inputs["returns"]) ** 2, (near - inputs["returns"]) ** 2)
+        loss = ((policy + settings.vf_coef * value) * mask).sum() / (items or mask.sum())
+
+        def mean(tensor: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor((tensor.detach() * mask).sum() / mask.sum().clamp(min=1))
+
+        metrics = {
+            "loss/policy_avg": mean(policy),
+            "loss/value_avg": mean(value),
+            "policy/approxkl_avg": mean(0.5 * (log_probs - inputs["log_probs"]) ** 2),
+            "policy/clipfrac_avg": mean((ratio != bounded).float()),
+            "objective/entropy": mean(entropy),
+        }
+        seen = {name: loss.new_tensor(number) for name, number in self._experience.metrics.items()}
+        return loss, metrics | seen
+
+    def _batch(self, experience: Experience, rows: torch.Tensor) -> Batch:
+        responses = experience.responses.rows(rows)
+        tables = {name: getattr(experience, name) for name in ("log_probs", "values", "advantages", "returns")}
+        return {
+            "input_ids": responses.input_ids,
+            "attention_mask": responses.attention_mask,
+            "mask": responses.mask,
+            "ended": responses.ended,
+            **{name: table[rows, : responses.length] for name, table in tables.items()},
+            TOKEN_COUNT: int(responses.attention_mask.sum()),
+        }
+
+    # ---- responses
+
+    def generate(self, model: Any, iteration: int) -> Experience:
+        """The experience of an iteration: responses with probabilities, values, scores and advantages."""
+        assert self._prompts is not None
+        settings = self._settings
+        count = self._responses_at_once
+        chosen = [self._prompt_of(iteration * count + n) for n in range(count)]
+        responses = self._respond(model, self._prompts, chosen, [self._seed, SAMPLING, iteration], self._micro_batch)
+        log_probs, reference, values = self._measure(model, responses, self._micro_batch)
+        scores, metrics = self._score(self._prompts, chosen, responses)
+        kl_coef = self._experience.next_kl_coef if self._experience else settings.kl_coef
+        mask = responses.mask
+        divergence = (log_probs - reference) * mask
+        rewards = -kl_coef * divergence
+        last = mask.sum(dim=1) - 1
+        rewards[torch.arange(count), last] += scores
+        advantages, returns = advantages_and_returns(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
+        kl = float(divergence.sum(dim=1).mean())
+        metrics |= {
+            "objective/kl": kl,
+            "objective/kl_coef": kl_coef,
+            "objective/rlhf_reward": float(rewards.sum(dim=1).mean()),
+        }
+        return Experience(
+            iteration=iteration,
+            responses=responses,
+            log_probs=log_probs,
+            values=values,
+            advantages=whitened(advantages, mask),
+            returns=returns,
+            metrics=metrics,
+            next_kl_coef=next_kl_coef(kl_coef, kl, settings, responses=count),
+        )
+
+    def evaluate(
+        self, model: Any, *, batch_size: int, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> dict[str, float]:
+        """Mean score and divergence of one response to each held-out prompt. The same model gives the same."""
+        assert self._held_out is not None
+        chosen = list(range(len(self._held_out)))
+        responses = self._respond(model, self._held_out, chosen, [self._seed, HELD_OUT], batch_size)
+        progress(1, 2)
+        log_probs, reference = self._measure(model, responses, batch_size, values=False)
+        _, metrics = self._score(self._held_out, chosen, responses)
+        divergence = float(((log_probs - reference) * responses.mask).sum(dim=1).mean())
+        progress(2, 2)
+        return metrics | {"objective/kl": divergence}
+
+    @property
+    def _responses_at_once(self) -> int:
+        return self._micro_batch * self._accumulation * self._settings.num_mini_batches
+
+    def _prompt_of(self, number: int) -> int:
+        """The `number`-th prompt of the run: each pass over the prompts has a new order."""
+        assert self._prompts is not None
+        passes, position = divmod(number, len(self._prompts))
+        return int(self._random(ORDER, passes).permutation(len(self._prompts))[position])
+
+    def _respond(self, model: Any, prompts: Prompts, chosen: list[int], seed: list[int], batch_size: int) -> Responses:
+        return sample(
+            model,
+            [prompts.ids(index) for index in chosen],
+            length=self._settings.response_length,
+            temperature=self._settings.temperature,
+            ends=self._ends,
+            padding_id=self._tokenizer.pad_token_id,
+            batch_size=batch_size,
+            device=self._device,
+            autocast=self._autocast,
+            seed=seed,
+        )
+
+    def _score(
+        self, prompts: Prompts, chosen: list[int], responses: Responses
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        judged = []
+        prompt = responses.attention_mask.shape[1] - responses.length
+        for row, index in enumerate(chosen):
+            ids = responses.input_ids[row, prompt:][responses.mask[row]].tolist()
+            ids = ids[:-1] if responses.ended[row] else ids
+            text = self._tokenizer.decode(ids, skip_special_tokens=True)
+            judged.append(Response(prompts.ids(index).tolist(), ids, text, prompts.answer(index)))
+        scores, metrics = self._judge(judged)
+        table = torch.tensor(scores, dtype=torch.float32)
+        if self._settings.missing_eos_penalty is not None:
+            table = table - self._settings.missing_eos_penalty * (~responses.ended)
+        return table, metrics | {
+            "objective/scores": float(table.mean()),
+            "completions/mean_length": float(responses.mask.sum(dim=1).float().mean()),
+            "completions/ended": float(responses.ended.float().mean()),
+        }
+
+    def _measure(
+        self, model: Any, responses: Responses, batch_size: int, *, values: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Log-probabilities under the model and under the reference, and values, in batches; nothing is learned here."""
+        was_training = model.training
+        model.eval()
+        parts = []
+        temperature = self._settings.temperature
+        with torch.no_grad(), self._autocast():
+            for rows in torch.split(torch.arange(len(responses.ended)), batch_size):
+                part = replace(
+                    responses,
+                    input_ids=responses.input_ids[rows].to(self._device),
+                    attention_mask=responses.attention_mask[rows].to(self._device),
+                )
+                head = self._head if values else None
+                own = forward(model, part, temperature=temperature, values=head)
+                off = contextlib.nullcontext() if self._reference is not None else model.disable_adapter()
+                with off:
+                    reference = forward(self._reference or model, part, temperature=temperature)[0]
+                parts.append([tensor.cpu() for tensor in (own[0], reference, *own[2:])])
+        model.train(was_training)
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32)
+
+    def _random(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, *stream])
+
+
+def advantages_and_returns(
+    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, gamma: float, lam: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalized advantage estimation (Schulman et al. 2015, arXiv 1506.02438), all [responses, length].
+
+    With d_t = r_t + gamma v_(t+1) - v_t, the advantage is the sum of (gamma lam)^k d_(t+k). Behind the end all is 0.
+    """
+    rewards, values = rewards * mask, values * mask
+    advantages = torch.zeros_like(values)
+    following = values.new_zeros(len(values))
+    next_value = values.new_zeros(len(values))
+    for position in reversed(range(values.shape[1])):
+        delta = rewards[:, position] + gamma * next_value - values[:, position]
+        following = (delta + gamma * lam * following) * mask[:, position]
+        advantages[:, position] = following
+        next_value = values[:, position]
+    return advantages, (advantages + values) * mask
+
+
+def whitened(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and variance 1 over the positions of `mask`, 0 elsewhere."""
+    count = mask.sum().clamp(min=1)
+    mean = (values * mask).sum() / count
+    variance = (((values - mean) ** 2) * mask).sum() / count
+    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+
+
+def next_kl_coef(kl_coef: float, kl: float, settings: PpoSettings, *, responses: int) -> float:
+    """The proportional controller of Ziegler et al. 2019, section 2.2."""
+    if settings.kl_target is None:
+        return kl_coef
+    error = min(max(kl / settings.kl_target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * responses / settings.kl_horizon)
+
+
+def turn_off_dropout(model: Any) -> None:
+    """In the layers, and in the attention functions that are given their rate."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0

@@ -1,0 +1,202 @@
+"""From a method's name to what `train.py` needs: data, batches, and for the methods that have one an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainyard.trainer.commit import Committed
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.store import Sequences
+from trainyard.trainer.device import Device
+from trainyard.trainer.errors import invalid_data
+from trainyard.trainer.evaluation.samples import end_tokens
+from trainyard.trainer.log import say
+from trainyard.trainer.methods.arguments import method_arguments, total_steps
+from trainyard.trainer.methods.batches import EpochOrder, SequenceDataset, collate
+from trainyard.trainer.methods.dpo import dpo_loss, dpo_settings
+from trainyard.trainer.methods.objective import Recipe
+from trainyard.trainer.methods.orpo import orpo_beta, orpo_loss
+from trainyard.trainer.methods.pairs import PairDataset, PairLoss, PairObjective, collate_pairs, reference_log_probs
+from trainyard.trainer.methods.ppo import Ppo, Prompts, Steps
+from trainyard.trainer.methods.ppo_settings import PpoSettings, ppo_settings
+from trainyard.trainer.methods.rewards import make_judge
+from trainyard.trainer.models.load import load_untrained
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every method starts from. `held_out` is the split that is evaluated, None without."""
+
+    context: RunContext
+    data: Committed
+    device: Device
+    tokenizer: Any
+    held_out: str | None
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the tokenizer."""
+        return int(self.data.manifest["vocabSize"])
+
+    def sequences(self, split: str) -> Sequences:
+        """Map one split of the prepared data."""
+        return Sequences.open(self.context.data_dir / split, vocab_size=self.vocab_size)
+
+    def load_reference(self) -> Any:
+        """The model as it was at the start."""
+        return load_untrained(self.context, self.device, self.tokenizer, vocab_size=self.vocab_size, as_trained=True)
+
+
+def open_recipe(
+    material: Material, *, resume: Path | None = None, progress: Progress = lambda done, total: None
+) -> Recipe:
+    """The recipe of the run's method. `progress` is told how far the reference is, if one is computed.
+
+    Raises:
+        UserError: the arguments or the data do not suit it.
+    """
+    match material.context.training.method:
+        case "DPO" | "ORPO":
+            return _pairs(material, progress)
+        case "PPO":
+            return _ppo(material, resume)
+        case _:
+            return _language(material)
+
+
+def _language(material: Material) -> Recipe:
+    train = SequenceDataset(material.sequences("train"))
+    held_out = SequenceDataset(material.sequences(material.held_out)) if material.held_out else None
+    return Recipe(train, held_out, collate(material.tokenizer.pad_token_id), len(train), "sequences")
+
+
+def _pairs(material: Material, progress: Progress) -> Recipe:
+    train = material.sequences("train")
+    held_out = material.sequences(material.held_out) if material.held_out else None
+    references: tuple[Any, Any] = (None, None)
+    if material.context.training.method == "DPO":
+        references = (
+            pair_reference(material, "train", train, _pairs_seen(material.context, len(train)), progress),
+            pair_reference(material, material.held_out, held_out, np.arange(len(held_out)), progress)
+            if material.held_out and held_out is not None
+            else None,
+        )
+    held_out_set = PairDataset(held_out, references[1]) if held_out is not None else None
+    make_batch = collate_pairs(material.tokenizer.pad_token_id)
+    objective = pair_objective(material, held_out_set)
+    return Recipe(PairDataset(train, references[0]), held_out_set, make_batch, len(train), "pairs", objective)
+
+
+def pair_objective(material: Material, held_out: PairDataset | None) -> PairObjective:
+    """DPO or ORPO, with the pairs to evaluate on."""
+    extra = method_arguments(material.context.training)
+    dpo = material.context.training.method == "DPO"
+    pair_loss: PairLoss = dpo_loss(dpo_settings(extra)) if dpo else orpo_loss(orpo_beta(extra))
+    return PairObjective(
+        pair_loss,
+        held_out=held_out,
+        collate=collate_pairs(material.tokenizer.pad_token_id),
+        device=material.device.kind,
+        dtype=material.device.compute_dtype,
+    )
+
+
+def pair_reference(material: Material, split: str, sequences: Sequences, order: Any, progress: Progress) -> Any:
+    """Log-probabilities of a split under the reference; computed if they are not on the volume yet."""
+    folder = material.context.work_dir / "reference" / str(material.data.manifest["key"])[:16]
+
+    def load() -> Any:
+        say(f"reference: log-probabilities of {len(order)} {split} pairs")
+        return material.load_reference()
+
+    return reference_log_probs(
+        folder / f"{split}.npy",
+        sequences,
+        order,
+        load=load,
+        padding_id=material.tokenizer.pad_token_id,
+        device=material.device.kind,
+        dtype=material.device.compute_dtype,
+        progress=progress,
+    )
+
+
+def _pairs_seen(context: RunContext, pairs: int) -> Any:
+    """The pairs that the run will come to, in the order of its first epoch."""
+    training = context.training
+    wanted = total_steps(context, pairs) * training.per_device_train_batch_size * training.gradient_accumulation_steps
+    return np.asarray(list(EpochOrder(pairs, training.seed)))[:wanted]
+
+
+def _ppo(material: Material, resume: Path | None) -> Recipe:
+    training = material.context.training
+    settings = ppo_settings(method_arguments(training))
+    prompts = _prompts(material, "train", settings)
+    held_out = _prompts(material, material.held_out, settings) if material.held_out else None
+    reference = None if material.context.model.adapter else material.load_reference()
+    ppo = ppo_objective(material, settings, prompts=prompts, held_out=held_out, reference=reference)
+    step_size = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    return Recipe(
+        Steps(len(prompts), settings, step_size=step_size),
+        held_out,
+        lambda rows: {},
+        len(prompts),
+        "prompts",
+        ppo,
+        attach=lambda model: ppo.attach(model, resume),
+    )
+
+
+def ppo_objective(
+    material: Material, settings: PpoSettings, *, prompts: Prompts | None, held_out: Prompts | None, reference: Any
+) -> Ppo:
+    """PPO with the run's rewards."""
+    training = material.context.training
+    return Ppo(
+        settings,
+        prompts=prompts,
+        held_out=held_out,
+        judge=make_judge(material.context, material.device, material.tokenizer),
+        reference=reference,
+        tokenizer=material.tokenizer,
+        ends=end_tokens(material.tokenizer),
+        micro_batch=training.per_device_train_batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        seed=training.seed,
+        device=material.device.kind,
+        dtype=material.device.compute_dtype,
+    )
+
+
+def _prompts(material: Material, split: str, settings: PpoSettings) -> Prompts:
+    max_length = material.context.training.max_length
+    prompts = Prompts(material.sequences(split), room=max_length - settings.response_length)
+    if not len(prompts):
+        raise invalid_data(
+            f"no {split} prompt leaves room for a response of {settings.response_length} tokens within maxLength {max_length}",
+            hint="raise spec.training.maxLength, or lower extraArgs.response_length",
+        )
+    if prompts.left_out:
+        say(f"{split}: {prompts.left_out} prompts leave no room for {settings.response_length} tokens and are left out")
+    return prompts
+
+
+def evaluation_objective(material: Material) -> PairObjective | Ppo:
+    """For the evaluate step: the method's own metrics on the held-out split."""
+    assert material.held_out is not None
+    if material.context.training.method == "PPO":
+        settings = ppo_settings(method_arguments(material.context.training))
+        held_out = _prompts(material, material.held_out, settings)
+        return ppo_objective(material, settings, prompts=None, held_out=held_out, reference=material.load_reference())
+    sequences, reference = material.sequences(material.held_out), None
+    if material.context.training.method == "DPO":
+        order = np.arange(len(sequences))
+        reference = pair_reference(material, material.held_out, sequences, order, lambda done, total: None)
+    return pair_objective(material, PairDataset(sequences, reference))
