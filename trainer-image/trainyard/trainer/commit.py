@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def flush_and_hash(file: Path) -> str:
 
 def write_durably(path: Path, text: str) -> None:
     """Replace a small file as a whole; it is on disk for good when this returns."""
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}"  # several processes may write it
     with open(temporary, "w") as stream:
         stream.write(text)
         stream.flush()
