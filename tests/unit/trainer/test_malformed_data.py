@@ -177,10 +177,10 @@ CASES = [
         "binary.txt:2: byte 0xff at position 0 is not UTF-8; convert the file, for example with iconv -t utf-8",
     ),
     (
-        "same.jsonl",
-        '{"prompt": "a", "chosen": "b", "rejected": "b"}\n',
+        "parts.jsonl",
+        '{"prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"}\n',
         "Preference",
-        "same.jsonl:1: fields chosen and rejected: are equal, so neither is better; remove the record",
+        "parts.jsonl:1: fields chosen, prompt, rejected: must be all text or all lists of messages",
     ),
     (
         "worse.jsonl",
@@ -192,9 +192,14 @@ CASES = [
         "chosen.jsonl",
         '{"prompt": "a", "chosen": ["b"], "rejected": "c"}\n',
         "Preference",
-        'chosen.jsonl:1: field chosen: expected a string or a list of messages, as prompt and rejected, found ["b"]',
+        'chosen.jsonl:1: field chosen[0]: expected an object with role and content, found "b"',
     ),
-    ("blank.jsonl", '{"prompt": "  "}\n', "Prompt", "blank.jsonl:1: field prompt: is empty; remove the record"),
+    (
+        "asked.jsonl",
+        '{"prompt": 7}\n',
+        "Prompt",
+        "asked.jsonl:1: field prompt: expected a string or a list of messages, found 7",
+    ),
     (
         "steps.jsonl",
         TRM.replace('["look"]', '"look"'),

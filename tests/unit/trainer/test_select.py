@@ -227,8 +227,8 @@ def test_a_collected_record_is_no_training_record_by_itself(tmp_path: Path) -> N
         built(tmp_path, inline({"kind": "series", "values": []}))
 
 
-def test_a_method_that_cannot_learn_from_it(tmp_path: Path) -> None:
-    model = {"scratch": {"architecture": "llama", "tokenizer": {"trainVocabSize": 300}}}
-    with pytest.raises(UserError, match=r"spec.datasets\[d0\]: method SFT does not learn from format Prompt") as caught:
-        built(tmp_path, inline({"prompt": "a"}, format="Prompt"), mode="Train", model=model, training={"method": "SFT"})
-    assert caught.value.hint == "set convertTo: Text"
+def test_a_conversion_without_meaning(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"spec.datasets\[d0\].convertTo Messages: records of format Prompt do not become"
+    ):
+        built(tmp_path, inline({"prompt": "a"}, format="Prompt", convertTo="Messages"))

@@ -142,7 +142,8 @@ def _missing(field: str, value: dict[str, Any], record_format: str) -> str:
     close = difflib.get_close_matches(field, present, n=1, cutoff=0.6)
     advice = f"did you mean to call {close[0]} so?" if close else f"the record has {', '.join(present) or 'no fields'}"
     others = [f for f, needed in FIELDS.items() if all(n in value for n in needed)]
-    others = [f for f in others if not set(FIELDS[f]) <= set(FIELDS[record_format])]
+    # A prompt alone is part of most formats, and says nothing where the answer is what is missing.
+    others = [f for f in others if not set(FIELDS[f]) <= {*FIELDS[record_format], "prompt"}]
     other = max(others, key=lambda f: len(FIELDS[f]), default=None)
     if other:
         advice = f"the record looks like format {other}: set format: {other}"
