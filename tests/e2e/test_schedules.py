@@ -81,7 +81,7 @@ def test_a_quota_holds_a_start_back_and_does_not_lose_it(kube: Kube, space: str)
     )
     assert held["status"]["state"] == "Waiting"
     (first,) = kube.list(TRAININGRUNS, space)
-    kube.delete(TRAININGRUNS, space, first["metadata"]["name"])
+    kube.merge(QUOTAS, space, "one", {"spec": {"hard": {"count/trainingruns.trainyard.dev": "2"}}})
     second = first["metadata"]["name"].replace("agents-a-", "agents-b-")
     kube.wait(TRAININGRUNS, space, second, lambda r: r is not None, seconds=90, what="the other run")
     after = schedules.until(kube, space, "agents", lambda s: "firing" not in s["status"], seconds=30, what="the end")

@@ -9,7 +9,7 @@ from e2e.volumes import work_folder
 from e2e.web import ADDRESS
 from trainyard.controller.resources import PODS, SECRETS
 
-STEPS = 60
+STEPS = 400
 
 
 @pytest.mark.timeout(400)
