@@ -32,6 +32,6 @@ def test_one_run_through_a_deleted_pod(kube: Kube, space: str) -> None:
     assert [step for name, _, step in server.metrics if name == "loss"] == list(range(1, STEPS + 1))
     assert server.authorization == {"Bearer a-token"}
     assert server.statuses[-1] == "FINISHED"
-    assert {name.rpartition("/")[2] for name in server.artifacts} == {"metrics.json", "samples.json"}
+    assert {name.rpartition("/")[2] for name in server.artifacts} >= {"metrics.json", "samples.json"}
     events = sorted(p.name for p in (work_folder(kube, run) / "logs").glob("events.out.tfevents.*"))
     assert [name.rpartition(".")[2] for name in events] == ["1", "2"], "one file for each attempt"
