@@ -168,11 +168,11 @@ class TestUpload:
             aws_secret_access_key="b",
             region_name="us-east-1",
         )
-        client.create_bucket(Bucket="datasets")
+        client.create_bucket(Bucket="versions")
         yield client
         server.stop()
 
-    def run(self, tmp_path: Path, uri: str = "s3://datasets/built") -> RunContext:
+    def run(self, tmp_path: Path, uri: str = "s3://versions/built") -> RunContext:
         return context(tmp_path, corpus(tmp_path), datasetUpload={"storageUri": uri, "secretRef": {"name": "store"}})
 
     def test_the_manifest_comes_last_and_nothing_twice(
@@ -181,7 +181,7 @@ class TestUpload:
         run = self.run(tmp_path)
         made = ensure_dataset(run)
         upload(run, made)
-        objects = store.list_objects_v2(Bucket="datasets")["Contents"]
+        objects = store.list_objects_v2(Bucket="versions")["Contents"]
         newest = max(objects, key=lambda o: o["LastModified"])["LastModified"]
         manifest = next(o for o in objects if o["Key"] == f"built/{made.digest}/manifest.json")
         assert manifest["LastModified"] == newest
@@ -200,7 +200,7 @@ class TestUpload:
         (tmp_path / "again").mkdir()
         shutil.copytree(tmp_path / "secrets", tmp_path / "again" / "secrets")
         source = {
-            "manifest": {"storageUri": f"s3://datasets/built/{made.digest}/manifest.json"},
+            "manifest": {"storageUri": f"s3://versions/built/{made.digest}/manifest.json"},
             "secretRef": {"name": "store"},
         }
         again = ensure_dataset(context(tmp_path / "again", source))
