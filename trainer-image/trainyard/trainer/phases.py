@@ -67,8 +67,9 @@ def in_phase(run: RunContext, name: str | None) -> RunContext:
 
 
 def whole_run(run: RunContext) -> RunContext:
-    """The run as if it were one training on all of its datasets."""
-    return replace(run, run=run.run.model_copy(update={"spec": run.run.spec.model_copy(update={"phases": None})}))
+    """The run with all of its datasets and without a method: each phase has its own, and records stay as they are."""
+    without = {"phases": None, "training": None}
+    return replace(run, run=run.run.model_copy(update={"spec": run.run.spec.model_copy(update=without)}))
 
 
 def settle_start(run: RunContext) -> None:
