@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FIELD = "spec.model.adapter.lora"
+OUTPUT_HEADS = frozenset({"lm_head", "embed_out"})
 
 
 def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
@@ -30,12 +30,16 @@ def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
         raise invalid_config(f"{FIELD}.targetModules: all-linear stands alone", hint="remove the other names, or it")
     if not every:
         check_targets(model, lora.target_modules)
+    layers = last_layers(model, lora.layers)
+    targets: str | list[str] = "all-linear" if every else lora.target_modules
+    if every and layers is not None:  # peft takes layer numbers beside names only
+        targets = sorted(set(linear_layers(model)) - OUTPUT_HEADS)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules="all-linear" if every else lora.target_modules,
-        layers_to_transform=last_layers(model, lora.layers),
+        target_modules=targets,
+        layers_to_transform=layers,
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -63,17 +67,23 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> Pe
     return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
 
 
-def check_targets(model: PreTrainedModel, targets: list[str]) -> None:
-    """Every name must be the last part of some linear layer's path, or a path's end."""
+def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Paths of the linear layers, by the last part of their names."""
     import torch
 
-    paths = [
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) or _is_conv1d(module)
-    ]
-    kinds = Counter(path.rsplit(".", 1)[-1] for path in paths)
-    output_head = {"lm_head", "embed_out"} & set(kinds)
+    found: dict[str, list[str]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) or _is_conv1d(module):
+            found.setdefault(path.rsplit(".", 1)[-1], []).append(path)
+    return found
+
+
+def check_targets(model: PreTrainedModel, targets: list[str]) -> None:
+    """Every name must be the last part of some linear layer's path, or a path's end."""
+    kinds = linear_layers(model)
+    paths = [path for several in kinds.values() for path in several]
     for target in targets:
-        if target in output_head:
+        if target in OUTPUT_HEADS & kinds.keys():
             raise invalid_config(
                 f"{FIELD}.targetModules: {target} is the output head, which cannot carry an adapter here",
                 hint="remove it from the list",
@@ -83,7 +93,7 @@ def check_targets(model: PreTrainedModel, targets: list[str]) -> None:
             raise invalid_config(
                 f"{FIELD}.targetModules: the model has no linear layer {target!r}",
                 hint=(f"did you mean {close[0]}? " if close else "")
-                + f"it has {', '.join(k for k in kinds if k not in output_head)}; all-linear takes them all",
+                + f"it has {', '.join(k for k in kinds if k not in OUTPUT_HEADS)}; all-linear takes them all",
             )
 
 
