@@ -67,6 +67,7 @@ RUN = Kind(
         {
             ("training", "method"),
             ("datasets", 0, "format"),
+            ("datasets", 0, "convertTo"),
             ("datasets", 0, "role"),
             ("phases", 0, "training", "method"),
             ("datasets", 0, "puzzle", "size"),

@@ -158,7 +158,11 @@ def _definition(
 
 
 def structural(model: type[ApiModel]) -> Schema:
-    """The structural schema of a model."""
+    """The structural schema of a model.
+
+    The API server fills in the defaults of an object that is there, and adds none that is absent: what nobody wrote would
+    have to be checked, stored and sent on at every write of the run.
+    """
     schema = model.model_json_schema(by_alias=True)
     definitions = schema.pop("$defs", {}) | {model.__name__: schema}
     return _rewrite({"$ref": f"#/$defs/{model.__name__}"}, definitions, _models_by_name(model))
@@ -181,12 +185,6 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
         model = models[name]
         node = _rewrite(definitions[name], definitions, models)
         node["description"] = schema.get("description") or (model.__doc__ or "").strip().split("\n\n")[0]
-        for field_name, field in model.model_fields.items():
-            child = node["properties"][field.alias or field_name]
-            made = isinstance(field.default_factory, type) and issubclass(field.default_factory, ApiModel)
-            if made and any("default" in p for p in child.get("properties", {}).values()):
-                # {} lets the API server fill in the fields' own defaults, so that what runs can be read in the object.
-                child["default"] = {}
         if model.rules:
             node["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules if rule.cel is not None]
         return node

@@ -210,9 +210,10 @@ class TrainingRunSpec(ApiModel):
         ),
         *TRM_RULES,
         Rule(
-            "self.numNodes == 1 || 'ReadWriteMany' in self.storage.checkpoints.accessModes || "
-            "(has(self.storage.checkpoints.claimName) && !has(self.storage.checkpoints.size)) || "
-            "(has(self.placement.nodeNames) && size(self.placement.nodeNames) == 1)",
+            "self.numNodes == 1 || (has(self.storage) && has(self.storage.checkpoints) && ("
+            "(has(self.storage.checkpoints.accessModes) && 'ReadWriteMany' in self.storage.checkpoints.accessModes) || "
+            "(has(self.storage.checkpoints.claimName) && !has(self.storage.checkpoints.size)))) || "
+            "(has(self.placement) && has(self.placement.nodeNames) && size(self.placement.nodeNames) == 1)",
             "with numNodes above 1, pods on several nodes write to the checkpoint volume: set "
             "spec.storage.checkpoints.accessModes to [ReadWriteMany], or keep all pods on one node with a single name in "
             "spec.placement.nodeNames",

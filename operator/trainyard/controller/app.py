@@ -141,6 +141,7 @@ class _Operator:
             watcher=self._metrics,
             clock=clock,
             crowded=queue.crowded,
+            take_unseen=self._inbox.take_unseen,
         )
         pacer = ProgressPacer(
             add_after=queue.add_after,

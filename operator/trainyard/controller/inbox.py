@@ -4,6 +4,8 @@ An event is a hint and nothing else. Two kinds of hints are dropped because they
 it has just done itself: a change of nothing but a run's status, and the first event of a child that has not begun to do
 anything. Everything else puts the run's key on the queue.
 
+A run that nobody has looked at yet comes whole, and its first look takes it from here instead of reading it once more.
+
 What has been delivered is also what the slow resync is compared with: a run that has changed and whose change was not
 delivered means that the watch is dead, however alive it looks.
 """
@@ -52,6 +54,7 @@ class Inbox:
         self._runs = runs
         self._on_event = on_event
         self._delivered: dict[Key, _Delivered] = {}
+        self._unseen: dict[Key, Mapping[str, Any]] = {}
         self._missing: set[Key] = set()
         self._caught_up = asyncio.Event()
 
@@ -63,6 +66,7 @@ class Inbox:
         self._missing.discard(key)
         if not self._missing:
             self._caught_up.set()
+        self._unseen.pop(key, None)
         if type_ == "DELETED":
             self._delivered.pop(key, None)
             self._runs.run_gone(*key)
@@ -72,8 +76,18 @@ class Inbox:
         known = self._delivered.get(key)
         self._delivered[key] = _Delivered(metadata["resourceVersion"], meaning)
         self._runs.run_seen(*key, (run.get("status") or {}).get("state") or "")
+        if known is None and not (run.get("status") or {}).get("conditions"):
+            self._unseen[key] = run
         if known is None or known.meaning != meaning or type_ is None:
             self._queue.add(key, urgent=True)
+
+    def take_unseen(self, key: Key) -> Mapping[str, Any] | None:
+        """The run as it was delivered, once, if it had no status then and no event of it has come since.
+
+        It may be out of date all the same, like everything from a watch. A new run bears that: what is made has names that
+        follow from the run and the run's uid as owner, so it is met by the next try, or dies with its owner.
+        """
+        return self._unseen.pop(key, None)
 
     def child_event(self, kind: str, type_: str | None, child: Mapping[str, Any]) -> None:
         """A Job, pod or claim of ours was listed, ADDED, MODIFIED or DELETED."""
@@ -103,6 +117,7 @@ class Inbox:
         for key in self._delivered.keys() - listed.keys():
             # Deleted while the watch had a gap: no event will ever say so.
             del self._delivered[key]
+            self._unseen.pop(key, None)
             self._runs.run_gone(*key)
             self._queue.add(key)
 

@@ -69,6 +69,27 @@ def test_what_people_change_is_urgent():
     assert b.keys.take() == [(KEY, True)] * 6
 
 
+def test_a_new_run_is_handed_over_once():
+    b = Bench()
+    b.inbox.run_event("ADDED", run())
+    assert b.inbox.take_unseen(KEY) == run()
+    assert b.inbox.take_unseen(KEY) is None
+
+
+def test_a_new_run_of_which_there_is_later_news_is_read_anew():
+    for event in (("MODIFIED", run(version=2, generation=2)), ("DELETED", run(version=2))):
+        b = Bench()
+        b.inbox.run_event("ADDED", run())
+        b.inbox.run_event(*event)
+        assert b.inbox.take_unseen(KEY) is None
+
+
+def test_a_run_with_a_status_is_always_read():
+    b = Bench()
+    b.inbox.run_event(None, run() | {"status": {"conditions": [{"type": "Ready"}]}})
+    assert b.inbox.take_unseen(KEY) is None
+
+
 def test_our_own_status_write_is_no_news():
     b = Bench()
     b.inbox.run_event("ADDED", run())

@@ -87,8 +87,9 @@ class Reconciler:
         watcher: Watcher,
         clock: Clock,
         crowded: Callable[[], bool] = lambda: False,
+        take_unseen: Callable[[Key], Mapping[str, Any] | None] = lambda key: None,
     ) -> None:
-        """`crowded` tells whether new runs wait to be looked at."""
+        """`crowded` tells whether new runs wait to be looked at; `take_unseen` is the inbox's."""
         self._cluster = cluster
         self._policy = policy
         self._progress = progress
@@ -97,6 +98,7 @@ class Reconciler:
         self._watcher = watcher
         self._clock = clock
         self._crowded = crowded
+        self._take_unseen = take_unseen
         self._late: dict[Key, _Late] = {}
         self._written_at: dict[str, float] = {}
         """Monotonic time of the last status write, by uid; only for pacing, so losing it at a restart is harmless."""
@@ -110,7 +112,7 @@ class Reconciler:
                 return LOOK_AFTER_LATE_STATUS_SECONDS
             except (errors.Conflict, errors.NotFound):
                 log.info("the run has changed meanwhile, looking again", extra={"run": name, "namespace": namespace})
-        raw = await self._cluster.get(TRAININGRUNS, namespace, name)
+        raw = self._take_unseen(key) or await self._cluster.get(TRAININGRUNS, namespace, name)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
             self._forget(namespace, name, raw)
             return None  # children die with their owner
@@ -208,7 +210,7 @@ class Reconciler:
                     "job created", extra={"run": seen.run.name, "namespace": namespace, "job": body["metadata"]["name"]}
                 )
 
-    async def _write(self, raw: dict[str, Any], seen: Observed, decided: Plan) -> float | None:
+    async def _write(self, raw: Mapping[str, Any], seen: Observed, decided: Plan) -> float | None:
         old, new = seen.status, decided.status
         if new == old:
             return decided.requeue_after
@@ -237,7 +239,7 @@ class Reconciler:
         for notice in notices(old, new):
             self._events.record(raw, type=notice.type, reason=notice.reason.value, message=notice.message)
 
-    async def _refuse(self, raw: dict[str, Any], faults: list[str], *, reason: Reason) -> float | None:
+    async def _refuse(self, raw: Mapping[str, Any], faults: list[str], *, reason: Reason) -> float | None:
         """Say what is wrong and wait: for another generation, or for somebody to raise a quota."""
         old = TrainingRunStatus.model_validate(raw.get("status") or {})
         if is_finished(old):
