@@ -32,14 +32,17 @@ class Rule:
 
 def exactly_one(*fields: str, message: str) -> Rule:
     """A union in the Kubernetes manner: exactly one of these keys is present."""
-    cel = "[" + ", ".join(f"has(self.{to_camel(f)})" for f in fields) + "].exists_one(present, present)"
-    return Rule(cel, message, lambda o: sum(getattr(o, f) is not None for f in fields) == 1)
+    return Rule(f"{_present(fields)} == 1", message, lambda o: sum(getattr(o, f) is not None for f in fields) == 1)
 
 
 def at_most_one(*fields: str, message: str) -> Rule:
     """Fields that exclude each other but may all be absent."""
-    cel = "[" + ", ".join(f"has(self.{to_camel(f)})" for f in fields) + "].filter(present, present).size() <= 1"
-    return Rule(cel, message, lambda o: sum(getattr(o, f) is not None for f in fields) <= 1)
+    return Rule(f"{_present(fields)} <= 1", message, lambda o: sum(getattr(o, f) is not None for f in fields) <= 1)
+
+
+def _present(fields: tuple[str, ...]) -> str:
+    """CEL: how many of the fields are there. A sum, because a loop over a list takes the API server far longer."""
+    return " + ".join(f"(has(self.{to_camel(f)}) ? 1 : 0)" for f in fields)
 
 
 class ApiModel(BaseModel):
