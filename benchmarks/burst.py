@@ -26,6 +26,8 @@ from trainyard.controller.cluster import Cluster
 from trainyard.controller.resources import JOBS, NAMESPACES, TRAININGRUNS
 
 CONCURRENCY = 32
+ALONE = 9
+"""Runs that are created one after the other; their median is given."""
 ADDED = b'{"type":"ADDED"'
 RUN_OF_JOB = re.compile(rb'"trainyard\.dev/run":"([^"]*)"')
 QUEUE = {"kueue.x-k8s.io/queue-name": "nobody-admits"}
@@ -147,16 +149,19 @@ async def main() -> None:
     process = await watch_jobs(args.namespace)
     try:
         # One alone first: what a single user feels.
-        alone = asyncio.create_task(note_jobs(process, seen, 1))
         await asyncio.sleep(1)
-        started = await create_all(cluster, TRAININGRUNS, [manifest("alone", args.namespace)])
-        await asyncio.wait_for(alone, 60)
-        one = seen["alone"] - started["alone"]
+        ones = []
+        for name in (f"alone-{i}" for i in range(ALONE)):
+            alone = asyncio.create_task(note_jobs(process, seen, len(seen) + 1))
+            started = await create_all(cluster, TRAININGRUNS, [manifest(name, args.namespace)])
+            await asyncio.wait_for(alone, 60)
+            ones.append(seen[name] - started[name])
+            await asyncio.sleep(0.5)  # its status and its claim's event are out of the way of the next
 
         pids |= {"benchmark": os.getpid(), "benchmark's watch": process.pid}
         before, spent_before = scrape(args.metrics), processor_seconds(pids)
         bodies = [manifest(f"burst-{i:04}", args.namespace) for i in range(args.runs)]
-        noting = asyncio.create_task(note_jobs(process, seen, args.runs + 1))
+        noting = asyncio.create_task(note_jobs(process, seen, args.runs + ALONE))
         begin = time.monotonic()
         created = await create_all(cluster, TRAININGRUNS, bodies)
         creating = time.monotonic() - begin
@@ -201,7 +206,7 @@ async def main() -> None:
         json.dumps(
             {
                 "runs": args.runs,
-                "one_alone_seconds": round(one, 3),
+                "one_alone_seconds": round(statistics.median(ones), 3),
                 "runs_per_second": round(args.runs / whole, 1),
                 "runs_per_second_until_all_statuses_are_written": round(args.runs / telling, 1),
                 "created_per_second": round(args.runs / creating, 1),
