@@ -74,9 +74,11 @@ def group(server: ApiServer) -> Iterator[Group]:
     try:
         for text in files().values():
             crd = yaml.safe_load(text)
-            crd["metadata"]["name"] = f"{crd['spec']['names']['plural']}.{made.name}"
+            # Other names too: `kubectl get trainingruns` means the real ones, even if these outlive a killed test.
+            own = {name: f"test{crd['spec']['names'][name]}" for name in ("plural", "singular")}
+            crd["metadata"]["name"] = f"{own['plural']}.{made.name}"
             crd["spec"]["group"] = made.name
-            crd["spec"]["names"] |= {"shortNames": [], "categories": []}
+            crd["spec"]["names"] |= {"shortNames": [], "categories": [], **own}
             answer = server.request("POST", CRDS, crd)
             assert answer.accepted, answer.message
             names.append(crd["metadata"]["name"])
@@ -90,12 +92,12 @@ def group(server: ApiServer) -> Iterator[Group]:
 
 @pytest.fixture(scope="session")
 def runs(server: ApiServer, group: Group) -> Objects:
-    return _served(Objects(server, group.name, group.namespace, "trainingruns"))
+    return _served(Objects(server, group.name, group.namespace, "testtrainingruns"))
 
 
 @pytest.fixture(scope="session")
 def schedules(server: ApiServer, group: Group) -> Objects:
-    return _served(Objects(server, group.name, group.namespace, "trainingschedules"))
+    return _served(Objects(server, group.name, group.namespace, "testtrainingschedules"))
 
 
 def _served(objects: Objects) -> Objects:

@@ -47,7 +47,7 @@ def test_the_generated_files_are_accepted_as_they_are(text: str, server: ApiServ
     assert answer.accepted, answer.message
 
 
-@pytest.mark.parametrize("plural", ["trainingruns", "trainingschedules"])
+@pytest.mark.parametrize("plural", ["testtrainingruns", "testtrainingschedules"])
 def test_the_schema_is_structural_and_the_names_are_taken(
     plural: str, group: Group, runs: Objects, schedules: Objects, server: ApiServer
 ) -> None:
@@ -131,7 +131,7 @@ def test_printed_columns_are_those_that_kubectl_shows(runs: Objects) -> None:
     assert runs.create(run({**SCRATCH, "suspend": True}, name="columns")).accepted
     status = {"state": "Training", "restarts": 0, "summary": {"method": "Pretrain", "progress": "42%", "loss": "1.25"}}
     assert runs.patch("columns", {"status": status}, status=True).accepted
-    table = kubectl("get", f"trainingruns.{runs.group}", "columns", "-n", runs.namespace).stdout.splitlines()
+    table = kubectl("get", f"testtrainingruns.{runs.group}", "columns", "-n", runs.namespace).stdout.splitlines()
     assert table[0].split() == ["NAME", *(name.upper() for name, _, _, priority, _ in PRINTER_COLUMNS if priority == 0)]
     assert table[1].split()[:4] == ["columns", "Training", "Pretrain", "42%"]
 
@@ -140,5 +140,5 @@ def test_printed_columns_are_those_that_kubectl_shows(runs: Objects) -> None:
     ("field", "part"), [("spec.training.maxSteps", "Optimizer steps"), ("status.state", "One word")]
 )
 def test_kubectl_explain_tells_what_a_field_means(field: str, part: str, runs: Objects) -> None:
-    result = kubectl("explain", f"trainingruns.{field}", f"--api-version={runs.group}/v1alpha1")
+    result = kubectl("explain", f"testtrainingruns.{field}", f"--api-version={runs.group}/v1alpha1")
     assert part in result.stdout, result.stderr
