@@ -217,7 +217,7 @@ def test_data_and_spec_that_do_not_belong_together(prepared: Run, tmp_path: Any)
     run = prepared.fork(tmp_path)
     run.spec["training"]["maxLength"] = 32
     run.run("train", expect=ExitCode.INVALID_CONFIG)
-    assert "was made from other datasets or another maxLength" in run.final_record["message"]
+    assert "was made from other datasets, or with other settings" in run.final_record["message"]
 
 
 def test_extra_arguments_reach_the_trainer(prepared: Run, tmp_path: Any) -> None:

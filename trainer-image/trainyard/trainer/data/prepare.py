@@ -29,7 +29,7 @@ from trainyard.trainer.data.store import write_split
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.version import build_key, ensure_dataset, upload
-from trainyard.trainer.errors import invalid_data
+from trainyard.trainer.errors import invalid_config, invalid_data, storage
 from trainyard.trainer.known_names import check_names
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
@@ -179,6 +179,28 @@ def texts_of(record: Record) -> Iterator[str]:
             yield value
         elif isinstance(value, list):
             yield from (m["content"] for m in value if isinstance(m, dict) and isinstance(m.get("content"), str))
+
+
+def open_prepared(context: RunContext, key: str) -> Committed:
+    """What the prepare step has made; `key` is that of the specification as it is now.
+
+    Raises:
+        UserError: there is none, it is damaged, or it was made from another specification.
+    """
+    data = read_committed(context.data_dir)
+    if data is None:
+        raise storage(f"there is no prepared data in {context.data_dir}", hint="run the prepare step first")
+    if (damage := find_damage(data, hashes=False)) is not None:
+        raise storage(
+            f"the prepared data in {context.data_dir} is damaged: {damage}", hint="delete it and prepare again"
+        )
+    if data.manifest["key"] != key:
+        raise invalid_config(
+            f"the prepared data in {context.data_dir} was made from other datasets, or with other settings of the data",
+            hint="run the prepare step again, or use another metadata.name",
+        )
+    note_dataset(data)
+    return data
 
 
 def note_dataset(committed: Committed) -> None:

@@ -16,18 +16,19 @@ from typing import Any
 
 from trainyard.trainer.commit import commit_folder, read_committed
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.prepare import open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
-from trainyard.trainer.methods.train import find_result, open_data
+from trainyard.trainer.methods.train import find_result
 from trainyard.trainer.progress import Reporter
 
 
 def evaluate(context: RunContext, reporter: Reporter) -> None:
     """Measure, generate, commit. Does nothing if this very model has been measured."""
     reporter.report(phase="load")
-    data = open_data(context)
+    data = open_prepared(context, specification_key(context))
     result = find_result(context)
     if result is None:
         raise storage(f"there is no trained model in {context.model_dir}", hint="run the train step first")

@@ -22,8 +22,8 @@ from trainyard.trainer import __version__, checkpoint, space
 from trainyard.trainer.checkpoint import Checkpoint
 from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.prepare import is_packed, note_dataset, specification_key
-from trainyard.trainer.errors import invalid_config, storage
+from trainyard.trainer.data.prepare import is_packed, open_prepared, specification_key
+from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.estimate import optimizer_bytes
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
@@ -55,7 +55,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
         UserError: the spec cannot be honoured, or the volume is damaged.
     """
     reporter.report(phase="load")
-    data = open_data(context)
+    data = open_prepared(context, specification_key(context))
     if (done := find_result(context)) is not None:
         say(f"training is complete: {done.path.name}/ was committed at step {done.manifest.get('step')}")
         note_result(context, done)
@@ -284,28 +284,6 @@ def storage_needed(context: RunContext, loaded: Loaded, *, steps: int, evaluates
         keep_last=rules.keep_last,
         keeps_best=rules.keep_best,
     )
-
-
-def open_data(context: RunContext) -> Committed:
-    """The prepared data.
-
-    Raises:
-        UserError: there is none, it is damaged, or it was made from another specification.
-    """
-    data = read_committed(context.data_dir)
-    if data is None:
-        raise storage(f"there is no prepared data in {context.data_dir}", hint="run the prepare step first")
-    if (damage := find_damage(data, hashes=False)) is not None:
-        raise storage(
-            f"the prepared data in {context.data_dir} is damaged: {damage}", hint="delete it and prepare again"
-        )
-    if data.manifest["key"] != specification_key(context):
-        raise invalid_config(
-            f"the prepared data in {context.data_dir} was made from other datasets or another maxLength or packing",
-            hint="run the prepare step again, or use another metadata.name",
-        )
-    note_dataset(data)
-    return data
 
 
 def find_checkpoint(context: RunContext, data: Committed) -> Checkpoint | None:

@@ -15,6 +15,7 @@ import torch
 
 from trainyard.trainer.commit import Committed, commit_folder, read_committed
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.prepare import open_prepared
 from trainyard.trainer.device import find_device, keep_freed_memory
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.ledger import LEDGER
@@ -29,11 +30,11 @@ from trainyard.trainer.trm.baselines import (
     with_shuffled_labels,
     without_recursion,
 )
-from trainyard.trainer.trm.data import open_data
 from trainyard.trainer.trm.folder import Split, read_split
 from trainyard.trainer.trm.honesty import calibration_error, discrimination, risk_at_coverage
 from trainyard.trainer.trm.inference import TRMModel
 from trainyard.trainer.trm.measure import Answers, Stopped, measure
+from trainyard.trainer.trm.prepare import specification_key
 from trainyard.trainer.trm.task import TEXT, masked_id
 from trainyard.trainer.trm.train import make_fit
 
@@ -48,7 +49,7 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         UserError: there is no model, or nothing is held out.
     """
     reporter.report(phase="load")
-    data = open_data(context)
+    data = open_prepared(context, specification_key(context))
     result = find_result(context)
     if result is None:
         raise storage(f"there is no trained model in {context.model_dir}", hint="run the train step first")

@@ -21,6 +21,7 @@ from trainyard.api.conditions import Reason
 from trainyard.trainer import checkpoint
 from trainyard.trainer.commit import Committed, commit_folder
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.prepare import open_prepared
 from trainyard.trainer.device import Device, find_device, keep_freed_memory
 from trainyard.trainer.errors import UNEXPECTED, UserError, invalid_config
 from trainyard.trainer.ledger import LEDGER
@@ -29,13 +30,14 @@ from trainyard.trainer.methods.train import find_checkpoint, find_result, note_r
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.augment import augmentation
-from trainyard.trainer.trm.data import open_data, provenance
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
 from trainyard.trainer.trm.folder import Split, read_split
 from trainyard.trainer.trm.inference import WEIGHTS_FILE
 from trainyard.trainer.trm.measure import Stopped, measure
 from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.narrate import Narrator
+from trainyard.trainer.trm.prepare import specification_key
+from trainyard.trainer.trm.provenance import provenance
 from trainyard.trainer.trm.shape import Shape
 from trainyard.trainer.trm.state import Best, read_state, write_state
 from trainyard.trainer.trm.stream import Stream
@@ -53,7 +55,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
         UserError: the spec cannot be honoured, or the volume is damaged.
     """
     reporter.report(phase="load")
-    data = open_data(context)
+    data = open_prepared(context, specification_key(context))
     if (done := find_result(context)) is not None:
         say(f"training is complete: {done.path.name}/ was committed at step {done.manifest.get('step')}")
         note_result(context, done)
