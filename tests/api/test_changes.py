@@ -12,7 +12,7 @@ import pytest
 
 from api.conftest import Objects
 from api.manifests import FINE_TUNING, SCRIPT, Place, put, run, shown
-from trainyard.api.trainingrun import ROOT_RULES, TRAINING_IDENTITY
+from trainyard.api.changes import ROOT_RULES, TRAINING_IDENTITY
 
 pytestmark = pytest.mark.api
 

@@ -27,8 +27,8 @@ from api.manifests import (
     schedule,
     without,
 )
+from trainyard.api.changes import ROOT_RULES
 from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
-from trainyard.api.trainingrun import ROOT_RULES
 from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES
 
 pytestmark = pytest.mark.api

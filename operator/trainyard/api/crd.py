@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from trainyard.api import GROUP, VERSION
 from trainyard.api.base import ApiModel, Rule
+from trainyard.api.changes import ROOT_RULES
 from trainyard.api.schedulestatus import TrainingScheduleStatus
 from trainyard.api.status import TrainingRunStatus
-from trainyard.api.trainingrun import ROOT_RULES, TrainingRunSpec
+from trainyard.api.trainingrun import TrainingRunSpec
 from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES, TrainingScheduleSpec
 
 Schema = dict[str, Any]

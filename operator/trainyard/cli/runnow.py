@@ -106,15 +106,7 @@ def _reference(raw: Mapping[str, Any]) -> ScheduleRef:
         schedule = parse_schedule(raw)
     except InvalidManifest as error:
         raise Refused(f"the schedule itself is wrong: {error.faults[0]}") from None
-    metadata = raw["metadata"]
-    return ScheduleRef(
-        name=metadata["name"],
-        namespace=metadata["namespace"],
-        uid=metadata["uid"],
-        created=datetime.fromisoformat(metadata["creationTimestamp"]),
-        spec=schedule.spec,
-        raw_spec=raw["spec"],
-    )
+    return ScheduleRef.of(raw, schedule)
 
 
 def _fault(schedule: ScheduleRef, overrides: Mapping[str, Any], variants: list[str]) -> str | None:

@@ -1,6 +1,8 @@
 """The kinds of objects that the operator reads or writes, and where the API server keeps them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trainyard.api import GROUP, VERSION
 
@@ -46,3 +48,9 @@ EVENTS = Resource("", "v1", "events", "Event")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+
+
+def identified(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """As much of an object as a write of its status needs; the API server keeps the spec that it has."""
+    metadata = {k: raw["metadata"][k] for k in ("name", "namespace", "uid", "resourceVersion")}
+    return {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}

@@ -9,10 +9,11 @@ import pytest
 
 from trainyard.api import manifest
 from trainyard.api.base import Rule
+from trainyard.api.changes import ROOT_RULES
 from trainyard.api.conditions import ConditionType, Reason
 from trainyard.api.crd import training_run_crd
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.trainingrun import ROOT_RULES, TrainingRunSpec
+from trainyard.api.trainingrun import TrainingRunSpec
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])

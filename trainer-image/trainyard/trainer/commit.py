@@ -87,6 +87,14 @@ def read_committed(path: Path) -> Committed | None:
         return None
 
 
+def read_made_from(path: Path, key: str | None) -> Committed | None:
+    """The folder, if it is there, has the files that its manifest names, and was made from the specification of this key."""
+    committed = read_committed(path)
+    if committed is None or committed.manifest.get("key") != key or find_damage(committed, hashes=False) is not None:
+        return None
+    return committed
+
+
 def find_damage(committed: Committed, *, hashes: bool = True) -> str | None:
     """Compare the files with the manifest. Returns one sentence about the first difference, or None.
 

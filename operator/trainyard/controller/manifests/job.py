@@ -274,18 +274,15 @@ def _volumes(run: RunRef) -> tuple[list[Object], list[Object]]:
 
 def referenced_secrets(run: RunRef) -> dict[str, str]:
     """Secrets that sources need, with the field that names each."""
-    found: dict[str, str] = {}
-    if run.spec.model and run.spec.model.secret_ref:
-        found.setdefault(run.spec.model.secret_ref.name, "spec.model.secretRef.name")
-    for dataset in run.spec.datasets or ():
-        if dataset.secret_ref:
-            found.setdefault(dataset.secret_ref.name, f"spec.datasets[{dataset.name}].secretRef.name")
-    if run.spec.dataset_upload and run.spec.dataset_upload.secret_ref:
-        found.setdefault(run.spec.dataset_upload.secret_ref.name, "spec.datasetUpload.secretRef.name")
-    tracking = run.spec.tracking
-    if tracking and tracking.mlflow and tracking.mlflow.secret_ref:
-        found.setdefault(tracking.mlflow.secret_ref.name, "spec.tracking.mlflow.secretRef.name")
-    for field, reward in run.spec.reward_models():
-        if reward.secret_ref:
-            found.setdefault(reward.secret_ref.name, f"{field}.secretRef.name")
+    spec, found = run.spec, dict[str, str]()
+    holders: list[tuple[str, Any]] = [
+        ("spec.model", spec.model),
+        *((f"spec.datasets[{dataset.name}]", dataset) for dataset in spec.datasets or ()),
+        ("spec.datasetUpload", spec.dataset_upload),
+        ("spec.tracking.mlflow", spec.tracking.mlflow if spec.tracking else None),
+        *spec.reward_models(),
+    ]
+    for field, holder in holders:
+        if holder is not None and holder.secret_ref is not None:
+            found.setdefault(holder.secret_ref.name, f"{field}.secretRef.name")
     return found

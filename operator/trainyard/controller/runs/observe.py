@@ -85,7 +85,7 @@ async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
 
 async def _newest_warning(cluster: Cluster, seen: Observed) -> Warning_ | None:
     """About the pod where there is one, else about the Job, whose controller says why it cannot make a pod."""
-    job = max((j for j in seen.jobs if not j.finished), key=lambda j: j.created, default=None)
+    job = seen.open_job
     if job is None:
         return None
     pod = seen.pod_of(job)
@@ -107,7 +107,7 @@ def _event_time(event: Mapping[str, Any]) -> str:
 
 async def _impossible(cluster: Cluster, seen: Observed) -> tuple[str, ...]:
     """Why no node can ever hold the pod. Empty where some can, or where nodes may not be read (namespaced mode)."""
-    job = max((j for j in seen.jobs if not j.finished), key=lambda j: j.created, default=None)
+    job = seen.open_job
     if job is None:
         return ()
     try:
@@ -121,7 +121,7 @@ async def _impossible(cluster: Cluster, seen: Observed) -> tuple[str, ...]:
 
 async def _line(cluster: Cluster, seen: Observed) -> str:
     """Who has the device that the pod waits for. With a queue in charge (Kueue), the queue tells."""
-    job = max((j for j in seen.jobs if not j.finished), key=lambda j: j.created, default=None)
+    job = seen.open_job
     pod = seen.pod_of(job) if job else None
     if job is None or pod is None or names.QUEUE_LABEL in seen.run.labels:
         return ""

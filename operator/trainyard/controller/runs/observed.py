@@ -52,6 +52,11 @@ class Observed:
     trained_already: str | None = None
     """Digest of prepared data with which there is nothing new to train."""
 
+    @property
+    def open_job(self) -> JobView | None:
+        """The newest Job that has not finished."""
+        return max((j for j in self.jobs if not j.finished), key=lambda j: j.created, default=None)
+
     def pod_of(self, job: JobView) -> PodView | None:
         """The pod that tells how the Job fares: its newest; of several, the one that the others wait for."""
         return telling(job, self.pods_of(job))

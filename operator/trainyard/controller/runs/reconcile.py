@@ -23,7 +23,7 @@ from trainyard.controller import errors
 from trainyard.controller.clock import Clock
 from trainyard.controller.cluster import Cluster
 from trainyard.controller.manifests.metadata import RunRef
-from trainyard.controller.resources import JOBS, PVCS, TRAININGRUNS
+from trainyard.controller.resources import JOBS, PVCS, TRAININGRUNS, identified
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.observe import answer
 from trainyard.controller.runs.observed import Observed, Policy
@@ -159,7 +159,7 @@ class Reconciler:
             await self._refuse(raw, [f"the cluster refuses {error.request}: {error.message}"], reason=reason)
             return 30.0
         if seen.fresh and self._crowded():
-            self._late[key] = _Late(_identified(raw), seen.status, decided.status)
+            self._late[key] = _Late(identified(raw), seen.status, decided.status)
             return 0.0  # not urgent: after all new runs
         return await self._write(raw, seen, decided)
 
@@ -233,7 +233,7 @@ class Reconciler:
 
     async def _put(self, raw: Mapping[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
         metadata = raw["metadata"]
-        body = _identified(raw) | {"status": new.model_dump(by_alias=True, exclude_none=True)}
+        body = identified(raw) | {"status": new.model_dump(by_alias=True, exclude_none=True)}
         await self._cluster.replace_status(TRAININGRUNS, metadata["namespace"], metadata["name"], body)
         self._watcher.status_written(metadata["namespace"], metadata["name"], old, new)
         for notice in notices(old, new):
@@ -258,12 +258,6 @@ class Reconciler:
     def _forget_numbers(self, uid: str) -> None:
         self._written_at.pop(uid, None)
         self._progress.forget(uid)
-
-
-def _identified(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """As much of a run as a write of its status needs; the API server keeps the spec that it has."""
-    metadata = {k: raw["metadata"][k] for k in ("name", "namespace", "uid", "resourceVersion")}
-    return {"apiVersion": raw["apiVersion"], "kind": raw["kind"], "metadata": metadata}
 
 
 def _only_numbers(old: TrainingRunStatus, new: TrainingRunStatus) -> bool:

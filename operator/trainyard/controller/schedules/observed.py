@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from trainyard.api.schedulestatus import TrainingScheduleStatus
-from trainyard.api.trainingschedule import TrainingScheduleSpec
+from trainyard.api.trainingschedule import TrainingSchedule, TrainingScheduleSpec
 from trainyard.controller.schedules.views import ChildView
 
 
@@ -22,6 +22,20 @@ class ScheduleRef:
     raw_spec: Mapping[str, Any]
     """The spec as the API server returned it: what runs are made of."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], schedule: TrainingSchedule) -> "ScheduleRef":
+        """From the object as the API server returned it, and what it was parsed to."""
+        metadata = raw["metadata"]
+        return cls(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            spec=schedule.spec,
+            raw_spec=raw["spec"],
+            annotations=schedule.metadata.annotations,
+        )
 
 
 @dataclass(frozen=True)

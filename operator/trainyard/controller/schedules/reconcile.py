@@ -18,7 +18,7 @@ from trainyard.api.trainingschedule import SCHEDULE_UID_LABEL, TrainingSchedule
 from trainyard.controller import errors
 from trainyard.controller.clock import Clock
 from trainyard.controller.cluster import Cluster
-from trainyard.controller.resources import TRAININGRUNS, TRAININGSCHEDULES
+from trainyard.controller.resources import TRAININGRUNS, TRAININGSCHEDULES, identified
 from trainyard.controller.runs.views import parse_time
 from trainyard.controller.schedules.draft import Cancel, Create, Delete, Notice, Plan
 from trainyard.controller.schedules.observed import Look, Observed, ScheduleRef
@@ -224,29 +224,14 @@ class ScheduleReconciler:
 
     async def _write(self, raw: Object, status: TrainingScheduleStatus) -> Object:
         metadata = raw["metadata"]
-        body = {
-            "apiVersion": raw["apiVersion"],
-            "kind": raw["kind"],
-            "metadata": {k: metadata[k] for k in ("name", "namespace", "uid", "resourceVersion")},
-            "spec": raw["spec"],
-            "status": status.model_dump(by_alias=True, exclude_none=True),
-        }
+        body = identified(raw) | {"status": status.model_dump(by_alias=True, exclude_none=True)}
         answer = await self._cluster.replace_status(TRAININGSCHEDULES, metadata["namespace"], metadata["name"], body)
         return {**raw, "metadata": answer["metadata"]}
 
 
 def _reference(raw: Object) -> ScheduleRef:
-    metadata = raw["metadata"]
     parsed = TrainingSchedule.model_validate({k: raw[k] for k in ("apiVersion", "kind", "metadata", "spec")})
-    return ScheduleRef(
-        name=metadata["name"],
-        namespace=metadata["namespace"],
-        uid=metadata["uid"],
-        created=datetime.fromisoformat(metadata["creationTimestamp"]),
-        spec=parsed.spec,
-        raw_spec=raw["spec"],
-        annotations=parsed.metadata.annotations,
-    )
+    return ScheduleRef.of(raw, parsed)
 
 
 def _worth_writing(old: TrainingScheduleStatus, new: TrainingScheduleStatus) -> bool:

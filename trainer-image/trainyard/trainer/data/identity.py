@@ -16,7 +16,14 @@ from trainyard.api.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import moment, source_of
 from trainyard.trainer.data.collect.windows import window_of
-from trainyard.trainer.data.sources import CONNECT_TIMEOUT, READ_TIMEOUT, local_files, read_secret, s3_client
+from trainyard.trainer.data.sources import (
+    CONNECT_TIMEOUT,
+    READ_TIMEOUT,
+    local_files,
+    read_secret,
+    request_headers,
+    s3_client,
+)
 from trainyard.trainer.errors import UserError
 
 
@@ -78,15 +85,10 @@ def _of_answer(dataset: Dataset, context: RunContext) -> str | None:
     import urllib3
 
     secret = read_secret(dataset, context.secrets_dir)
-    headers = {"User-Agent": "trainyard", "Accept-Encoding": "identity"}
-    if "token" in secret:
-        headers["Authorization"] = f"Bearer {secret['token']}"
-    elif "username" in secret:
-        headers |= urllib3.make_headers(basic_auth=f"{secret['username']}:{secret.get('password', '')}")
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
     pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=secret.get("ca.crt path"))
     try:
-        answer = pool.request("HEAD", dataset.storage_uri or "", headers=headers)
+        answer = pool.request("HEAD", dataset.storage_uri or "", headers=request_headers(secret))
     except urllib3.exceptions.HTTPError:
         return None
     if answer.status != 200:

@@ -20,7 +20,14 @@ from typing import Any
 
 from trainyard.api.progress import DatasetRecord, DatasetSource
 from trainyard.api.training import Training
-from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
+from trainyard.trainer.commit import (
+    Committed,
+    commit_folder,
+    find_damage,
+    read_committed,
+    read_made_from,
+    remove_leftovers,
+)
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import forget
 from trainyard.trainer.data.formats import Record
@@ -62,8 +69,8 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
         reporter.report(percentage=100.0, milestone=True)
         return
     key = specification_key(context)
-    present = read_committed(context.data_dir)
-    if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:
+    present = read_made_from(context.data_dir, key)
+    if present is not None:
         say("the prepared data is complete and made from this specification: nothing to do")
     else:
         if not spec.command:

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from trainyard.api.phases import phases_to_run
-from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed
+from trainyard.trainer.commit import Committed, commit_folder, read_committed, read_made_from
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.prepare import make_tokenizer, note_datasets, prepare
@@ -35,8 +35,7 @@ def make_shared_tokenizer(context: RunContext, first: RunContext) -> Committed:
     """One tokenizer for all phases, in the run's folder: that of the model the first one starts from, or one trained on the
     text of all phases, also of those that this run leaves out, so that they can go on from its result."""
     folder, key = context.run_dir / SHARED_TOKENIZER, first.shared_tokenizer
-    present = read_committed(folder)
-    if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:
+    if (present := read_made_from(folder, key)) is not None:
         return present
     check_names(first)
 

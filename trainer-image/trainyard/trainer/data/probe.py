@@ -17,7 +17,7 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import source_name
 from trainyard.trainer.data.collect.access import read_access
 from trainyard.trainer.data.collect.run import source_of
-from trainyard.trainer.data.sources import local_files, read_secret, s3_client
+from trainyard.trainer.data.sources import local_files, read_secret, request_headers, s3_client
 from trainyard.trainer.errors import UserError
 
 TIMEOUT = 3.0
@@ -90,7 +90,7 @@ def probe(dataset: Dataset, context: RunContext) -> Reached:
             return _bucket(dataset, context.secrets_dir)
         if uri.startswith(("http://", "https://")):
             secret = read_secret(dataset, context.secrets_dir)
-            return ask(dataset.name, uri, _headers(secret), ca=secret.get("ca.crt path"), method="HEAD")
+            return ask(dataset.name, uri, request_headers(secret), ca=secret.get("ca.crt path"), method="HEAD")
         return Reached(dataset.name, uri, "ok", "asked when it is read")
     except UserError as error:
         return Reached(dataset.name, source_name(dataset), "not found", error.message)
@@ -102,7 +102,8 @@ def _system(dataset: Dataset, kind: str, context: RunContext) -> Reached:
     if url is None:
         return Reached(dataset.name, getattr(source, "storage_uri", kind) or kind, "ok", "asked when it is read")
     access = read_access(dataset, volumes=context.volumes_dir, secrets=context.secrets_dir)
-    headers = _headers({"token": access.token, "username": access.username, "password": access.password})
+    given = {"token": access.token, "username": access.username, "password": access.password}
+    headers = request_headers({key: value for key, value in given.items() if value})
     if access.tenant:
         headers["X-Scope-OrgID"] = access.tenant
     return ask(dataset.name, f"{url.rstrip('/')}{PATHS[kind]}", headers, ca=access.ca, shown=url)
@@ -169,14 +170,3 @@ def _bucket(dataset: Dataset, secrets: Path) -> Reached:
     except exceptions.BotoCoreError as error:
         return Reached(dataset.name, uri, "access refused", str(error).splitlines()[0][:100])
     return Reached(dataset.name, uri, "ok")
-
-
-def _headers(secret: dict[str, str]) -> dict[str, str]:
-    import urllib3
-
-    headers = {"User-Agent": "trainyard", "Accept-Encoding": "identity"}
-    if secret.get("token"):
-        headers["Authorization"] = f"Bearer {secret['token']}"
-    elif secret.get("username"):
-        headers |= urllib3.make_headers(basic_auth=f"{secret['username']}:{secret.get('password', '')}")
-    return headers

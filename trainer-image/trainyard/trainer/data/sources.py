@@ -177,11 +177,7 @@ def _download_http(dataset: Dataset, uri: str, secret: dict[str, str], staging: 
     import urllib3
 
     parts = urlsplit(uri)
-    headers = {"User-Agent": "trainyard", "Accept-Encoding": "identity"}
-    if "token" in secret:
-        headers["Authorization"] = f"Bearer {secret['token']}"
-    elif "username" in secret:
-        headers |= urllib3.make_headers(basic_auth=f"{secret['username']}:{secret.get('password', '')}")
+    headers = request_headers(secret)
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
     pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=secret.get("ca.crt path"))
     file = SourceFile(staging / "download", unquote(PurePosixPath(parts.path).name) or parts.netloc)
@@ -358,6 +354,18 @@ def reason(error: BaseException) -> str:
         inner = next_one
     text = str(inner)
     return text.split(">: ")[-1].splitlines()[0] if text else type(inner).__name__
+
+
+def request_headers(secret: dict[str, str]) -> dict[str, str]:
+    """Headers of an http(s) request with the credentials of a dataset's Secret."""
+    import urllib3
+
+    headers = {"User-Agent": "trainyard", "Accept-Encoding": "identity"}
+    if "token" in secret:
+        headers["Authorization"] = f"Bearer {secret['token']}"
+    elif "username" in secret:
+        headers |= urllib3.make_headers(basic_auth=f"{secret['username']}:{secret.get('password', '')}")
+    return headers
 
 
 def read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainyard.trainer.commit import TEMPORARY, commit_folder, find_damage, read_committed
+from trainyard.trainer.commit import TEMPORARY, commit_folder, find_damage, read_committed, read_made_from
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records, source_name, trained_format
 from trainyard.trainer.data.identity import identity_of
@@ -53,8 +53,7 @@ def ensure_dataset(context: RunContext) -> Built:
         UserError: a source or a record cannot be used.
     """
     folder, key = dataset_folder(context), build_key(context)
-    present = read_committed(folder)
-    if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:
+    if (present := read_made_from(folder, key)) is not None:
         say(f"the dataset is built already: sha256 {present.manifest['digest'][:12]}")
         return Built(folder, present.manifest)
     cached = _cache_place(context, key)

@@ -10,7 +10,6 @@ and loss (`recipes.py`), and share the rest.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 import warnings
@@ -108,7 +107,7 @@ def reduce(context: RunContext, *, step: int, told: str) -> Reductions:
     if lower is None:
         raise too_large(told, reductions.settings, allowed=allowed)
     remember(context.work_dir, lower)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if team_of().size > 1:
         # The other processes wait for this one in the middle of a step: all of them start anew.
         raise too_large(told, reductions.settings, allowed=allowed, again=True)
     return lower

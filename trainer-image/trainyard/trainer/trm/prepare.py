@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
+from trainyard.trainer.commit import Committed, commit_folder, read_made_from, remove_leftovers
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import note_dataset
 from trainyard.trainer.data.records import SPLITS
@@ -44,8 +44,7 @@ def prepare(context: RunContext, reporter: Reporter) -> Committed:
     reporter.report(phase="prepare", percentage=0.0)
     remove_leftovers(context.work_dir)
     key = specification_key(context)
-    present = read_committed(context.data_dir)
-    if present is not None and present.manifest.get("key") == key and find_damage(present, hashes=False) is None:
+    if (present := read_made_from(context.data_dir, key)) is not None:
         say("the prepared data is complete and made from this specification: nothing to do")
         return finish(present, reporter)
     started = time.monotonic()

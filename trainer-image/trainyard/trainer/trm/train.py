@@ -10,7 +10,9 @@ was not.
 from __future__ import annotations
 
 import math
+import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from trainyard.api.conditions import Reason
-from trainyard.trainer import checkpoint
+from trainyard.trainer import __version__, checkpoint
 from trainyard.trainer.commit import Committed, commit_folder
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
@@ -37,7 +39,6 @@ from trainyard.trainer.trm.measure import Stopped, measure
 from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.narrate import Narrator
 from trainyard.trainer.trm.prepare import specification_key
-from trainyard.trainer.trm.provenance import provenance
 from trainyard.trainer.trm.shape import Shape
 from trainyard.trainer.trm.state import Best, read_state, write_state
 from trainyard.trainer.trm.stream import Stream
@@ -285,6 +286,16 @@ def effective(fit: Fit, device: Device) -> dict[str, Any]:
         "slotsTogether": fit.recipe.chunk,
         "parameters": fit.network.shape.parameters,
         "threads": torch.get_num_threads(),
+    }
+
+
+def provenance(context: RunContext) -> dict[str, Any]:
+    """What has to be the same for the same result."""
+    return {
+        "trainerVersion": __version__,
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "seed": context.training.seed,
     }
 
 
