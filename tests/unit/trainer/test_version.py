@@ -63,24 +63,30 @@ def test_its_manifest_says_what_is_in_it(tmp_path: Path) -> None:
 
 KILLED = """
 import os, sys
+from importlib import import_module
 sys.path[:0] = {path!r}
 from trainyard.trainer.context import read_context
-from trainyard.trainer.data import {module}
 from trainyard.trainer.data.version import ensure_dataset
-inner, seen = {module}.{function}, [0]
+module = import_module("trainyard.trainer.{module}")
+inner, seen = module.{function}, [0]
 def dying(*given, **named):
     seen[0] += 1
     if seen[0] == {call}:
         os.kill(os.getpid(), 9)
     return inner(*given, **named)
-{module}.{function} = dying
+module.{function} = dying
 ensure_dataset(read_context("prepare", {environment!r}))
 """
 
 
 @pytest.mark.parametrize(
     ("module", "function", "call"),
-    [("build", "check", 20), ("build", "_drop_duplicates", 1), ("build", "_write", 1), ("version", "find_damage", 1)],
+    [
+        ("data.build", "check", 20),
+        ("data.build", "_drop_duplicates", 1),
+        ("data.build", "_write", 1),
+        ("commit", "find_damage", 1),
+    ],
     ids=["while reading", "after reading", "while writing", "at the very end"],
 )
 def test_a_kill_at_any_time_changes_nothing(tmp_path: Path, module: str, function: str, call: int) -> None:
@@ -92,13 +98,13 @@ def test_a_kill_at_any_time_changes_nothing(tmp_path: Path, module: str, functio
         "TRAINYARD_WORK_DIR": str(run.work_dir),
         "TRAINYARD_VOLUMES_DIR": str(tmp_path / "volumes"),
     }
-    if module == "version":
+    if module == "commit":
         # The second attempt looks at what the first one committed, and is killed at that.
         ensure_dataset(run)
     code = KILLED.format(path=sys.path, module=module, function=function, call=call, environment=environment)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    if module != "version":
+    if module != "commit":
         assert read_committed(dataset_folder(run)) is None, "half a dataset must not look like one"
     prepare(run, Reporter(url=None, token_file=tmp_path, run_uid="u", step="prepare", attempt=2))
     found = read_committed(dataset_folder(run))
