@@ -15,8 +15,9 @@ from trainyard.api.names import ATTEMPT_LABEL, CANCEL_ANNOTATION, SKIP_IF_DATASE
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
+from trainyard.controller.runs.actions import Apply, Create, Delete, Patch
 from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
-from trainyard.controller.runs.plan import Apply, Create, Delete, Patch, Plan, Question, plan
+from trainyard.controller.runs.plan import Plan, Question, plan
 from trainyard.controller.runs.views import JobView, PodView
 from trainyard.controller.runs.waiting import Warning_
 

@@ -7,7 +7,7 @@ again. Applying a plan and planning again gives an empty plan, whatever moment t
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Any, Literal
+from typing import Any
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
@@ -15,13 +15,15 @@ from trainyard.api.status import Attempt, Failure, StepStatus, TrainingRunStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.config import config_secret, spec_hash
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.manifests.storage import claim_manifest, claims, ownership_patch
-from trainyard.controller.resources import JOBS, PVCS, SECRETS, SERVICES, Resource
+from trainyard.controller.manifests.storage import claims
+from trainyard.controller.resources import JOBS, SECRETS, SERVICES
 from trainyard.controller.runs import ledger as books
+from trainyard.controller.runs.actions import Action, Apply, Create, Delete
 from trainyard.controller.runs.group import others
 from trainyard.controller.runs.ledger import Ledger
 from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
 from trainyard.controller.runs.phases import reached
+from trainyard.controller.runs.prerequisites import missing_claims, obstacle, retention
 from trainyard.controller.runs.progress import learn, outputs, summarise
 from trainyard.controller.runs.status import Standing, is_finished, stand
 from trainyard.controller.runs.views import JobView, parse_time
@@ -44,44 +46,6 @@ class Question(Enum):
     """Newest warning about what the current Job waits for."""
     NODES = auto()
     """Whether any node could hold the pod, and who holds what it waits for."""
-
-
-@dataclass(frozen=True)
-class Create:
-    """Make an object; one of the same name means that the picture was incomplete."""
-
-    resource: Resource
-    body: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Apply:
-    """Make an object or bring it in line."""
-
-    resource: Resource
-    body: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Patch:
-    """Merge-patch an object that somebody else may change too; the patch carries the resourceVersion."""
-
-    resource: Resource
-    name: str
-    body: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Delete an object, if it is still the one that was seen."""
-
-    resource: Resource
-    name: str
-    uid: str | None
-    propagation: Literal["Background", "Foreground"]
-
-
-Action = Create | Apply | Patch | Delete
 
 
 @dataclass(frozen=True)
@@ -172,7 +136,7 @@ def _after_the_end(seen: Observed, answered: frozenset[Question]) -> Plan:
     questions |= {Question.PREREQUISITES} if edited else set()
     if not questions <= answered:
         return Plan(status, questions=frozenset(questions))
-    actions: list[Action] = _retention(seen) if edited else []
+    actions: list[Action] = retention(seen) if edited else []
     if clean_up:
         actions += [Delete(JOBS, j.name, j.uid, "Background") for j in seen.jobs]
         actions.append(Delete(SECRETS, names.config_secret_name(seen.run.name), None, "Background"))
@@ -192,15 +156,6 @@ def _ttl_left(seen: Observed, status: TrainingRunStatus) -> float | None:
     return max(0.0, ttl - (seen.now - ended).total_seconds())
 
 
-def _retention(seen: Observed) -> list[Action]:
-    there = seen.prerequisites.claims if seen.prerequisites else {}
-    return [
-        Patch(PVCS, use.name, dict(change))
-        for use in claims(seen.run)
-        if use.name in there and (change := ownership_patch(seen.run, use, dict(there[use.name])))
-    ]
-
-
 _RUNNING_STATE = {
     names.STEP_PREPARE: (State.PREPARING, Reason.PREPARING, "preparing the data"),
     names.STEP_VALIDATE: (State.VALIDATING, Reason.VALIDATING, "checking the spec and the data"),
@@ -216,23 +171,27 @@ def _while_running(
     job: JobView,
     answered: frozenset[Question],
 ) -> Plan:
-    if seen.status.observed_generation != seen.generation and Question.PREREQUISITES not in answered:
+    pod = seen.pod_of(job)
+    admitted = names.QUEUE_LABEL in seen.run.labels and not job.suspended and (pod is None or pod.node is None)
+    edited = seen.status.observed_generation != seen.generation
+    if (edited or admitted) and Question.PREREQUISITES not in answered:
         return Plan(status, questions=frozenset({Question.PREREQUISITES}))
-    retention = tuple(_retention(seen))
+    upkeep = tuple(retention(seen))
     if seen.run.spec.suspend or seen.cancel is not None:
         status = _amend(status, current, reason=Reason.SUSPENDED.value)
         stop = () if job.terminating else (Delete(JOBS, job.name, job.uid, "Foreground"),)
         verb = "suspending" if seen.cancel is None else "cancelling"
         standing = Standing(State.PENDING, Reason.SUSPENDING, f"{verb}: waiting for the pod to save its state and stop")
-        return _finish(seen, status, standing, actions=(*retention, *stop))
+        return _finish(seen, status, standing, actions=(*upkeep, *stop))
     if job.terminating:
         standing = Standing(State.PENDING, Reason.PENDING, f"waiting for Job {job.name}, which was deleted, to be gone")
-        return _finish(seen, status, standing, actions=retention)
+        return _finish(seen, status, standing, actions=upkeep)
     left = _deadline_left(seen, status)
     if left is not None and left <= 0:
-        return _exceed_deadline(seen, status, current, (*retention, Delete(JOBS, job.name, job.uid, "Foreground")))
+        return _exceed_deadline(seen, status, current, (*upkeep, Delete(JOBS, job.name, job.uid, "Foreground")))
 
-    pod = seen.pod_of(job)
+    if admitted:
+        upkeep += tuple(missing_claims(seen, status))
     if needs_events(job, pod, seen.now) and Question.EVENTS not in answered:
         return Plan(status, questions=frozenset({Question.EVENTS}))
     if pod is not None and pod.unschedulable and Question.NODES not in answered:
@@ -242,17 +201,17 @@ def _while_running(
         wait = replace(wait, message=wait.message + others(job, pod, seen.pods_of(job)))
         # A queue may hold a Job for days; the event of its release is all there is to wait for.
         look_again = None if job.suspended else _recheck(seen, job)
-        return _finish(seen, status, wait.standing, actions=retention, requeue_after=_soonest(left, look_again))
+        return _finish(seen, status, wait.standing, actions=upkeep, requeue_after=_soonest(left, look_again))
     if pod is None or not (pod.running or pod.exit_code is not None):
         where = f" on {pod.node}" if pod and pod.node else ""
         rest = others(job, pod, seen.pods_of(job))
         standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}{rest}")
-        return _finish(seen, status, standing, actions=retention, requeue_after=_soonest(left, _recheck(seen, job)))
+        return _finish(seen, status, standing, actions=upkeep, requeue_after=_soonest(left, _recheck(seen, job)))
     phase = names.phase_of(current.name)
     training = (State.TRAINING, Reason.TRAINING, f"training phase {phase}" if phase else "training")
     state, reason, verb = _RUNNING_STATE.get(current.name, training)
     nodes = ", ".join(dict.fromkeys(str(p.node) for p in seen.pods_of(job)))
-    return _finish(seen, status, Standing(state, reason, f"{verb} on {nodes}"), actions=retention, requeue_after=left)
+    return _finish(seen, status, Standing(state, reason, f"{verb} on {nodes}"), actions=upkeep, requeue_after=left)
 
 
 def _before_an_attempt(
@@ -293,8 +252,8 @@ def _before_an_attempt(
     if (not seen.fresh or outside) and Question.PREREQUISITES not in answered:
         return Plan(status, questions=frozenset({Question.PREREQUISITES}))
     there = seen.prerequisites or Prerequisites()
-    if obstacle := _obstacle(seen, status, there):
-        return _finish(seen, status, obstacle, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
+    if standing := obstacle(seen, status):
+        return _finish(seen, status, standing, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
     return _start_attempt(seen, policy, status, current, there, token=token, left=left)
 
 
@@ -322,33 +281,6 @@ def _give_up(
     return None
 
 
-def _obstacle(seen: Observed, status: TrainingRunStatus, there: Prerequisites) -> Standing | None:
-    """Something that has to be there, or must not be, before a Job is made."""
-    if seen.conflict is not None:
-        return Standing(State.PENDING, Reason.NAME_CONFLICT, seen.conflict)
-    for name, field in there.missing_secrets.items():
-        text = (
-            f"{field}: Secret {name} does not exist in namespace {seen.run.namespace}; create it, or correct the name"
-        )
-        return Standing(State.PENDING, Reason.MISSING_SECRET, text, stalled=True)
-    for use in claims(seen.run):
-        if use.name in there.claims:
-            continue
-        if not use.can_be_made:
-            also = "; create it, or give a size to have it made" if use.claim else "; create it, or correct the name"
-            text = (
-                f"{use.field}: PersistentVolumeClaim {use.name} does not exist in namespace {seen.run.namespace}{also}"
-            )
-            return Standing(State.PENDING, Reason.MISSING_CLAIM, text, stalled=True)
-        if status.start_time and use.field.startswith("spec.storage.checkpoints"):
-            text = (
-                f"PersistentVolumeClaim {use.name} with this run's checkpoints has disappeared; restore it, or delete the "
-                "run and apply it again to start from the beginning"
-            )
-            return Standing(State.PENDING, Reason.MISSING_CLAIM, text, stalled=True)
-    return None
-
-
 def _start_attempt(
     seen: Observed,
     policy: Policy,
@@ -365,8 +297,9 @@ def _start_attempt(
     if there.config_hash != spec_hash(run):
         secret = config_secret(run, token=token)
         actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
-    actions += [Create(PVCS, claim_manifest(run, use)) for use in claims(run) if use.name not in there.claims]
-    actions += _retention(seen)
+    if names.QUEUE_LABEL not in run.labels:  # a run that a queue holds, perhaps for days, takes no storage
+        actions += missing_claims(seen, status)
+    actions += retention(seen)
     if pods_of_step(run, current.name) > 1:
         actions.append(Apply(SERVICES, build_service(run)))
     job = build_job(run, step=current.name, attempt=number, defaults=policy.defaults)

@@ -1,0 +1,44 @@
+"""What a plan may ask for: changes of a run's children, as values."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainyard.controller.resources import Resource
+
+
+@dataclass(frozen=True)
+class Create:
+    """Make an object; one of the same name means that the picture was incomplete."""
+
+    resource: Resource
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Make an object or bring it in line."""
+
+    resource: Resource
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Merge-patch an object that somebody else may change too; the patch carries the resourceVersion."""
+
+    resource: Resource
+    name: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete an object, if it is still the one that was seen."""
+
+    resource: Resource
+    name: str
+    uid: str | None
+    propagation: Literal["Background", "Foreground"]
+
+
+Action = Create | Apply | Patch | Delete

@@ -1,0 +1,66 @@
+"""What has to be there before a Job's pod can start: what keeps a Job from being made, and the claims. Pure.
+
+A run that a queue holds takes no storage: its claims are made when the queue has released its first Job.
+"""
+
+from trainyard.api.conditions import Reason, State
+from trainyard.api.status import TrainingRunStatus
+from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, claims, ownership_patch
+from trainyard.controller.resources import PVCS
+from trainyard.controller.runs.actions import Action, Create, Patch
+from trainyard.controller.runs.observed import Observed, Prerequisites
+from trainyard.controller.runs.status import Standing
+
+
+def obstacle(seen: Observed, status: TrainingRunStatus) -> Standing | None:
+    """Something that has to be there, or must not be, before a Job is made."""
+    there = seen.prerequisites or Prerequisites()
+    if seen.conflict is not None:
+        return Standing(State.PENDING, Reason.NAME_CONFLICT, seen.conflict)
+    for name, field in there.missing_secrets.items():
+        text = (
+            f"{field}: Secret {name} does not exist in namespace {seen.run.namespace}; create it, or correct the name"
+        )
+        return Standing(State.PENDING, Reason.MISSING_SECRET, text, stalled=True)
+    for use in claims(seen.run):
+        if use.name in there.claims:
+            continue
+        if not use.can_be_made:
+            also = "; create it, or give a size to have it made" if use.claim else "; create it, or correct the name"
+            text = (
+                f"{use.field}: PersistentVolumeClaim {use.name} does not exist in namespace {seen.run.namespace}{also}"
+            )
+            return Standing(State.PENDING, Reason.MISSING_CLAIM, text, stalled=True)
+        if _is_lost(use, status):
+            text = (
+                f"PersistentVolumeClaim {use.name} with this run's checkpoints has disappeared; restore it, or delete the "
+                "run and apply it again to start from the beginning"
+            )
+            return Standing(State.PENDING, Reason.MISSING_CLAIM, text, stalled=True)
+    return None
+
+
+def _is_lost(use: ClaimUse, status: TrainingRunStatus) -> bool:
+    """Whether a claim that is not there held the work of a pod, so that an empty one must not take its place."""
+    ran = any(s.state == "Succeeded" or any(a.node for a in s.attempts or ()) for s in status.steps or ())
+    return ran and use.field.startswith("spec.storage.checkpoints")
+
+
+def missing_claims(seen: Observed, status: TrainingRunStatus) -> list[Action]:
+    """Those that the run makes by itself."""
+    there = seen.prerequisites.claims if seen.prerequisites else {}
+    return [
+        Create(PVCS, claim_manifest(seen.run, use))
+        for use in claims(seen.run)
+        if use.name not in there and use.can_be_made and not _is_lost(use, status)
+    ]
+
+
+def retention(seen: Observed) -> list[Action]:
+    """Owners of the claims, in line with `retain`."""
+    there = seen.prerequisites.claims if seen.prerequisites else {}
+    return [
+        Patch(PVCS, use.name, dict(change))
+        for use in claims(seen.run)
+        if use.name in there and (change := ownership_patch(seen.run, use, dict(there[use.name])))
+    ]
