@@ -25,6 +25,8 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 DRIVER := $(PYTHON3) tests/cluster/cluster.py
 CHART := charts/trainyard
+# At the same time; most tests against the cluster wait, and the cluster's two nodes are this machine.
+WORKERS ?= 2
 # Images that are there already need not be built.
 IMAGES := $(if $(OPERATOR_IMAGE),,images)
 LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock
@@ -43,11 +45,11 @@ demo: venv ## From nothing to a trained model: cluster, images, operator, a firs
 
 .PHONY: test
 test: venv cluster $(IMAGES) install ## All tests: unit, then API server, then end to end
-	$(PYTEST) tests -m "not load and not servers"
+	$(PYTEST) tests -m "not load and not servers" -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: test-fast
 test-fast: venv ## What needs neither cluster nor long training: the daily selection
-	$(PYTEST) tests -m "not slow and not api and not e2e and not servers and not load" -n auto --dist loadfile
+	$(PYTEST) tests/unit tests/chart -m "not slow and not api and not e2e and not servers and not load" -n auto --dist loadfile
 
 .PHONY: test-servers
 test-servers: venv ## Against real Prometheus, MLflow and others, fetched at first use into .cluster/servers
