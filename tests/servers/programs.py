@@ -6,10 +6,12 @@ with Prometheus' own tool.
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from servers.field import KEPT, Server, free_port, prometheus_tools
 
@@ -28,20 +30,28 @@ def go_program(name: str, package: str) -> Path:
 
 
 @contextmanager
-def prometheus(data: Path, *, scrape_itself: bool = False) -> Iterator[Server]:
-    """Prometheus over the blocks in `data`."""
+def prometheus(
+    data: Path,
+    *,
+    scrape_itself: bool = False,
+    scrape: Sequence[dict[str, Any]] = (),
+    seconds: int = 1,
+    host: str = "127.0.0.1",
+) -> Iterator[Server]:
+    """Prometheus over the blocks in `data`, which scrapes the jobs of `scrape` every so many seconds."""
     config, port = data.parent / f"{data.name}.yaml", free_port()
-    jobs = f"[{{job_name: own, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]" if scrape_itself else "[]"
-    config.write_text(f"global: {{scrape_interval: 1s}}\nscrape_configs: {jobs}\n")
+    own = {"job_name": "own", "static_configs": [{"targets": [f"{host}:{port}"]}]}
+    jobs = [*scrape, *([own] if scrape_itself else [])]
+    config.write_text(json.dumps({"global": {"scrape_interval": f"{seconds}s"}, "scrape_configs": jobs}))
     command = [
         str(prometheus_tools() / "prometheus"),
         f"--config.file={config}",
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=10y",
-        f"--web.listen-address=127.0.0.1:{port}",
+        f"--web.listen-address={host}:{port}",
         "--log.level=warn",
     ]
-    yield from _running(Server(command, url=f"http://127.0.0.1:{port}", health="/-/ready", log=data.parent / "log"))
+    yield from _running(Server(command, url=f"http://{host}:{port}", health="/-/ready", log=data.parent / "log"))
 
 
 def create_blocks(openmetrics: Path, data: Path) -> None:
@@ -55,7 +65,7 @@ def create_blocks(openmetrics: Path, data: Path) -> None:
 
 LOKI_CONFIG = """
 auth_enabled: {auth}
-server: {{http_listen_address: 127.0.0.1, http_listen_port: {port}, grpc_listen_address: 127.0.0.1, grpc_listen_port: {grpc},
+server: {{http_listen_address: {host}, http_listen_port: {port}, grpc_listen_address: 127.0.0.1, grpc_listen_port: {grpc},
   log_level: error, http_server_write_timeout: 10m}}
 analytics: {{reporting_enabled: false}}
 common:
@@ -81,14 +91,14 @@ ingester: {{max_chunk_age: 2h, chunk_idle_period: 30m, wal: {{enabled: false}}}}
 
 
 @contextmanager
-def loki(data: Path, *, auth: bool = False) -> Iterator[Server]:
+def loki(data: Path, *, auth: bool = False, host: str = "127.0.0.1") -> Iterator[Server]:
     """A single Loki with files below `data`."""
     binary = go_program("loki", "github.com/grafana/loki/v3/cmd/loki")
     port = free_port()
     config = data / "loki.yaml"
-    config.write_text(LOKI_CONFIG.format(data=data, port=port, grpc=free_port(), auth=str(auth).lower()))
+    config.write_text(LOKI_CONFIG.format(data=data, host=host, port=port, grpc=free_port(), auth=str(auth).lower()))
     command = [str(binary), f"-config.file={config}"]
-    yield from _running(Server(command, url=f"http://127.0.0.1:{port}", health="/ready", log=data / "log"))
+    yield from _running(Server(command, url=f"http://{host}:{port}", health="/ready", log=data / "log"))
 
 
 @contextmanager
