@@ -31,6 +31,8 @@ NODES = ("forge", "arcanine")
 LOGS = KUBECONFIG.parent / "log"
 NANO = 10**9
 SCRAPE_SECONDS = 5
+LINES_AT_ONCE = 2000
+"""Loki takes at most 4 MiB in one push."""
 Stream = tuple[tuple[str, str], ...]
 Entry = tuple[Stream, int, str]
 _KLOG = re.compile(r"[IWEF](\d\d)(\d\d) (\d\d:\d\d:\d\d\.\d+) ")
@@ -147,15 +149,15 @@ def event_lines(kube: Kube) -> Iterator[Entry]:
 def ship(server: Server, entries: Iterable[Entry]) -> None:
     """Push the lines and wait until the server gives all of them out. Lines without a time from today are old news."""
     oldest = time.time_ns() - 20 * 3600 * NANO
-    streams: dict[Stream, list[list[str]]] = {}
-    for stream, at, line in sorted(set(entries)):
-        if at > oldest:
+    found = [entry for entry in sorted(set(entries)) if entry[1] > oldest]
+    for first in range(0, len(found), LINES_AT_ONCE):
+        streams: dict[Stream, list[list[str]]] = {}
+        for stream, at, line in found[first : first + LINES_AT_ONCE]:
             streams.setdefault(stream, []).append([str(at), line])
-    body = {"streams": [{"stream": dict(stream), "values": values} for stream, values in streams.items()]}
-    answer = HTTP.request("POST", f"{server.url}/loki/api/v1/push", json=body, timeout=60)
-    assert answer.status == 204, answer.data
-    wanted = sum(map(len, streams.values()))
-    until(lambda: held(server) == wanted, seconds=60, what=lambda: f"{held(server)} of {wanted} lines")
+        body = {"streams": [{"stream": dict(stream), "values": values} for stream, values in streams.items()]}
+        answer = HTTP.request("POST", f"{server.url}/loki/api/v1/push", json=body, timeout=60)
+        assert answer.status == 204, answer.data
+    until(lambda: held(server) == len(found), seconds=60, what=lambda: f"{held(server)} of {len(found)} lines")
 
 
 def held(server: Server) -> int:

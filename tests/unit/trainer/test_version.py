@@ -135,6 +135,17 @@ class TestCache:
         assert len({first, changed, limited}) == 3
         assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 3
 
+    def test_what_was_used_last_stays(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("trainyard.trainer.data.version.KEPT", 2)
+        taken = []
+        for limit in (10, 11, 10, 12, 10, 11):  # 11 is the oldest when 12 comes
+            ensure_dataset(self.other_run(tmp_path, {**corpus(tmp_path), "limit": limit}))
+            taken.append("taken from the cache" in capsys.readouterr().out)
+        assert taken == [False, False, True, False, True, False]
+        assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 2
+
     def test_a_damaged_copy_is_not_taken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         first = ensure_dataset(self.other_run(tmp_path, corpus(tmp_path))).digest
         (victim,) = (tmp_path / "cache" / "datasets").glob("*/train/*.jsonl")

@@ -5,7 +5,8 @@
 
 It is built once per run and committed as a whole, before anything is tokenised, so a kill afterwards costs no second
 building. With a cache volume (`spec.storage.cache`) it is also kept there under a key made of the spec and of what the
-sources are now (content of files, ETags of objects). A later run that asks for the same copies it. Where a source does
+sources are now (content of files, ETags of objects). A later run that asks for the same copies it. Of the versions in a
+cache those that were used last stay, because windows that end with each run make a new one every time. Where a source does
 not say what it is (a web server without ETag), it is built anew.
 """
 
@@ -17,16 +18,26 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trainyard.trainer.commit import TEMPORARY, commit_folder, find_damage, read_committed, read_made_from
+from trainyard.trainer.commit import (
+    TEMPORARY,
+    commit_folder,
+    discard,
+    find_damage,
+    read_committed,
+    read_made_from,
+)
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records, source_name, trained_format
 from trainyard.trainer.data.identity import identity_of
 from trainyard.trainer.data.records import Built
 from trainyard.trainer.log import say
 
+KEPT = 20
+"""Versions in a cache; of more, those that were not used for longest are deleted."""
 LAYOUT = 1
 """Raised when the same spec and sources would give other records than before."""
 
@@ -107,7 +118,11 @@ def _copy_cached(cached: Path, folder: Path) -> bool:
             shutil.copyfile(cached / name, place / name)
         return {k: v for k, v in found.manifest.items() if k not in ("version", "files")}
 
-    commit_folder(folder, write)
+    try:
+        os.utime(cached)
+        commit_folder(folder, write)
+    except FileNotFoundError:
+        return False  # another run has just deleted it as the oldest
     return True
 
 
@@ -118,11 +133,25 @@ def _keep(folder: Path, cached: Path) -> None:
     try:
         shutil.copytree(folder, temporary)
         temporary.rename(cached)
+        os.utime(cached)
+        _forget_oldest(cached.parent)
     except OSError as error:
         # The cache is an extra: a full one must not fail a run whose dataset is built.
         shutil.rmtree(temporary, ignore_errors=True)
         if not cached.is_dir():
             say(f"the dataset was not put into the cache: {error.strerror or error}")
+
+
+def _forget_oldest(versions: Path) -> None:
+    """Delete what was not used for longest, also where other runs do the same just now."""
+    used = {}
+    for folder in versions.iterdir():
+        if not folder.name.startswith(TEMPORARY):
+            with suppress(FileNotFoundError):
+                used[folder] = folder.stat().st_mtime_ns
+    for folder in sorted(used, key=used.__getitem__, reverse=True)[KEPT:]:
+        with suppress(FileNotFoundError):
+            discard(folder)
 
 
 def upload(context: RunContext, built: Built) -> None:
