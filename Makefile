@@ -52,7 +52,7 @@ test-fast: venv ## What needs neither cluster nor long training: the daily selec
 	$(PYTEST) tests/unit tests/chart -m "not slow and not api and not e2e and not servers and not load" -n auto --dist loadfile
 
 .PHONY: test-servers
-test-servers: venv ## Against real Prometheus, MLflow and others, fetched at first use into .cluster/servers
+test-servers: venv cluster $(IMAGES) install ## Against real Prometheus, Loki, MLflow and others, kept in .cluster/servers
 	$(PYTEST) tests -m "servers and not load"
 
 ##@ Parts

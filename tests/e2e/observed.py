@@ -146,9 +146,9 @@ def event_lines(kube: Kube) -> Iterator[Entry]:
         yield stream, int(datetime.fromisoformat(at).timestamp()) * NANO, " ".join(line.split())
 
 
-def ship(server: Server, entries: Iterable[Entry]) -> None:
-    """Push the lines and wait until the server gives all of them out. Lines without a time from today are old news."""
-    oldest = time.time_ns() - 20 * 3600 * NANO
+def ship(server: Server, entries: Iterable[Entry], *, days: int = 1) -> None:
+    """Push the lines of the last days and wait until the server gives all of them out."""
+    oldest = time.time_ns() - (days * 24 - 1) * 3600 * NANO
     found = [entry for entry in sorted(set(entries)) if entry[1] > oldest]
     for first in range(0, len(found), LINES_AT_ONCE):
         streams: dict[Stream, list[list[str]]] = {}
@@ -157,12 +157,17 @@ def ship(server: Server, entries: Iterable[Entry]) -> None:
         body = {"streams": [{"stream": dict(stream), "values": values} for stream, values in streams.items()]}
         answer = HTTP.request("POST", f"{server.url}/loki/api/v1/push", json=body, timeout=60)
         assert answer.status == 204, answer.data
-    until(lambda: held(server) == len(found), seconds=60, what=lambda: f"{held(server)} of {len(found)} lines")
+    HTTP.request("POST", f"{server.url}/flush", timeout=60)  # Loki answers about the past from what is on disk
+    until(
+        lambda: held(server, days) == len(found),
+        seconds=120,
+        what=lambda: f"{held(server, days)} of {len(found)} lines",
+    )
 
 
-def held(server: Server) -> int:
-    """How many lines of the last day the server gives out."""
-    total = 'sum(count_over_time({component=~".+"}[1d]))'
+def held(server: Server, days: int) -> int:
+    """How many lines of the last days the server gives out."""
+    total = f'sum(count_over_time({{component=~".+"}}[{days}d]))'
     answer = HTTP.request("GET", f"{server.url}/loki/api/v1/query?{urlencode({'query': total})}").json()
     result = answer["data"]["result"]
     return int(result[0]["value"][1]) if result else 0

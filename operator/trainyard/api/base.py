@@ -49,7 +49,10 @@ class ApiModel(BaseModel):
     """Base of every object of the API."""
 
     # strict: "5" is no number and 1 is no boolean here, because the API server says so too.
-    model_config = ConfigDict(defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True)
+    # defer_build: a part is built with the object that holds it, and not once more for itself.
+    model_config = ConfigDict(
+        defer_build=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
