@@ -22,27 +22,39 @@ from trainyard.api.training import Checkpoints, Evaluation, Training
 RUN_NAME_LIMIT = 50
 """Characters: the longest Job name, `<run>-evaluate-<attempt>`, has to fit into a label of 63."""
 
+# In the API server every mention of a field of the spec costs about as much as a rule by itself. So what lets most runs
+# pass comes first, and whether a field is there is asked last: in CEL, an error before `||` is nothing if what follows is true.
 _SCRIPT = "(has(self.command) && size(self.command) > 0)"
+_HAS_ONE_PROCESS = "(self.numNodes == 1 && self.numProcPerNode == 1)"
 
 
 def _in_one_training(cel: str, message: str, holds: Callable[[Any], bool]) -> Rule:
-    """A rule about method, model and data. With phases it holds for each of them (`phase_faults`), not for the whole."""
-    return Rule(f"has(self.phases) || {cel}", message, lambda s: s.phases is not None or holds(s))
+    """A rule about a training and its model and data. With phases it is one of each of them (`phase_faults`), not of the whole."""
+    return Rule(
+        f"{cel} || !has(self.training) || has(self.phases)",
+        message,
+        lambda s: s.phases is not None or s.training is None or holds(s),
+    )
 
 
 TRM_RULES = (
     _in_one_training(
-        "!has(self.training) || !has(self.model) || (self.training.method == 'TRM') == has(self.model.trm)",
+        "(self.training.method == 'TRM') == has(self.model.trm) || !has(self.model)",
         "method TRM trains spec.model.trm, and nothing else does: set both, or neither",
-        lambda s: s.training is None or s.model is None or (s.training.method == "TRM") == (s.model.trm is not None),
+        lambda s: s.model is None or (s.training.method == "TRM") == (s.model.trm is not None),
     ),
-    _in_one_training(
-        "!has(self.datasets) || (has(self.training) && self.training.method == 'TRM' ? "
+    Rule(
+        "(self.training.method != 'TRM' && self.datasets.all(d, !has(d.puzzle))) || !has(self.datasets) || has(self.phases) || "
+        "(has(self.training) && self.training.method == 'TRM' ? "
         "self.datasets.all(d, has(d.puzzle)) || self.datasets.all(d, !has(d.puzzle) && (d.format == 'TRM' || has(d.generate))) : "
         "self.datasets.all(d, !has(d.puzzle)))",
         "method TRM learns from puzzles or from records of format TRM, one of the two in all datasets; no other method learns "
         "from puzzles",
-        lambda s: s.datasets is None or _are_trm_data(s.datasets, s.training.method if s.training else None),
+        lambda s: (
+            s.phases is not None
+            or s.datasets is None
+            or _are_trm_data(s.datasets, s.training.method if s.training else None)
+        ),
     ),
     Rule(
         "!has(self.phases) || !has(self.model) || !has(self.model.trm)",
@@ -50,13 +62,13 @@ TRM_RULES = (
         lambda s: s.phases is None or s.model is None or s.model.trm is None,
     ),
     Rule(
-        "!has(self.model) || !has(self.model.trm) || (self.numNodes == 1 && self.numProcPerNode == 1)",
+        f"!has(self.model.trm) || !has(self.model) || {_HAS_ONE_PROCESS}",
         "a Tiny Recursive Model is trained by one process: set numNodes and numProcPerNode to 1",
         lambda s: s.model is None or s.model.trm is None or s.world_size == 1,
     ),
     Rule(
-        "!has(self.evaluation) || (has(self.model) && has(self.model.trm)) || "
-        "(!has(self.evaluation.baselines) && !has(self.evaluation.minimumGain))",
+        "!has(self.evaluation) || (!has(self.evaluation.baselines) && !has(self.evaluation.minimumGain)) || "
+        "(has(self.model) && has(self.model.trm))",
         "evaluation.baselines and minimumGain belong to method TRM: remove them",
         lambda s: (
             (s.model is not None and s.model.trm is not None)
@@ -76,12 +88,11 @@ def _are_trm_data(datasets: Sequence[Dataset], method: str | None) -> bool:
 def _formats(methods: tuple[str, ...], formats: tuple[str, ...], message: str) -> Rule:
     """The formats of records that a method can learn from."""
     return _in_one_training(
-        f"!has(self.training) || !(self.training.method in {list(methods)}) || !has(self.datasets) || self.datasets.all(d, "
-        f"(has(d.convertTo) ? d.convertTo : has(d.generate) ? 'TRM' : d.format) in {list(formats)})",
+        f"!(self.training.method in {list(methods)}) || self.datasets.all(d, "
+        f"(has(d.convertTo) ? d.convertTo : has(d.generate) ? 'TRM' : d.format) in {list(formats)}) || !has(self.datasets)",
         message,
         lambda s: (
-            s.training is None
-            or s.training.method not in methods
+            s.training.method not in methods
             or s.datasets is None
             or all((d.convert_to or d.record_format) in formats for d in s.datasets)
         ),
@@ -93,8 +104,8 @@ class TrainingRunSpec(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"{_SCRIPT} || self.mode == 'Dataset' || (has(self.model) && has(self.datasets) && (has(self.training) || "
-            "has(self.phases)))",
+            "(has(self.model) && has(self.datasets) && (has(self.training) || has(self.phases))) || "
+            f"{_SCRIPT} || self.mode == 'Dataset'",
             "the built-in trainer needs spec.model, spec.datasets and spec.training; to run a script of your own instead, set "
             "spec.command",
             lambda s: (
@@ -114,7 +125,7 @@ class TrainingRunSpec(ApiModel):
             lambda s: s.dataset_upload is None or bool(s.datasets),
         ),
         Rule(
-            f"{_SCRIPT} || !has(self.args) || size(self.args) == 0",
+            f"!has(self.args) || size(self.args) == 0 || {_SCRIPT}",
             "spec.args are the arguments of spec.command: set spec.command too, or remove spec.args",
             lambda s: bool(s.command) or not s.args,
         ),
@@ -129,7 +140,7 @@ class TrainingRunSpec(ApiModel):
             lambda s: not s.command or s.image != "",
         ),
         Rule(
-            "!has(self.datasets) || self.datasets.exists(d, d.role == 'Train')",
+            "self.datasets.exists(d, d.role == 'Train') || !has(self.datasets)",
             "spec.datasets has nothing to train on: at least one dataset needs role Train",
             lambda s: s.datasets is None or any(d.role == "Train" for d in s.datasets),
         ),
@@ -139,23 +150,19 @@ class TrainingRunSpec(ApiModel):
             lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
         ),
         _in_one_training(
-            "!has(self.training) || self.training.method != 'Pretrain' || !has(self.model) || has(self.model.scratch)",
+            "self.training.method != 'Pretrain' || has(self.model.scratch) || !has(self.model)",
             "method Pretrain starts from random weights: give spec.model.scratch, or use method CPT to go on from existing "
             "weights",
-            lambda s: (
-                s.training is None or s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None
-            ),
+            lambda s: s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None,
         ),
         _in_one_training(
-            "!has(self.training) || self.training.method != 'CPT' || !has(self.model) || has(self.model.storageUri)",
+            "self.training.method != 'CPT' || has(self.model.storageUri) || !has(self.model)",
             "method CPT goes on from existing weights: give spec.model.storageUri, or use method Pretrain to start from "
             "spec.model.scratch",
-            lambda s: (
-                s.training is None or s.training.method != "CPT" or s.model is None or s.model.storage_uri is not None
-            ),
+            lambda s: s.training.method != "CPT" or s.model is None or s.model.storage_uri is not None,
         ),
         Rule(
-            "!has(self.model) || !has(self.model.adapter) || has(self.model.storageUri)",
+            "!has(self.model.adapter) || !has(self.model) || has(self.model.storageUri)",
             "an adapter needs existing weights under it: give spec.model.storageUri, or remove spec.model.adapter",
             lambda s: s.model is None or s.model.adapter is None or s.model.storage_uri is not None,
         ),
@@ -184,23 +191,16 @@ class TrainingRunSpec(ApiModel):
             "Prompt; use method SFT for prompts with completions",
         ),
         _in_one_training(
-            "!has(self.training) || !(self.training.method in ['DPO', 'ORPO', 'PPO']) || "
-            "(self.numNodes == 1 && self.numProcPerNode == 1)",
+            f"!(self.training.method in ['DPO', 'ORPO', 'PPO']) || {_HAS_ONE_PROCESS}",
             "methods DPO, ORPO and PPO train in one process: remove spec.numNodes and spec.numProcPerNode",
-            lambda s: (
-                s.training is None
-                or s.training.method not in ("DPO", "ORPO", "PPO")
-                or (s.num_nodes == 1 and s.num_proc_per_node == 1)
-            ),
+            lambda s: s.training.method not in ("DPO", "ORPO", "PPO") or s.world_size == 1,
         ),
         _in_one_training(
-            "!has(self.training) || self.training.method != 'PPO' || !has(self.model) || !has(self.model.adapter) || "
-            "self.model.adapter.lora.dropout == 0.0",
+            "self.training.method != 'PPO' || !has(self.model) || !has(self.model.adapter) || self.model.adapter.lora.dropout == 0.0",
             "method PPO compares probabilities of the same tokens before and after an update, which dropout would blur: remove "
             "spec.model.adapter.lora.dropout",
             lambda s: (
-                s.training is None
-                or s.training.method != "PPO"
+                s.training.method != "PPO"
                 or s.model is None
                 or s.model.adapter is None
                 or s.model.adapter.lora.dropout == 0
