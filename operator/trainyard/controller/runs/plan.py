@@ -252,8 +252,8 @@ def _before_an_attempt(
     if (not seen.fresh or outside) and Question.PREREQUISITES not in answered:
         return Plan(status, questions=frozenset({Question.PREREQUISITES}))
     there = seen.prerequisites or Prerequisites()
-    if standing := obstacle(seen, status):
-        return _finish(seen, status, standing, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
+    if obstructed := obstacle(seen, status):
+        return _finish(seen, status, obstructed, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
     return _start_attempt(seen, policy, status, current, there, token=token, left=left)
 
 
