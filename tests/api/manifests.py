@@ -29,6 +29,7 @@ FINE_TUNING: dict[str, Any] = {
         "secretRef": {"name": "hub"},
         "adapter": {
             "lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targetModules": ["all-linear"], "layers": 4},
+            "quantization": "NF4",
             "merge": True,
         },
     },
@@ -53,6 +54,7 @@ FINE_TUNING: dict[str, Any] = {
         },
     ],
     "datasetUpload": {"storageUri": "s3://bucket/datasets", "secretRef": {"name": "store"}},
+    "pushToHub": {"repo": "org/name", "private": True, "secretRef": {"name": "hub"}},
     "training": {
         "method": "SFT",
         "maxSteps": 10,

@@ -77,6 +77,11 @@ CASES: tuple[Case, ...] = (
         put(SCRATCH, ("training", "method"), "CPT"),
         {**put(SCRATCH, ("training", "method"), "CPT"), "model": HUB},
     ),
+    Case(  # so there is no Pretrain and no TRM on a packed base
+        "an adapter needs existing weights under it",
+        put(SCRATCH, ("model", "adapter"), {"lora": {}, "quantization": "NF4"}),
+        {**SCRATCH, "model": {**HUB, "adapter": {"lora": {}, "quantization": "NF4"}}, "training": SFT},
+    ),
     Case(
         "an adapter needs existing weights under it",
         put(SCRATCH, ("model", "adapter"), {"lora": {}}),
@@ -86,6 +91,11 @@ CASES: tuple[Case, ...] = (
         "methods Pretrain and CPT learn from plain text",
         put(SCRATCH, (*DATASET, "format"), "Messages"),
         put({**SCRATCH, "training": SFT}, (*DATASET, "format"), "Messages"),
+    ),
+    Case(
+        "spec.pushToHub belongs to the built-in",
+        {**SCRIPT, "pushToHub": {"repo": "org/name", "secretRef": {"name": "hub"}}},
+        {**SCRATCH, "pushToHub": {"repo": "org/name", "secretRef": {"name": "hub"}}},
     ),
     Case("spec.tracking belongs to the built-in", {**SCRIPT, "tracking": {"tensorboard": True}}, SCRIPT),
     Case(

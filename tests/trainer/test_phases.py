@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from trainer.support import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+HUB = """
+from trainyard.trainer import hub
+hub.open_repository = lambda context, target: print("hub opens", target.repo)
+hub.push = lambda context, target: print("hub gets", context.model_dir.parent.name)
+"""
 ANSWERS = [{"prompt": f"which platform for train {n}? ", "completion": f"platform {n % 7}"} for n in range(40)]
 
 
@@ -76,6 +82,22 @@ def test_all_phases_share_one_tokenizer_that_knows_the_text_of_all(undisturbed: 
 def test_the_model_is_made_for_the_longest_phase(undisturbed: Run) -> None:
     config = json.loads((undisturbed.work / "phases" / "pretrain" / "model" / "config.json").read_text())
     assert config["max_position_embeddings"] >= 96
+
+
+def test_the_result_of_the_last_phase_goes_to_the_hub(undisturbed: Run) -> None:
+    target = {"repo": "org/model", "secretRef": {"name": "hub"}}
+    pushing = replace(undisturbed, spec={**undisturbed.spec, "pushToHub": target}, patch=HUB)
+    told = {}
+    for step in ("prepare", "train-more", "train-answer", "evaluate"):
+        told[step] = [line for line in pushing.run(step).lines if line.startswith("hub ")]
+    assert told == {
+        "prepare": ["hub opens org/model"],
+        "train-more": [],
+        "train-answer": ["hub gets answer"],
+        "evaluate": [],
+    }
+    debug = replace(pushing, spec={**pushing.spec, "mode": "Debug"})
+    assert "hub gets answer" not in debug.run("train-answer").lines
 
 
 def test_a_kill_in_a_phase_goes_on_there_and_leaves_the_others_alone(

@@ -46,6 +46,19 @@ def test_the_quick_estimate_is_the_slow_one(architecture: str, values: dict[str,
         assert quick == estimate(config, training, lora=lora, bytes_per_value=4)
 
 
+def test_a_packed_base() -> None:
+    from transformers import AutoConfig
+
+    training, lora = Training(method="SFT", max_length=128), Lora(rank=4)
+    config = AutoConfig.for_model("llama", **SMALL)
+    whole = estimate(config, training, lora=lora, bytes_per_value=2)
+    packed = estimate(config, training, lora=lora, bytes_per_value=2, quantized=True)
+    assert packed == estimate_quickly("llama", SMALL, training, lora=lora, bytes_per_value=2, quantized=True)
+    linear = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96)
+    assert whole.weights - packed.weights == pytest.approx(linear * (2 - 0.516), rel=1e-3)
+    assert estimate_quickly("gpt2", dict(CASES)["gpt2"], training, lora=lora, bytes_per_value=2, quantized=True) is None
+
+
 def test_what_is_not_known_takes_the_slow_way() -> None:
     training = Training(method="Pretrain")
     assert estimate_quickly("mamba", {}, training, lora=None, bytes_per_value=4) is None

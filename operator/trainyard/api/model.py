@@ -1,6 +1,6 @@
 """`spec.model`: what is trained, from where, and whether through an adapter."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -76,6 +76,11 @@ class Adapter(ApiModel):
     """Train an adapter instead of all weights."""
 
     lora: Lora = Field(description="Low-rank adaptation.")
+    quantization: Literal["NF4"] | None = Field(
+        None,
+        description="NF4: the frozen base lies in the GPU's memory with 4 bits a weight, a quarter of BF16. Needs a GPU and "
+        "bitsandbytes in the image. The result is the adapter on the base's own weights, as without.",
+    )
     merge: bool = Field(
         True, description="Merge the adapter into the base model at the end, so that model/ can be loaded by itself."
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from trainyard.api.base import ApiModel, DnsLabel, Rule
 from trainyard.api.dataset import Dataset, DatasetUpload
 from trainyard.api.estimate import Estimate
+from trainyard.api.hub import PushToHub
 from trainyard.api.model import ModelSource
 from trainyard.api.names import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
 from trainyard.api.phases import PHASES_LIMIT, Phase, phase_faults, phases_to_run, resolve
@@ -233,6 +234,11 @@ class TrainingRunSpec(ApiModel):
             lambda s: s.tracking is None or not s.command,
         ),
         Rule(
+            f"!has(self.pushToHub) || !{_SCRIPT}",
+            "spec.pushToHub belongs to the built-in trainer: remove it; the script of spec.command can upload its result itself",
+            lambda s: s.push_to_hub is None or not s.command,
+        ),
+        Rule(
             None,
             "two phases have the same name: rename one of them",
             lambda s: len({p.name for p in s.phases or ()}) == len(s.phases or ()),
@@ -310,6 +316,9 @@ class TrainingRunSpec(ApiModel):
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What is measured at the end.")
     tracking: Tracking | None = Field(
         None, description="Where the training's numbers are kept besides the status: MLflow, TensorBoard."
+    )
+    push_to_hub: PushToHub | None = Field(
+        None, description="Upload the result (of the last phase) to a Hugging Face hub. In mode Train only."
     )
     storage: Storage = Field(default_factory=Storage, description="The run's volumes.")
     resources: Resources = Field(default_factory=Resources, description="Resources of the training step.")

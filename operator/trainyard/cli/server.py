@@ -65,6 +65,8 @@ def named_objects(spec: TrainingRunSpec) -> Iterator[tuple[str, str, str]]:
     tracking = spec.tracking.mlflow if spec.tracking else None
     if tracking is not None and tracking.secret_ref is not None:
         yield "secret", "spec.tracking.mlflow.secretRef.name", tracking.secret_ref.name
+    if spec.push_to_hub is not None:
+        yield "secret", "spec.pushToHub.secretRef.name", spec.push_to_hub.secret_ref.name
     for field, reward in spec.reward_models():
         if reward.secret_ref is not None:
             yield "secret", f"{field}.secretRef.name", reward.secret_ref.name

@@ -21,6 +21,7 @@ spec:
   - {name: e, storageUri: "pvc://data/x.jsonl"}
   - {name: f, code: {storageUri: "pvc://repos/app"}}
   training: {method: SFT}
+  pushToHub: {repo: org/name, secretRef: {name: writer}}
   storage:
     checkpoints: {claimName: kept}
     cache: {claimName: cache, size: 1Gi}
@@ -47,6 +48,7 @@ def test_what_must_exist_before_the_run_starts() -> None:
         ("secret", "spec.datasets[0].secretRef.name", "store"),
         ("persistentvolumeclaim", "spec.datasets[1].storageUri", "data"),
         ("persistentvolumeclaim", "spec.datasets[2].code.storageUri", "repos"),
+        ("secret", "spec.pushToHub.secretRef.name", "writer"),
         ("persistentvolumeclaim", "spec.storage.checkpoints.claimName", "kept"),
     ]
 

@@ -19,6 +19,8 @@ def test_mode_dataset_builds_and_stops() -> None:
     del spec["spec"]["model"], spec["spec"]["training"]
     world = World(run=spec)
     assert referenced_secrets(world.observe().run) == {"store": "spec.datasetUpload.secretRef.name"}
+    pushed = World(run=manifest(pushToHub={"repo": "org/name", "secretRef": {"name": "hub"}}))
+    assert referenced_secrets(pushed.observe().run) == {"hub": "spec.pushToHub.secretRef.name"}
     del spec["spec"]["datasetUpload"]
     world = World(run=spec)
     world.settle()

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.names import STEP_TRAIN, step_arguments, train_step
-from trainyard.trainer import threads
+from trainyard.trainer import hub, threads
 from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.launch import launch, processes_here
@@ -126,8 +126,11 @@ def run_tool(given: argparse.Namespace) -> int:
 
 def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
     """Import the step's module, which is the expensive part of some, and run it."""
+    target = hub.wanted(context)
     match step:
         case "prepare":
+            if target is not None:
+                hub.open_repository(context, target)
             from trainyard.trainer.data.prepare import prepare
             from trainyard.trainer.data.prepare_phases import prepare_phases
 
@@ -147,6 +150,8 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
                 from trainyard.trainer.methods.train import train
 
                 train(context, reporter)
+            if target is not None and team_of().leads and (context.phase is None or context.is_last_phase):
+                hub.push(context, target)
         case "evaluate":
             if is_trm(context):
                 from trainyard.trainer.trm.evaluate import evaluate as evaluate_trm

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainyard.api.model import Lora
 from trainyard.api.training import Training
+from trainyard.trainer.models.quantize import NF4_BYTES
 from trainyard.trainer.shapes import shapes_of
 
 ACTIVATION_BYTES_PER_UNIT = 34
@@ -32,7 +33,9 @@ class Estimate:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def estimate(config: Any, training: Training, *, lora: Lora | None, bytes_per_value: int) -> Estimate:
+def estimate(
+    config: Any, training: Training, *, lora: Lora | None, bytes_per_value: int, quantized: bool = False
+) -> Estimate:
     """Build the model on torch's meta device, where tensors have shapes and no storage, and add up.
 
     Args:
@@ -40,6 +43,7 @@ def estimate(config: Any, training: Training, *, lora: Lora | None, bytes_per_va
         training: batch size and length, optimizer.
         lora: the adapter, if one is trained.
         bytes_per_value: 4 for FP32, 2 for BF16 and FP16.
+        quantized: whether the linear layers are in NF4.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -55,15 +59,22 @@ def estimate(config: Any, training: Training, *, lora: Lora | None, bytes_per_va
         else None,
         units=int(text.hidden_size) * int(text.num_hidden_layers),
         bytes_per_value=bytes_per_value,
+        packed=_linear_parameters(model) if quantized else 0,
     )
 
 
 def estimate_quickly(
-    model_type: str, values: Mapping[str, Any], training: Training, *, lora: Lora | None, bytes_per_value: int
+    model_type: str,
+    values: Mapping[str, Any],
+    training: Training,
+    *,
+    lora: Lora | None,
+    bytes_per_value: int,
+    quantized: bool = False,
 ) -> Estimate | None:
     """The same without importing torch, for architectures whose shapes are known here; None for others."""
     shapes = shapes_of(model_type, values)
-    if shapes is None:
+    if shapes is None or (quantized and not shapes.linears):
         return None
     return _estimate(
         training,
@@ -71,11 +82,12 @@ def estimate_quickly(
         adapter=_of_layers(shapes.adapter(lora.rank, lora.target_modules), lora, shapes.layers) if lora else None,
         units=shapes.hidden * shapes.layers,
         bytes_per_value=bytes_per_value,
+        packed=shapes.linear_parameters if quantized else 0,
     )
 
 
 def _estimate(
-    training: Training, *, parameters: int, adapter: int | None, units: int, bytes_per_value: int
+    training: Training, *, parameters: int, adapter: int | None, units: int, bytes_per_value: int, packed: int
 ) -> Estimate:
     trainable = parameters if adapter is None else adapter
     base_bytes = 4 if adapter is None else bytes_per_value
@@ -84,7 +96,7 @@ def _estimate(
     return Estimate(
         parameters=parameters + (adapter or 0),
         trainable=trainable,
-        weights=parameters * base_bytes + (adapter or 0) * 4,
+        weights=(parameters - packed) * base_bytes + int(packed * NF4_BYTES) + (adapter or 0) * 4,
         gradients=trainable * 4,
         optimizer=trainable * optimizer_bytes(training.optim),
         activations=tokens * units * per_unit * bytes_per_value // 2,
@@ -98,18 +110,26 @@ def _of_layers(parameters: int, lora: Lora, layers: int) -> int:
 
 def _adapter_parameters(model: Any, lora: Lora) -> int:
     """rank x (inputs + outputs) of every adapted layer."""
+    return sum(
+        lora.rank * (module.in_features + module.out_features)
+        for name, module in _linear_layers(model)
+        if lora.target_modules == ["all-linear"]
+        or any(name == target or name.endswith(f".{target}") for target in lora.target_modules)
+    )
+
+
+def _linear_parameters(model: Any) -> int:
+    return sum(module.in_features * module.out_features for _, module in _linear_layers(model))
+
+
+def _linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """All but the output head."""
     import torch
 
     head = model.get_output_embeddings()
-    count = 0
     for name, module in model.named_modules():
-        if module is head or not isinstance(module, torch.nn.Linear):
-            continue
-        if lora.target_modules == ["all-linear"] or any(
-            name == target or name.endswith(f".{target}") for target in lora.target_modules
-        ):
-            count += lora.rank * (module.in_features + module.out_features)
-    return count
+        if module is not head and isinstance(module, torch.nn.Linear):
+            yield name, module
 
 
 def optimizer_bytes(name: str) -> int:

@@ -26,6 +26,11 @@ class Shapes:
     linears: tuple[tuple[str, int, int], ...]
     """Name, inputs and outputs of each linear part of one layer. Empty where an adapter would need the slow way."""
 
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the linear layers."""
+        return self.layers * sum(inputs * outputs for _, inputs, outputs in self.linears)
+
     def adapter(self, rank: int, targets: Sequence[str]) -> int:
         """Parameters of a LoRA adapter: rank x (inputs + outputs) of every adapted part."""
         chosen = [one for one in self.linears if list(targets) == ["all-linear"] or one[0] in targets]

@@ -46,6 +46,7 @@ from trainyard.trainer.methods.arguments import (
     total_steps,
 )
 from trainyard.trainer.methods.ppo_settings import PpoSettings
+from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.models.source import local_folder
 from trainyard.trainer.phases import in_phase, settle_start
 from trainyard.trainer.preview import previews
@@ -171,6 +172,8 @@ def _examine(context: RunContext, folder: Path, tokenizer: Any) -> dict[str, Any
     tokens = report["data"]["splits"]["train"]["tokens"]
     spec = context.run.spec
     report["capacity"] = describe_capacity(spec, report["model"], report["training"], tokens)
+    if is_quantized(context) and report["capacity"]["device"] == "CPU":
+        warn("spec.model.adapter.quantization NF4 needs a GPU, and spec.resources asks for none")
     report["outputs"] = describe_outputs(context.run_dir, spec, report["model"], report["training"]["steps"])
     for line in table(context, report):
         say(line)
@@ -232,7 +235,8 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
     """Without torch where the architecture is a common one."""
     spec, training = context.model, context.training
     lora = spec.adapter.lora if spec.adapter else None
-    width = 2 if training.precision in ("BF16", "FP16") else 4
+    quantized = is_quantized(context)
+    width = 2 if training.precision in ("BF16", "FP16") or (quantized and training.precision == "Auto") else 4
     folder = None
     if spec.scratch is not None:
         architecture, values = spec.scratch.architecture, {**spec.scratch.config}
@@ -244,7 +248,9 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
         folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=False)
         values = _read_configuration(folder, spec.storage_uri)
         architecture, simple = str(values.get("model_type")), True
-    if simple and (size := estimate_quickly(architecture, values, training, lora=lora, bytes_per_value=width)):
+    if simple and (
+        size := estimate_quickly(architecture, values, training, lora=lora, bytes_per_value=width, quantized=quantized)
+    ):
         return architecture, size
 
     # The classes themselves know more architectures, and what is wrong with a value.
@@ -262,7 +268,7 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
         except (OSError, ValueError, KeyError) as error:
             raise _no_configuration(str(spec.storage_uri), str(error)) from error
     try:
-        return config.model_type, estimate(config, training, lora=lora, bytes_per_value=width)
+        return config.model_type, estimate(config, training, lora=lora, bytes_per_value=width, quantized=quantized)
     except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise invalid_config(
             f"the configuration does not make a model: {str(error).splitlines()[0]}",

@@ -280,6 +280,7 @@ def referenced_secrets(run: RunRef) -> dict[str, str]:
         *((f"spec.datasets[{dataset.name}]", dataset) for dataset in spec.datasets or ()),
         ("spec.datasetUpload", spec.dataset_upload),
         ("spec.tracking.mlflow", spec.tracking.mlflow if spec.tracking else None),
+        ("spec.pushToHub", spec.push_to_hub),
         *spec.reward_models(),
     ]
     for field, holder in holders:

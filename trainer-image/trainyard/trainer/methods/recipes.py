@@ -32,13 +32,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Material:
-    """What every method starts from. `held_out` is the split that is evaluated, None without."""
+    """What every method starts from. `held_out` is the split that is evaluated, None without; `quantized` says that the
+    model at hand is packed, and a reference has to be so too."""
 
     context: RunContext
     data: Committed
     device: Device
     tokenizer: Any
     held_out: str | None
+    quantized: bool = False
 
     @property
     def vocab_size(self) -> int:
@@ -51,7 +53,14 @@ class Material:
 
     def load_reference(self) -> Any:
         """The model as it was at the start."""
-        return load_untrained(self.context, self.device, self.tokenizer, vocab_size=self.vocab_size, as_trained=True)
+        return load_untrained(
+            self.context,
+            self.device,
+            self.tokenizer,
+            vocab_size=self.vocab_size,
+            as_trained=True,
+            quantized=self.quantized,
+        )
 
 
 def open_recipe(
@@ -117,7 +126,7 @@ def pair_reference(material: Material, split: str, sequences: Sequences, order: 
         return material.load_reference()
 
     return reference_log_probs(
-        folder / f"{split}.npy",
+        folder / (f"{split}-nf4.npy" if material.quantized else f"{split}.npy"),
         sequences,
         order,
         load=load,

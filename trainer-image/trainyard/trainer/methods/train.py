@@ -38,6 +38,7 @@ from trainyard.trainer.methods.memory import (
     too_large,
 )
 from trainyard.trainer.methods.memory import smaller_evaluation as smaller_batches
+from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.phases import hand_over
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
@@ -147,7 +148,8 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         use_small_tiles()
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
     evaluates = bool(context.training.eval_steps and data.manifest["splits"]["eval"]["sequences"])
-    material = Material(context, data, device, tokenizer, held_out="eval" if evaluates else None)
+    held_out = "eval" if evaluates else None
+    material = Material(context, data, device, tokenizer, held_out=held_out, quantized=is_quantized(context))
     recipe = open_recipe(
         material,
         resume=resume.path if resume else None,
@@ -328,6 +330,8 @@ def is_exported_whole(context: RunContext) -> bool:
 
 def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, data: Committed) -> Committed:
     """Write the outcome: the model, or the adapter and, if asked, the model with the adapter merged into it."""
+    from trainyard.trainer.models.load import merge_into_source
+
     facts = {"step": trainer_step, "run": context.run.metadata.name, "data": data.manifest["digest"]}
     tokenizer = context.data_dir / "tokenizer"
 
@@ -336,7 +340,10 @@ def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, da
         shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
 
     def write_model(folder: Path) -> None:
-        whole = model.merge_and_unload(safe_merge=True) if context.model.adapter else model
+        if is_quantized(context):
+            whole = merge_into_source(context)
+        else:
+            whole = model.merge_and_unload(safe_merge=True) if context.model.adapter else model
         whole.config.use_cache = True
         whole.to(dtype or whole.dtype).save_pretrained(folder)
         shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
@@ -383,6 +390,7 @@ def effective(context: RunContext, device: Any, model: Any, threads: int) -> dic
         "threads": threads,
         "attention": model.config._attn_implementation,
         "compile": bool(context.training.extra_args.get("torch_compile", False)),
+        **({"quantization": context.model.adapter.quantization} if is_quantized(context) else {}),
     }
 
 

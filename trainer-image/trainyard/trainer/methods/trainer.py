@@ -65,6 +65,14 @@ class Updating(TrainerCallback):  # type: ignore[misc]
         self.now = True
 
 
+def trained_weights_over_packed(model: Any) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+    """The adapter of a quantised base, as it is. TRL's constructor rounds it to BF16, in which small updates are lost, a
+    continuation would not be exact, and FP16's loss scaling fails."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return []
+    return [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
+
+
 class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     """See the module's text. `save(step, write)` commits a checkpoint and is called from a thread as well as from here;
     `every_minutes` bounds the time between two; with `keep_best` a new best evaluation is saved at once;
@@ -84,7 +92,10 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         smaller_evaluation: Callable[[int, int], None] | None = None,
         **arguments: Any,
     ) -> None:
+        adapter = trained_weights_over_packed(arguments["model"])
         super().__init__(**arguments)
+        for parameter, values in adapter:
+            parameter.data = values
         self._objective = objective
         self.saver = Saver(save)
         self._keep_best = keep_best

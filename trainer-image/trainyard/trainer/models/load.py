@@ -2,7 +2,7 @@
 
 Which type the weights have decides over memory and over whether small updates survive:
 
-* an adapter's frozen base is loaded in the type that is computed in, the adapter itself stays in FP32;
+* an adapter's frozen base is loaded in the type that is computed in, or in NF4, the adapter itself stays in FP32;
 * a model that is trained as a whole keeps FP32 weights and computes under autocast, because an update of 1e-5 to a weight
   of 1 is lost in BF16; only where 16 bytes per parameter do not fit onto the device, it is BF16 throughout;
 * on the CPU without fast BF16 everything is FP32.
@@ -20,6 +20,7 @@ from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.models.lora import add_adapter, load_adapter
+from trainyard.trainer.models.quantize import nf4
 from trainyard.trainer.models.scratch import build_config
 from trainyard.trainer.models.source import local_folder, revision_of
 
@@ -72,7 +73,8 @@ def load_for_training(
     folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
     source_dtype = dtype_of(folder)
     if spec.adapter is not None:
-        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
+        quantization = nf4(device) if spec.adapter.quantization else None
+        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization)
         _check_fit(base, vocab_size, max_length)
         adapted = load_adapter(base, resume, trainable=True) if resume else add_adapter(base, spec.adapter.lora)
         return _loaded(adapted, revision=revision_of(folder), source_dtype=source_dtype)
@@ -126,6 +128,19 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
     return model.to(device.kind).eval()
 
 
+def merge_into_source(context: RunContext) -> PreTrainedModel:
+    """The committed adapter in the source's own weights and their own type, in host memory: a base that was packed for the
+    training has lost what the merged model should have."""
+    import torch
+
+    spec = context.model
+    assert spec.storage_uri is not None
+    folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+    base = _from_folder(folder, dtype_of(folder) or torch.float32, uri=spec.storage_uri)
+    merged: PreTrainedModel = load_adapter(base, context.adapter_dir, trainable=False).merge_and_unload(safe_merge=True)
+    return merged
+
+
 def load_untrained(
     context: RunContext,
     device: Device,
@@ -133,9 +148,11 @@ def load_untrained(
     *,
     vocab_size: int,
     as_trained: bool = False,
+    quantized: bool = False,
 ) -> PreTrainedModel:
     """The model as it was before the training: the source's weights, or the random ones of the same seed. Frozen, and the
-    same to the bit at every call; with `as_trained` in the type that it is trained in, else in the one that is computed in."""
+    same to the bit at every call; with `as_trained` in the type that it is trained in, else in the one that is computed in;
+    `quantized` packs it as spec.model.adapter asks."""
     from transformers import set_seed
 
     from trainyard.trainer.evaluation.loss import add_output_head
@@ -151,7 +168,8 @@ def load_untrained(
         assert spec.storage_uri is not None
         folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
         dtype = _master_dtype(folder, device) if as_trained and spec.adapter is None else device.compute_dtype
-        model = _from_folder(folder, dtype, uri=spec.storage_uri)
+        quantization = nf4(device) if quantized else None
+        model = _from_folder(folder, dtype, uri=spec.storage_uri, quantization=quantization)
     add_output_head(model)
     untrained: PreTrainedModel = model.to(device.kind).eval().requires_grad_(False)
     return untrained
@@ -189,7 +207,7 @@ def _from_config(config: Any) -> PreTrainedModel:
     return model
 
 
-def _from_folder(folder: Path, dtype: torch.dtype, *, uri: str) -> PreTrainedModel:
+def _from_folder(folder: Path, dtype: torch.dtype, *, uri: str, quantization: Any = None) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     if not any(folder.glob("*.safetensors")):
@@ -199,7 +217,11 @@ def _from_folder(folder: Path, dtype: torch.dtype, *, uri: str) -> PreTrainedMod
         )
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            **({"quantization_config": quantization} if quantization is not None else {}),
         )
     except (ValueError, KeyError, ImportError) as error:
         raise invalid_config(
@@ -243,9 +265,12 @@ def _check_fit(model: PreTrainedModel, vocab_size: int, max_length: int) -> None
 
 
 def _loaded(model: Any, *, revision: str | None, source_dtype: torch.dtype | None) -> Loaded:
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = model.num_parameters()  # which knows packed ones
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.config.use_cache = False
     share = "" if trainable == parameters else f", {trainable:,} of them trained ({trainable / parameters:.2%})"
-    say(f"model: {model.config.model_type}, {parameters:,} parameters{share}, weights in {str(model.dtype)[6:]}")
+    packed = ", linear layers in NF4" if getattr(model, "is_loaded_in_4bit", False) else ""
+    say(
+        f"model: {model.config.model_type}, {parameters:,} parameters{share}, weights in {str(model.dtype)[6:]}{packed}"
+    )
     return Loaded(model, parameters, trainable, revision, source_dtype)

@@ -41,7 +41,7 @@ def local_folder(uri: str, *, context: RunContext, secret_ref: SecretRef | None,
         case "hf":
             repository, _, revision = rest.partition("@")
             wanted = MODEL_FILES if weights else TOKENIZER_FILES
-            token = _token(context, secret_ref)
+            token = hub_token(context.secrets_dir, secret_ref, field="spec.model.secretRef")
             return from_hub(repository, revision or None, uri, token, wanted=wanted, field="spec.model.secretRef")
         case "pvc":
             claim, _, path = rest.partition("/")
@@ -139,14 +139,19 @@ def _unavailable(uri: str, error: BaseException) -> UserError:
     )
 
 
-def _token(context: RunContext, secret_ref: SecretRef | None) -> str | None:
+def hub_token(secrets: Path, secret_ref: SecretRef | None, *, field: str) -> str | None:
+    """The access token in the Secret that `field` names; None without one.
+
+    Raises:
+        UserError: the Secret has none.
+    """
     if secret_ref is None:
         return None
-    folder = context.secrets_dir / secret_ref.name
+    folder = secrets / secret_ref.name
     for key in ("token", "HF_TOKEN"):
         if (folder / key).is_file():
             return (folder / key).read_text().strip()
     raise invalid_config(
-        f"spec.model.secretRef: secret {secret_ref.name} has neither the key token nor HF_TOKEN at {folder}",
+        f"{field}: secret {secret_ref.name} has neither the key token nor HF_TOKEN at {folder}",
         hint="add the hub's access token under the key token",
     )

@@ -1,0 +1,174 @@
+"""The result on a Hugging Face hub (`spec.pushToHub`).
+
+    prepare: the repository is made, the token may write?  ->  ...  ->  train: one commit with model, adapter and model card
+
+A token that may not write is found before a GPU is asked for. The upload comes last in the training step, from the
+committed folders on the volume: when the hub does not answer, the next attempt finds the training complete and only
+uploads, and what the hub has already is not sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from trainyard.api.hub import PushToHub
+from trainyard.trainer.commit import Committed, read_committed
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.errors import invalid_config, source_unavailable
+from trainyard.trainer.ledger import LEDGER
+from trainyard.trainer.log import say
+from trainyard.trainer.models.source import PAUSES, TRIES, hub_token
+
+FIELD = "spec.pushToHub"
+CARD = "README.md"
+ADAPTER_CONFIG = "adapter_config.json"
+T = TypeVar("T")
+
+
+def wanted(context: RunContext) -> PushToHub | None:
+    """Where the result goes; None where it goes nowhere. What mode Debug makes is no result."""
+    return context.run.spec.push_to_hub if context.run.spec.mode == "Train" else None
+
+
+def open_repository(context: RunContext, target: PushToHub) -> None:
+    """Make the repository if need be, and see that the token may write to it.
+
+    Raises:
+        UserError: it may not, or the hub does not answer.
+    """
+    api = _api(context, target)
+    _guarded(target, lambda: api.create_repo(target.repo, private=target.private, exist_ok=True))
+    _guarded(target, lambda: api.auth_check(target.repo, write=True))
+    say(f"{FIELD}: the result will go to {target.repo}")
+
+
+def push(context: RunContext, target: PushToHub) -> None:
+    """Upload the committed result as one commit.
+
+    Raises:
+        UserError: the hub refuses, or does not answer.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    api = _api(context, target)
+    result, started = _result(context), time.monotonic()
+    files = dict(_files(context, result))
+
+    def commit() -> Any:
+        operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+        return api.create_commit(target.repo, operations, commit_message=f"Run {context.run.metadata.name}")
+
+    done = _guarded(target, commit)
+    LEDGER.note(provenance={"hubCommit": f"{target.repo}@{done.oid}"})
+    say(f"hub: {target.repo}@{done.oid}, {len(files)} files after {time.monotonic() - started:.1f} s")
+
+
+def model_card(context: RunContext, result: Committed) -> str:
+    """README.md: what the hub's search reads, and for people what the model was made from. No addresses of data: they may
+    be nobody's business."""
+    training, spec = context.training, context.model
+    head: dict[str, Any] = {"tags": ["trainyard", training.method.lower()]}
+    facts = {"run": context.run.metadata.name, "method": training.method, "steps": result.manifest.get("step")}
+    if spec.trm is None:
+        head |= {"library_name": "transformers" if _is_whole(result) else "peft", "pipeline_tag": "text-generation"}
+    if base := _base(context):
+        repository, _, revision = base.partition("@")
+        head["base_model"] = repository
+        facts["base model"] = f"{repository} at {revision}" if revision else repository
+    facts |= {
+        "datasets": ", ".join(dataset.name for dataset in context.datasets),
+        "dataset digest": result.manifest.get("data"),
+        "seed": training.seed,
+        "made with": f"torch {version('torch')}, transformers {version('transformers')}",
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
+    title = context.run.spec.push_to_hub.repo.partition("/")[2] if context.run.spec.push_to_hub else ""
+    return f"---\n{yaml.safe_dump(head)}---\n\n# {title}\n\n| | |\n|---|---|\n{rows}\n"
+
+
+def _api(context: RunContext, target: PushToHub) -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(token=hub_token(context.secrets_dir, target.secret_ref, field=f"{FIELD}.secretRef"))
+
+
+def _result(context: RunContext) -> Committed:
+    found = read_committed(context.model_dir) or read_committed(context.adapter_dir)
+    assert found is not None, "the training step has committed its result"
+    return found
+
+
+def _is_whole(result: Committed) -> bool:
+    return ADAPTER_CONFIG not in result.manifest["files"]
+
+
+def _base(context: RunContext) -> str | None:
+    """The model's name on the hub, `org/name[@revision]`, where it comes from one."""
+    uri = context.model.storage_uri or ""
+    return uri.removeprefix("hf://") if uri.startswith("hf://") else None
+
+
+def _files(context: RunContext, result: Committed) -> Iterator[tuple[str, str | bytes]]:
+    """Path in the repository, and file or content: the result, the adapter beside the model it was merged into, the card."""
+    folders = [("", result)]
+    if _is_whole(result) and (adapter := read_committed(context.adapter_dir)) is not None:
+        folders.append(("adapter/", adapter))
+    for prefix, folder in folders:
+        for name in folder.manifest["files"]:
+            if name == ADAPTER_CONFIG:
+                yield prefix + name, _adapter_config(context, folder.path / name)
+            elif name != CARD:  # peft's template of one
+                yield prefix + name, str(folder.path / name)
+    yield CARD, model_card(context, result).encode()
+
+
+def _adapter_config(context: RunContext, file: Path) -> bytes:
+    """With the base's name on the hub instead of its folder in this pod."""
+    config = json.loads(file.read_text())
+    repository, _, revision = (_base(context) or "").partition("@")
+    config |= {"base_model_name_or_path": repository or None, "revision": revision or None}
+    return json.dumps(config, indent=2).encode()
+
+
+def _guarded(target: PushToHub, call: Callable[[], T]) -> T:
+    """What the hub refuses is told at once; silence and its own faults are met with another try."""
+    import httpx2
+    from huggingface_hub import errors
+
+    last = ""
+    for number in range(1, TRIES + 1):
+        try:
+            return call()
+        # RuntimeError: what the client makes of a file whose upload failed.
+        except (errors.HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError) as error:
+            status = _status(error)
+            if 400 <= status < 500 and status not in (408, 409, 429):
+                raise invalid_config(
+                    f"{FIELD}.repo {target.repo}: the hub refuses (HTTP {status})",
+                    hint=f"the token in {FIELD}.secretRef (key token) has to be one that may write there; check the name, too",
+                ) from error
+            last = f"HTTP {status}" if status else str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            if number < TRIES:
+                say(f"{FIELD}: the hub does not answer ({last}), trying again")
+                time.sleep(PAUSES[number - 1])
+    raise source_unavailable(
+        f"{FIELD}.repo {target.repo}: the hub did not answer in {TRIES} tries: {last}",
+        hint="check the network, or set HF_ENDPOINT to another hub in podTemplate.env; what is trained is kept",
+    )
+
+
+def _status(error: BaseException) -> int:
+    """HTTP status of what the hub said, 0 if it said nothing."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if (response := getattr(seen, "response", None)) is not None:
+            return int(response.status_code)
+        seen = seen.__cause__
+    return 0
