@@ -379,6 +379,7 @@ def tell(reporter: Reporter, known: dict[str, Any]) -> None:
 
 def effective(context: RunContext, device: Any, model: Any, threads: int) -> dict[str, Any]:
     """What really runs, after every automatic choice."""
+    adapter = context.model.adapter
     return {
         "device": device.name,
         "precision": device.precision,
@@ -390,7 +391,7 @@ def effective(context: RunContext, device: Any, model: Any, threads: int) -> dic
         "threads": threads,
         "attention": model.config._attn_implementation,
         "compile": bool(context.training.extra_args.get("torch_compile", False)),
-        **({"quantization": context.model.adapter.quantization} if is_quantized(context) else {}),
+        **({"quantization": adapter.quantization} if adapter is not None and adapter.quantization else {}),
     }
 
 
