@@ -304,7 +304,7 @@ def times(one: Process, other: Process, clock: str) -> float:
 
 
 def memory_of(kind: str, folder: Path, *, tokens: int) -> dict[str, int]:
-    """In a process of its own: bytes that forward and backward through the model take on top of the model itself."""
+    """In a process of its own: bytes that forward and backward through the model take on top of the model and its gradients."""
     code = f"""
 import json, resource, torch
 from pathlib import Path
@@ -319,7 +319,7 @@ if head == "trainyard":
 ids = torch.randint(3, 9000, (2, {tokens} // 2))
 inputs = dict(input_ids=ids, labels=ids.clone(), position_ids=torch.arange(ids.shape[1]).expand(2, -1).contiguous())
 for p in model.parameters():
-    p.grad = torch.zeros_like(p)
+    p.grad = torch.full_like(p, 1e-9)  # not zeros: those take no memory before something is added to them
 before = peak_memory_of_process()
 if head == "trainyard":
     assert not logits_are_small(model, inputs)
