@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,16 @@ def on_pre_optimizer_step(self, args, state, control, **named):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 Updating.on_pre_optimizer_step = on_pre_optimizer_step
 """
+TOO_LARGE_TO_EVALUATE = """
+import torch
+from trainyard.trainer.evaluation import loss
+original = loss.measure
+def measure(*arguments, batch_size, **named):
+    if batch_size > 2:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    return original(*arguments, batch_size=batch_size, **named)
+loss.measure = measure
+"""
 
 
 @pytest.mark.parametrize(("patch", "goes_on_from"), [(IN_THE_BACKWARD_PASS, 7), (IN_THE_OPTIMIZER, 5)])
@@ -144,6 +156,20 @@ def test_out_of_memory_in_the_middle(fits: Run, tmp_path: Path, patch: str, goes
     assert numbers == [*range(1, 8), *range(goes_on_from + 1, 13)]
     assert run.final_record["effective"]["outOfMemoryReductions"] == "batch 2 x 4 instead of 4 x 2, from step 7 on"
     assert_same_training(run, fits)
+
+
+def test_an_evaluation_that_does_not_fit_goes_on_in_smaller_batches(fits: Run) -> None:
+    measured = []
+    for patch in ("", TOO_LARGE_TO_EVALUATE):
+        run = replace(fits, patch=patch)
+        told = [line for line in run.run("evaluate").lines if line.startswith("the device ran out of memory")]
+        measured.append(run.final_record["evaluation"]["metrics"])
+        shutil.rmtree(run.work / "evaluation")
+    sizes = (4, 2)
+    assert told == [f"the device ran out of memory: evaluation in batches of {size}" for size in sizes]
+    assert measured[1]["loss"] == pytest.approx(measured[0]["loss"], rel=1e-5)
+    strict = replace(run, spec={**run.spec, "onOutOfMemory": "Fail"})
+    strict.run("evaluate", expect=ExitCode.DEVICE_OUT_OF_MEMORY)
 
 
 def test_one_process_of_several_leaves_it_to_the_next_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

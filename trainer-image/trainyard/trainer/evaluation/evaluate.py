@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 from trainyard.trainer.commit import commit_folder, read_committed
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared, specification_key
-from trainyard.trainer.errors import invalid_config, storage
+from trainyard.trainer.errors import invalid_config, is_device_out_of_memory, storage
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.methods.memory import recall
 from trainyard.trainer.methods.train import find_result
 from trainyard.trainer.progress import Reporter
 
@@ -58,7 +60,7 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
 
         from trainyard.trainer.data.store import Sequences
         from trainyard.trainer.data.tokenizer import load_tokenizer
-        from trainyard.trainer.device import find_device
+        from trainyard.trainer.device import find_device, free_memory
         from trainyard.trainer.evaluation import samples
         from trainyard.trainer.evaluation.loss import measure
         from trainyard.trainer.methods.recipes import Material, evaluation_objective
@@ -76,9 +78,24 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
 
     own = context.training.method in ("DPO", "ORPO", "PPO")
     objective = evaluation_objective(Material(context, data, device, tokenizer, split)) if own else None
-    batch_size = context.training.per_device_eval_batch_size
+    batch_size = recall(context.work_dir, context.training).settings.per_device_eval_batch_size
+    reduces = context.run.spec.on_out_of_memory == "ReduceBatch"
 
     def measured(subject: Any, start: float, end: float) -> dict[str, Any]:
+        """In ever smaller batches until it fits: the result does not depend on them."""
+        nonlocal batch_size
+        while True:
+            try:
+                return measured_once(subject, start, end)
+            except RuntimeError as error:
+                if not reduces or batch_size == 1 or not is_device_out_of_memory(error):
+                    raise
+                traceback.clear_frames(error.__traceback__)  # they hold the activations
+            free_memory()
+            batch_size //= 2
+            say(f"the device ran out of memory: evaluation in batches of {batch_size}")
+
+    def measured_once(subject: Any, start: float, end: float) -> dict[str, Any]:
         def progress(done: int, total: int) -> None:
             reporter.report(percentage=round(start + (end - start) * done / total, 1))
 
