@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def render(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
-    """The chart's objects with these values, each `key=value` as for --set."""
+    """The chart's objects with these values, each `key=value` as for --set. Rendered once: tests only read them."""
 
+    @cache
     def call(*values: str, release: str = "trainyard", namespace: str = "trainyard-system") -> Objects:
         settings = [word for value in values for word in ("--set", value)]
         result = helm("template", release, str(CHART), "--namespace", namespace, *settings)

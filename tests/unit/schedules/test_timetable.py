@@ -119,7 +119,7 @@ def test_intervals() -> None:
 ORACLE_ZONES = {zone: changes(zone, START, END) for zone in ZONES[1:14]}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32), zone=st.sampled_from(sorted(z for z, c in ORACLE_ZONES.items() if c)), data=st.data()
 )
@@ -127,9 +127,9 @@ def test_around_a_change_of_the_clock_croniter_agrees_minute_by_minute(
     seed: int, zone: str, data: st.DataObject
 ) -> None:
     expression = draw(random.Random(seed))
-    start = data.draw(st.sampled_from(ORACLE_ZONES[zone])) - timedelta(hours=4)
-    found = list(parse_cron(expression, zone).slots(start, start + timedelta(hours=9)))
-    minutes = [start + timedelta(minutes=n) for n in range(1, 9 * 60 + 1)]
+    start = data.draw(st.sampled_from(ORACLE_ZONES[zone])) - timedelta(hours=3)
+    found = list(parse_cron(expression, zone).slots(start, start + timedelta(hours=7)))
+    minutes = [start + timedelta(minutes=n) for n in range(1, 7 * 60 + 1)]
     wanted = [
         m
         for m in minutes

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
-torch = pytest.importorskip("torch")
+from trainyard.trainer.evaluation.loss import add_output_head
+from trainyard.trainer.methods.loss import CPU_TILE, sum_of_losses
 
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
-
-from trainyard.trainer.evaluation.loss import add_output_head  # noqa: E402
-from trainyard.trainer.methods.loss import CPU_TILE, sum_of_losses  # noqa: E402
+pytestmark = pytest.mark.slow
 
 
 def test_tiles_give_the_loss_and_the_gradients_of_the_whole() -> None:
