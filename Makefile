@@ -27,7 +27,6 @@ DRIVER := $(PYTHON3) tests/cluster/cluster.py
 CHART := charts/trainyard
 # At the same time; most tests against the cluster wait, and the cluster's two nodes are this machine.
 WORKERS ?= 2
-SPREAD := --dist loadgroup --no-loadscope-reorder
 # Images that are there already need not be built.
 IMAGES := $(if $(OPERATOR_IMAGE),,images)
 LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock
@@ -46,11 +45,11 @@ demo: venv ## From nothing to a trained model: cluster, images, operator, a firs
 
 .PHONY: test
 test: venv cluster $(IMAGES) install ## All tests: unit, then API server, then end to end
-	$(PYTEST) tests -m "not load and not servers" -n $(WORKERS) $(SPREAD)
+	$(PYTEST) tests -m "not load and not servers" -n $(WORKERS)
 
 .PHONY: test-fast
 test-fast: venv ## What needs neither cluster nor long training: the daily selection
-	$(PYTEST) tests/unit tests/chart -m "not slow and not api and not e2e and not servers and not load" -n auto $(SPREAD)
+	$(PYTEST) tests/unit tests/chart -m "not slow and not api and not e2e and not servers and not load" -n auto
 
 .PHONY: test-servers
 test-servers: venv cluster $(IMAGES) install ## Against real Prometheus, Loki, MLflow and others, kept in .cluster/servers

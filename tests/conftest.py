@@ -3,10 +3,10 @@
 What answers in a second comes first, what needs a cluster and minutes last: a failure in a pure function shows before the
 machine has trained anything.
 
-`make test` has two workers, because most tests against the cluster wait. Tests that share fixtures go to the same worker:
-those of a file, and of all files with `xdist_group` of one name, which are never side by side (the only GPU node can be
-given out, or taken away, once at a time). A test marked `alone` measures time or kills what others need: it begins when
-nothing else runs, and nothing else begins before it has ended.
+`make test` has two workers, because most tests against the cluster wait. What goes to which worker is decided here, by the
+test's file: tests that share fixtures stay together, and so do all that need the only GPU node or take it away. The tests
+in ALONE measure time or kill what others need: each begins when nothing else runs, and nothing else begins before it has
+ended.
 """
 
 import fcntl
@@ -18,36 +18,53 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("any-machine", deadline=None)  # how long one example takes says how busy the machine is
 settings.load_profile("any-machine")
 
-TIERS = ("slow", "api", "e2e", "alone", "load")
+TIERS = ("slow", "api", "e2e", "load")
+GPU_NODE = ("test_continuity", "test_node_lost", "test_preempted", "test_schedules")
+ALONE = ("test_operator_killed", "test_quick_path", "test_time")
+SHARING = ("test_wrong_manifests",)
+"""Tests against the cluster have a namespace of their own each, but for these."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def company(nodeid: str) -> str:
+    """The tests of one answer go to one worker, one after the other."""
+    path = Path(nodeid.partition("::")[0])
+    for name, files in (("the GPU node", GPU_NODE), ("alone", ALONE)):
+        if path.parent.name == "e2e" and path.stem in files:
+            return name
+    return nodeid if path.parent.name in ("api", "e2e") and path.stem not in SHARING else str(path)
+
+
+class Companies(LoadScopeScheduling):
+    """xdist's scheduler, told what belongs together. (Its own groups are lost with pytest 9.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return company(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Companies:
+    config.option.loadscopereorder = False  # the order below is meant
+    return Companies(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort by the dearest marker of each test, the groups (they are long) first; then say what goes to one worker."""
+    """Sort by the dearest marker of each test; then long companies first, and at the very end who wants to be alone."""
 
-    def tier(item: pytest.Item) -> int:
-        return max((TIERS.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in TIERS), default=0)
+    def place(item: pytest.Item) -> tuple[int, int]:
+        marks = [TIERS.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in TIERS]
+        return max(marks, default=0), {"the GPU node": -1, "alone": 1}.get(company(item.nodeid), 0)
 
-    items.sort(key=lambda item: (tier(item), item.get_closest_marker("xdist_group") is None))
-    for item in items:
-        if (group := company(item)) is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
-def company(item: pytest.Item) -> str | None:
-    """The group of a test that names none. Tests against the cluster have a namespace each, unless they share it."""
-    if item.get_closest_marker("alone"):
-        return "alone"
-    if item.get_closest_marker("xdist_group") or (
-        any(item.get_closest_marker(mark) for mark in ("api", "e2e"))
-        and "wide_space" not in getattr(item, "fixturenames", ())
-    ):
-        return None
-    return item.nodeid.partition("::")[0]
+    items.sort(key=place)
+    lonely = [
+        i.nodeid for i in items if "wide_space" in getattr(i, "fixturenames", ()) and company(i.nodeid) == i.nodeid
+    ]
+    if lonely:
+        raise pytest.UsageError(f"these share a namespace, so their files belong in SHARING of {__file__}: {lonely}")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -56,8 +73,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     if run is None:
         return (yield)
-    lock = Path(tempfile.gettempdir(), f"trainyard-tests-{run}")
-    with turn(lock, alone=item.get_closest_marker("alone") is not None):
+    with turn(Path(tempfile.gettempdir(), f"trainyard-tests-{run}"), alone=company(item.nodeid) == "alone"):
         return (yield)
 
 

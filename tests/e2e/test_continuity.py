@@ -24,7 +24,7 @@ STEPS = 400
 SAVE = 25
 TRAINING = {"maxSteps": STEPS, "loggingSteps": 1}
 
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.xdist_group("gpu-node")]
+pytestmark = pytest.mark.timeout(1500)
 
 
 def spec(name: str, **more: object) -> Object:

@@ -19,7 +19,6 @@ from trainyard.controller.resources import JOBS, PODS
 NODE = "arcanine"
 
 
-@pytest.mark.xdist_group("gpu-node")
 @pytest.mark.timeout(600)
 def test_a_run_survives_the_loss_of_its_node(kube: Kube, space: str) -> None:
     placed = {

@@ -26,8 +26,6 @@ SAVE = 10
 SECONDS_A_KILL = 20.0
 """About how long a death with its return takes; the runs are made to last as long as all of them."""
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.mark.timeout(2400)
 def test_runs_do_not_notice_that_the_operator_dies(kube: Kube, space: str, kills: int) -> None:

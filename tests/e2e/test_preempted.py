@@ -9,7 +9,6 @@ from e2e.scripted import counting, steps_done
 STEPS = 60
 
 
-@pytest.mark.xdist_group("gpu-node")
 @pytest.mark.timeout(300)
 def test_a_run_that_the_scheduler_pushes_out_goes_on_later(kube: Kube, space: str) -> None:
     gpu = {"requests": {"cpu": "10m"}, "limits": {"nvidia.com/gpu": 1}}

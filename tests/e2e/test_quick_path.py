@@ -28,7 +28,7 @@ LAG_SECONDS = 3.0
 """How long a state may be behind the pods."""
 PROGRESS_SECONDS = 10.0
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass

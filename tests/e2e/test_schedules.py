@@ -88,7 +88,6 @@ def test_a_quota_holds_a_start_back_and_does_not_lose_it(kube: Kube, space: str)
     assert schedules.counts(after)["created"] == 2
 
 
-@pytest.mark.xdist_group("gpu-node")
 @pytest.mark.timeout(400)
 def test_runs_that_want_one_gpu_say_whom_they_wait_for(kube: Kube, space: str) -> None:
     """Priority goes before age; among equals the scheduler decides, and what it decided is measured."""

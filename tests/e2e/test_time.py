@@ -42,7 +42,6 @@ def step_line(log: list[tuple[datetime, str]], step: int) -> float:
     return next(at for at, text in log if re.match(rf"step {step}/", text)).timestamp()
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", range(REPEATS))
 def test_from_apply_to_the_first_step_and_from_the_last_to_a_free_gpu(kube: Kube, space: str, number: int) -> None:
