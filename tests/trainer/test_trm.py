@@ -25,7 +25,7 @@ from trainyard.trainer.trm.export import export_step
 from trainyard.trainer.trm.fit import Fit, Recipe, attention_mask, depth_at
 from trainyard.trainer.trm.folder import flat_split
 from trainyard.trainer.trm.inference import TRMModel
-from trainyard.trainer.trm.kernels import gate, residual_norm
+from trainyard.trainer.trm.kernels import gated_block, residual_norm
 from trainyard.trainer.trm.losses import judge, token_losses
 from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.optim import Average, scheduled, sign_step
@@ -152,9 +152,25 @@ def test_a_step_computes_the_published_formulas(mixer: Any) -> None:
 def test_the_derivatives_written_out_are_right(dim: int) -> None:
     a, b = (torch.randn(4, 3, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(lambda x, y: residual_norm(x, y, dim=dim, epsilon=1e-5), (a, b))
-    assert torch.autograd.gradcheck(lambda x: gate(x, dim=dim), (a,))
     with torch.no_grad():
         torch.testing.assert_close(residual_norm(a, b, dim=dim, epsilon=1e-5), plain_norm(a + b, dim))
+    x, into, out = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((6, 6), (10, 6), (6, 5)))
+    given = torch.randn(6, 6, dtype=torch.float64)
+    turned = x.t() if dim == 0 else x
+    wanted = plain_norm(turned + plain_swiglu(turned, into, out), -1)
+    wanted = wanted.t() if dim == 0 else wanted
+    found = gated_block(x, into, out, dim=dim, epsilon=1e-5)
+    torch.testing.assert_close(found, wanted)
+    for ours, plain in zip(
+        torch.autograd.grad(found, (x, into, out), given),
+        torch.autograd.grad(wanted, (x, into, out), given),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, plain)
+    with torch.no_grad():
+        torch.testing.assert_close(gated_block(x, into, out, dim=dim, epsilon=1e-5), wanted)
+    half = gated_block(x.float().bfloat16(), into.bfloat16(), out.bfloat16(), dim=dim, epsilon=1e-5)
+    torch.testing.assert_close(half.double(), wanted, rtol=0.1, atol=0.1)
 
 
 def test_padding_is_not_seen() -> None:

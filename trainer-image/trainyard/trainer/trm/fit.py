@@ -173,9 +173,11 @@ class Fit:
         return self._halt(rate, norm, losses, wants_to_halt, right, solved)
 
     def _chunks(self) -> Iterator[slice]:
-        size = self.recipe.chunk or self.recipe.batch
-        for first in range(0, self.recipe.batch, size):
-            yield slice(first, min(first + size, self.recipe.batch))
+        """Equal parts, none above the chunk."""
+        batch = self.recipe.batch
+        parts = -(-batch // (self.recipe.chunk or batch))
+        for number in range(parts):
+            yield slice(number * batch // parts, (number + 1) * batch // parts)
 
     def _update(self, embeddings: Tensor, rows: Tensor, rate: float) -> float:
         limit = self.recipe.max_grad_norm or float("inf")
@@ -247,7 +249,10 @@ def attention_mask(inputs: Tensor, shape: Shape, *, padding: int) -> Tensor:
     return torch.cat((registers, seen), 1)[:, None, None, :]
 
 
-def cache_sized_chunk(shape: Shape, *, budget: int = 1 << 20) -> int:
-    """Slots whose widest activation stays in a CPU's cache of `budget` bytes."""
+def cache_sized_chunk(shape: Shape, *, budget: int = 4 << 20) -> int:
+    """Slots whose widest activation stays in `budget` bytes, about what a CPU's caches hold. Much smaller ones do not pay:
+    calling an operation costs as much as a small one takes."""
     widest = 2 * shape.inner(shape.hidden_size) * shape.positions
+    if shape.mixer == "MLP":
+        widest = max(widest, 2 * shape.inner(shape.positions) * shape.hidden_size)
     return max(1, budget // (4 * widest))

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainyard.trainer.trm.kernels import gate, residual_norm
+from trainyard.trainer.trm.kernels import gated_block, residual_norm
 from trainyard.trainer.trm.shape import Shape
 
 HALTING_BIAS = -5.0
@@ -169,11 +169,8 @@ class Network(nn.Module):
             if "qkv" in w:
                 h = residual_norm(h, self._attend(h, w, mask), dim=-1, epsilon=epsilon)
             else:
-                flat = h.flatten(1)
-                mixed = w["mix_out"] @ gate(w["mix_in"] @ flat, dim=0)
-                h = residual_norm(flat, mixed, dim=0, epsilon=epsilon).view_as(h)
-            inner = gate(F.linear(h, w["mlp_in"]), dim=-1)
-            h = residual_norm(h, F.linear(inner, w["mlp_out"]), dim=-1, epsilon=epsilon)
+                h = gated_block(h.flatten(1), w["mix_in"], w["mix_out"], dim=0, epsilon=epsilon).view_as(h)
+            h = gated_block(h.flatten(0, 1), w["mlp_in"], w["mlp_out"], dim=-1, epsilon=epsilon).view_as(h)
         return h
 
     def _attend(self, h: Tensor, w: dict[str, Tensor], mask: Tensor | None) -> Tensor:
