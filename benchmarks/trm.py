@@ -192,7 +192,9 @@ def main() -> None:
     command.add_argument("--width", type=int, default=64)
     command.add_argument("--cycles", type=int, nargs=2, default=(2, 2))
     command.add_argument("--mixer", choices=("MLP", "Attention"), default="MLP")
-    command.add_argument("--inner", type=int, default=32, help="what our inner widths are rounded up to; 256 as published")
+    command.add_argument(
+        "--inner", type=int, default=32, help="what our inner widths are rounded up to; 256 as published"
+    )
     command.add_argument("--chunk", type=int, help="slots that pass through our network together")
     command.add_argument("--steps", type=int, default=60)
     command.add_argument("--until", type=float, help="stop each side at this loss (mean of the last 20 steps)")

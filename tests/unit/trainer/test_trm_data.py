@@ -352,12 +352,27 @@ def test_a_codebook_is_found_and_answers_never_stand_in_the_input(tmp_path: Path
 
 
 def test_problems_that_differ_in_names_only_are_on_one_side(tmp_path: Path) -> None:
+    words = [f"{a}{b}" for a in "abcdefgh" for b in "klmno"]
+    records = [record(f"{w} fails on 10.0.0.{n}", f"restart {w[0]}") for w in words for n in range(5)]
+    datasets = [{"name": "d", "format": "TRM", "inline": {"records": records}, "split": {"eval": 0.25}}]
+    made = context(tmp_path, datasets)
+    counts = {name: s["records"] for name, s in prepared(made, tmp_path)["splits"].items() if s["records"]}
+    assert sum(counts.values()) == 200, "none is left out"
+    assert all(count % 5 == 0 for count in counts.values()), "five forms of a problem stay together"
+    assert 5 <= counts["eval"] <= 100
+
+
+def test_what_a_dataset_for_evaluation_has_is_not_trained_on(tmp_path: Path) -> None:
     datasets = [
-        {"name": "d", "format": "TRM", "inline": {"records": [alert(n) for n in range(60)]}, "split": {"eval": 0.2}}
+        {
+            "name": "t",
+            "format": "TRM",
+            "inline": {"records": [record(f"{w} on 10.0.0.1", w[0]) for w in ("ak", "al", "bk", "bl", "bm")]},
+        },
+        {"name": "e", "role": "Eval", "format": "TRM", "inline": {"records": [record("bm on 10.9.9.9", "b")]}},
     ]
-    with pytest.raises(UserError, match=r"nothing is left to train on|no record to train on"):
-        # Three problems in truth, each of them held out in one form or another.
-        prepared(context(tmp_path, datasets), tmp_path)
+    splits = prepared(context(tmp_path, datasets), tmp_path)["splits"]
+    assert (splits["train"]["records"], splits["eval"]["records"]) == (4, 1)
 
 
 def test_free_text_is_refused_with_the_reason(tmp_path: Path) -> None:

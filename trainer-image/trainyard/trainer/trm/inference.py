@@ -57,7 +57,7 @@ class TRMModel:
     """A trained Tiny Recursive Model with its task and its tokenizer. Safe to use from several threads."""
 
     def __init__(self, network: Network, task: dict[str, Any], codec: Codec | None, *, device: torch.device) -> None:
-        self.network = network.to(device).eval()
+        self.network = network.to(device).eval().requires_grad_(False)
         self.task = task
         self.codec = codec
         self._device = device

@@ -10,6 +10,7 @@ names are one group, and a group that is held out is not trained on.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say
 from trainyard.trainer.trm.entities import KINDS, placeholders
 from trainyard.trainer.trm.folder import Split, flat_split
-from trainyard.trainer.trm.records import records_by_split
+from trainyard.trainer.trm.records import Placed, placed_records
 from trainyard.trainer.trm.task import TEXT, settings
 from trainyard.trainer.trm.texttask import TextExample, TextTask, choose, read_example
 
@@ -131,13 +132,14 @@ def text_splits(context: RunContext, folder: Path) -> tuple[dict[str, Split], di
         UserError: the data does not fit the task, or is too long.
     """
     trm = settings(context)
-    found = _grouped(records_by_split(context))
+    found = _grouped(placed_records(context))
     if not found.get("train"):
         raise invalid_data(
             "there is no record to train on", hint="lower split.eval and split.test, or give more records"
         )
     task = choose(trm.task, found["train"], experimental=trm.experimental)
-    codec = make_codec(task, found["train"], max_length=context.training.max_length)
+    held_out = [e for name, examples in found.items() if name != "train" for e in examples]
+    codec = make_codec(task, found["train"], held_out, max_length=context.training.max_length)
     splits = {}
     for name, examples in found.items():
         rows = [(codec.inputs(e), codec.labels(e)) for e in examples]
@@ -156,8 +158,10 @@ def text_splits(context: RunContext, folder: Path) -> tuple[dict[str, Split], di
     return splits, {"kind": TEXT, "textTask": task, "padding": PAD, "entities": entities}
 
 
-def make_codec(task: TextTask, examples: Sequence[TextExample], *, max_length: int) -> Codec:
-    """Tokenizer, window and length from the training examples."""
+def make_codec(
+    task: TextTask, examples: Sequence[TextExample], held_out: Sequence[TextExample], *, max_length: int
+) -> Codec:
+    """Tokenizer and window from the training examples; the length is that of the longest problem of all."""
     tokenizer = _train_tokenizer([] if task == "Repair" else [t for e in examples for t in (e.problem, e.solution)])
     codes: tuple[str, ...] = ()
     if task == "Label":
@@ -167,28 +171,44 @@ def make_codec(task: TextTask, examples: Sequence[TextExample], *, max_length: i
     window = 1 if codes else 0 if task == "Repair" else 1 + max(len(tokenizer.encode(e.solution).ids) for e in examples)
     window = min(window, max_length // 2)
     rough = Codec(tokenizer, Layout(task, window, max_length, codes, tokenizer.get_vocab_size()))
-    lengths = [sum(i != PAD for i in ids) for e in examples if (ids := rough.inputs(e)) is not None]
+    lengths = [sum(i != PAD for i in ids) for e in (*examples, *held_out) if (ids := rough.inputs(e)) is not None]
     if not lengths:
         raise invalid_data(
-            f"all {len(examples)} training problems are longer than {max_length} tokens",
+            f"all {len(examples) + len(held_out)} problems are longer than {max_length} tokens",
             hint="raise spec.training.maxLength",
         )
     return Codec(tokenizer, Layout(task, window, max(lengths), codes, tokenizer.get_vocab_size()))
 
 
-def _grouped(records: Iterator[tuple[str, dict[str, Any]]]) -> dict[str, list[TextExample]]:
-    """Examples by split; training examples of a held-out group are left out."""
+def _grouped(records: Iterator[Placed]) -> dict[str, list[TextExample]]:
+    """Examples by split, all of a group in one: in that of its record with the smallest hash, so that a split keeps its
+    share. Where a dataset of another role has the group, training has not."""
+    groups: dict[bytes, list[tuple[Placed, TextExample]]] = {}
+    for placed in records:
+        texts = (str(placed.record.get(name) or "") for name in ("problem", "initial_answer", "solution"))
+        example = read_example(*texts)
+        groups.setdefault(example.group, []).append((placed, example))
     found: dict[str, list[TextExample]] = {}
-    for split, record in records:
-        texts = (str(record.get(name) or "") for name in ("problem", "initial_answer", "solution"))
-        found.setdefault(split, []).append(read_example(*texts))
-    held_out = {e.group for split, examples in found.items() if split != "train" for e in examples}
-    train = found.get("train", [])
-    kept = [e for e in train if e.group not in held_out]
-    if len(kept) < len(train):
-        say(f"{len(train) - len(kept)} training records differ from held-out ones in names only, and are left out")
-        found["train"] = kept
+    moved = left_out = 0
+    for group in groups.values():
+        fixed = any(placed.fixed for placed, _ in group)
+        split = min(group, key=lambda one: _hash(one[1]))[0].split
+        for placed, example in group:
+            place = placed.split if fixed else split
+            if fixed and place == "train":
+                left_out += 1
+                continue
+            moved += place != placed.split
+            found.setdefault(place, []).append(example)
+    if moved:
+        say(f"{moved} records changed splits, to those from which they differ in names only")
+    if left_out:
+        say(f"{left_out} training records differ from held-out ones in names only, and are left out")
     return found
+
+
+def _hash(example: TextExample) -> bytes:
+    return hashlib.sha256(f"{example.raw_problem}\0{example.raw_solution}".encode(errors="surrogatepass")).digest()
 
 
 def _train_tokenizer(texts: list[str]) -> Tokenizer:
