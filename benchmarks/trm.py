@@ -13,25 +13,31 @@ work on the machine slows both. The published code is eager, with torch's own Ad
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainyard.trainer.device import keep_freed_memory
 from trainyard.trainer.trm.augment import sudoku_forms
 from trainyard.trainer.trm.fit import Fit, Recipe, cache_sized_chunk
-from trainyard.trainer.trm.folder import Split, flat_split
+from trainyard.trainer.trm.folder import Split, flat_split, read_split
+from trainyard.trainer.trm.inference import WEIGHTS_FILE, TRMModel
 from trainyard.trainer.trm.losses import judge
-from trainyard.trainer.trm.model import Latent, Network
+from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.puzzles import sudoku
-from trainyard.trainer.trm.shape import Shape
-from trainyard.trainer.trm.stream import Stream
+from trainyard.trainer.trm.shape import Shape, read_shape
+from trainyard.trainer.trm.stream import Stream, take
+from trainyard.trainer.trm.task import TASK_FILE
 
 BATCH = 32
 PUBLISHED_ALIGNMENT = 256
@@ -165,6 +171,112 @@ def speed(options: argparse.Namespace) -> None:
     print(f"per step (median) {ratio(statistics.median, seconds):.2f} x, in all {ratio(sum, seconds):.2f} x")
 
 
+def agree(options: argparse.Namespace) -> None:
+    """One supervision step of both with the same weights and input, in 32 and in 64 bits."""
+    print("largest difference of logits; of loss and of gradients, relative")
+    for mixer in ("MLP", "Attention"):
+        for cycles in ((1, 1), (2, 2), (3, 6)):
+            for dtype in (torch.float32, torch.float64):
+                # The published code computes norms and halting logits in 32 bits whatever it is given: here in `dtype`.
+                for module in ("layers", "recursive_reasoning.trm"):
+                    known = vars(torch) | {"float32": dtype}
+                    vars(import_module(f"models.{module}"))["torch"] = SimpleNamespace(**known)
+                found = compared(mixer, cycles, dtype)
+                print(f"{mixer} {cycles[0]} x {cycles[1]} {str(dtype)[6:]}: {found}", flush=True)
+
+
+def compared(mixer: Any, cycles: tuple[int, int], dtype: torch.dtype) -> str:
+    """The differences in words."""
+    torch.manual_seed(0)
+    shape = Shape(
+        vocab_size=11,
+        sequence_length=36,
+        puzzles=3,
+        hidden_size=128,
+        num_heads=4,
+        h_cycles=cycles[0],
+        l_cycles=cycles[1],
+        mixer=mixer,
+        inner_alignment=PUBLISHED_ALIGNMENT,
+    )
+    head = published(shape, batch=8).to(dtype)
+    ours = Network(shape).to(dtype)
+    inner = head.model.inner
+    with torch.no_grad():
+        inner.q_head.weight.normal_(std=0.05)
+        inner.puzzle_emb.weights.normal_(std=0.1)
+        pairs = corresponding(inner, ours)
+        for theirs, own in pairs:
+            own.copy_(theirs)
+        for name, value in (
+            ("puzzle_embedding", inner.puzzle_emb.weights),
+            ("start_h", inner.H_init),
+            ("start_z", inner.L_init),
+        ):
+            getattr(ours, name).copy_(value)
+    ours.dtype = dtype
+    if mixer == "Attention":
+        half = inner.rotary_emb.cos_cached.shape[-1] // 2
+        ours.cosine.copy_(inner.rotary_emb.cos_cached[:, :half].view_as(ours.cosine))
+        ours.sine.copy_(inner.rotary_emb.sin_cached[:, :half].view_as(ours.sine))
+    inner.forward_dtype = inner.embed_tokens.cast_to = inner.puzzle_emb.cast_to = dtype
+    inner.puzzle_emb.local_weights = inner.puzzle_emb.local_weights.detach().requires_grad_()
+    inputs, labels = torch.randint(1, 11, (8, 36)), torch.randint(2, 11, (8, 36))
+    labels[:, ::5] = -100
+    puzzles = torch.randint(0, 3, (8,))
+    batch = {"inputs": inputs.int(), "labels": labels, "puzzle_identifiers": puzzles.int()}
+    carry = head.initial_carry(batch)
+    _, loss, _, outputs, _ = head(return_keys=["logits"], carry=carry, batch=batch)
+    loss.backward()
+    rows = ours.puzzle_embedding[puzzles].clone().requires_grad_()
+    _, logits, halting = ours.step(ours.start(8), ours.embed(inputs, rows))
+    judged = judge(logits, halting, labels, loss="StableMax")
+    judged.loss.backward()
+    gradients = [(a.grad, b.grad) for a, b in pairs] + [(inner.puzzle_emb.local_weights.grad, rows.grad)]
+    return "logits {:.1e}, loss {:.1e}, gradients {:.1e}".format(
+        float((outputs["logits"] - logits.detach().transpose(0, 1)).abs().max()),
+        abs(loss.item() / judged.loss.item() - 1),
+        max(float((a - b).norm() / a.norm()) for a, b in gradients),
+    )
+
+
+def corresponding(inner: Any, ours: Network) -> list[tuple[Tensor, Tensor]]:
+    """Parameters of the published network, each with ours."""
+    pairs = [
+        (inner.embed_tokens.embedding_weight, ours.token_embedding),
+        (inner.lm_head.weight, ours.head),
+        (inner.q_head.weight, ours.halting_weight),
+        (inner.q_head.bias, ours.halting_bias),
+    ]
+    for theirs, own in zip(inner.L_level.layers, ours.layers, strict=True):
+        if hasattr(theirs, "mlp_t"):
+            pairs += [(theirs.mlp_t.gate_up_proj.weight, own.mix_in), (theirs.mlp_t.down_proj.weight, own.mix_out)]
+        else:
+            pairs += [(theirs.self_attn.qkv_proj.weight, own.qkv), (theirs.self_attn.o_proj.weight, own.out)]
+        pairs += [(theirs.mlp.gate_up_proj.weight, own.mlp_in), (theirs.mlp.down_proj.weight, own.mlp_out)]
+    return pairs
+
+
+def attempts(options: argparse.Namespace) -> None:
+    """Best of several attempts with noise, at every checkpoint of a run of `trainyard run --local`."""
+    held_out = read_split(options.work / "data" / "eval", name="eval")
+    task = json.loads((options.work / "data" / TASK_FILE).read_text())
+    draw = take(held_out, np.arange(min(len(held_out), options.limit)))
+    for folder in sorted((options.checkpoints or options.work / "checkpoints").glob("step-*")):
+        network = Network(read_shape(options.work / "model")[0])
+        network.load_state_dict(load_file(options.work / "model" / WEIGHTS_FILE))
+        network.load_state_dict(load_file(folder / "average.safetensors"), strict=False)
+        model = TRMModel(network, task, None, device=torch.device("cpu"))
+        for noise in options.noise:
+            shares = []
+            for count in options.attempts:
+                began = time.process_time()
+                found = model.reason_all(draw.inputs.tolist(), options.iterations, attempts=count, noise=noise)
+                exact = np.mean([tuple(row) == f.ids for row, f in zip(draw.labels.tolist(), found, strict=True)])
+                shares.append(f"{count}: {exact:.1%} ({time.process_time() - began:.0f} s)")
+            print(f"{folder.name}  noise {noise}  " + "  ".join(shares), flush=True)
+
+
 def ratio(of: Any, seconds: dict[str, list[float]]) -> float:
     """How many times as long the published code takes."""
     return float(of(seconds["published"]) / of(seconds["trainyard"]))
@@ -199,6 +311,17 @@ def main() -> None:
     command.add_argument("--steps", type=int, default=60)
     command.add_argument("--until", type=float, help="stop each side at this loss (mean of the last 20 steps)")
     command.add_argument("--seed", type=int, default=0)
+    command = commands.add_parser("agree")
+    command.set_defaults(run=agree)
+    command.add_argument("--published", type=Path, required=True)
+    command = commands.add_parser("attempts")
+    command.set_defaults(run=attempts)
+    command.add_argument("--work", type=Path, required=True, help="the run's folder with data/ and model/")
+    command.add_argument("--checkpoints", type=Path, help="folder with step-*; that of the run if left out")
+    command.add_argument("--noise", type=float, nargs="+", default=(0.1, 0.3))
+    command.add_argument("--attempts", type=int, nargs="+", default=(1, 4, 16))
+    command.add_argument("--iterations", type=int, default=8)
+    command.add_argument("--limit", type=int, default=250, help="held-out puzzles")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "published" in options:

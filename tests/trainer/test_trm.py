@@ -26,12 +26,13 @@ from trainyard.trainer.trm.fit import Fit, Recipe, attention_mask, depth_at
 from trainyard.trainer.trm.folder import flat_split
 from trainyard.trainer.trm.inference import TRMModel
 from trainyard.trainer.trm.kernels import gated_block, residual_norm
-from trainyard.trainer.trm.losses import judge, token_losses
+from trainyard.trainer.trm.losses import choose_loss, judge, token_losses
 from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.optim import Average, scheduled, sign_step
 from trainyard.trainer.trm.serve import make_server
 from trainyard.trainer.trm.shape import Shape
 from trainyard.trainer.trm.stream import Stream
+from trainyard.trainer.trm.train import can_compile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -197,6 +198,11 @@ def test_stablemax_in_the_precision_that_suits_the_vocabulary(vocabulary: int) -
     torch.testing.assert_close(losses.double(), -(s[..., 0] / s.sum(-1)).log(), rtol=1e-5, atol=1e-5)
     soft = token_losses(logits, torch.zeros(2, 3, dtype=torch.long), loss="SoftMax")
     torch.testing.assert_close(soft, -torch.log_softmax(logits, -1)[..., 0])
+
+
+def test_softmax_where_symbols_are_many() -> None:
+    assert [choose_loss("Auto", size) for size in (11, 64, 65)] == ["StableMax", "StableMax", "SoftMax"]
+    assert choose_loss("StableMax", 3000) == "StableMax"
 
 
 def test_the_sign_optimizer_touches_the_used_rows_only() -> None:
@@ -376,6 +382,14 @@ def test_another_network_does_not_go_on_from_these_checkpoints(whole: Run, tmp_p
     run.spec["model"]["trm"]["hiddenSize"] = 64
     step = run.run("train", expect=ExitCode.INVALID_CONFIG)
     assert any("is of a network with other sizes" in line for line in step.lines)
+
+
+@pytest.mark.skipif(can_compile(), reason="a compiler and torch's headers are here")
+def test_compiling_needs_a_compiler(whole: Run, tmp_path: Path) -> None:
+    run = whole.fork(tmp_path)
+    run.spec["training"]["trm"] = {"compile": True}
+    step = run.run("train", expect=ExitCode.INVALID_CONFIG)
+    assert any("there is no C++ compiler in this image" in line for line in step.lines)
 
 
 def test_a_dry_run_counts_without_training(whole: Run, tmp_path: Path) -> None:

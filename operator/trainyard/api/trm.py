@@ -61,8 +61,10 @@ class TrmTraining(ApiModel):
         ),
     )
 
-    loss: Literal["StableMax", "SoftMax"] = Field(
-        "StableMax", description="Loss over the symbols. StableMax grows linearly where SoftMax grows exponentially."
+    loss: Literal["Auto", "StableMax", "SoftMax"] = Field(
+        "Auto",
+        description="Loss over the symbols. StableMax grows linearly where SoftMax grows exponentially: steadier with few "
+        "symbols, slow with many. Auto: StableMax up to 64 symbols, else SoftMax.",
     )
     halt_exploration: float = Field(
         0.1, ge=0, le=1, description="Share of examples that have to go on although the network wants to halt."
@@ -80,7 +82,9 @@ class TrmTraining(ApiModel):
         True,
         description="Show each example in ever new equal forms: digits renamed, grids turned, machines renamed.",
     )
-    compile: bool = Field(False, description="Compile the step; needs a C compiler in the image on CPUs.")
+    compile: bool = Field(
+        False, description="Compile the step. On CPUs it needs an image with g++ and the headers of torch."
+    )
     task: Literal["Auto", "Label", "Codebook", "Extract", "Repair", "FreeForm"] = Field(
         "Auto",
         description="For texts. Label: solutions are few. Codebook: they repeat once names are taken out. Extract: they are "

@@ -32,7 +32,8 @@ class _ResidualNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        dx = _norm_backward(*gradients, *ctx.saved_tensors, ctx.dim)
+        y, scale = ctx.saved_tensors
+        dx = _norm_backward(gradients[0], y, scale, ctx.dim)
         return dx, dx, None, None
 
 
@@ -59,7 +60,7 @@ class _GatedBlock(torch.autograd.Function):
         x, into, out, both, slope, y, scale = ctx.saved_tensors
         dim = ctx.dim
         activated, inner = both.chunk(2, dim)
-        d_total = _norm_backward(*gradients, y, scale, dim)
+        d_total = _norm_backward(gradients[0], y, scale, dim)
         d_inner = _times(out.t(), d_total, dim)
         d_out = _outer(d_total, inner, dim)
         torch.mul(d_inner, activated, out=inner)
@@ -69,8 +70,10 @@ class _GatedBlock(torch.autograd.Function):
 
 def residual_norm(a: Tensor, b: Tensor, *, dim: int, epsilon: float) -> Tensor:
     """Root-mean-square norm of a + b along `dim`; 16-bit inputs are summed up in 32 bits."""
-    if a.dtype.itemsize < 4:
-        total = (a + b).float()
+    if _plain(a):
+        total = a + b
+        if a.dtype.itemsize < 4:
+            total = total.float()
         return (total * torch.rsqrt(total.square().mean(dim, keepdim=True) + epsilon)).to(a.dtype)
     if torch.is_grad_enabled():
         result: Tensor = _ResidualNorm.apply(a, b, dim, epsilon)
@@ -88,7 +91,7 @@ def gated_block(x: Tensor, into: Tensor, out: Tensor, *, dim: int, epsilon: floa
         dim: 0 or -1.
         epsilon: of the norm.
     """
-    if x.dtype.itemsize < 4:
+    if _plain(x):
         gate, up = _times(into, x, dim).chunk(2, dim)
         return residual_norm(x, _times(out, F.silu(gate) * up, dim), dim=dim, epsilon=epsilon)
     if torch.is_grad_enabled():
@@ -96,6 +99,11 @@ def gated_block(x: Tensor, into: Tensor, out: Tensor, *, dim: int, epsilon: floa
         return result
     gate, up = _times(into, x, dim).chunk(2, dim)
     return _normed(_times(out, F.silu(gate, inplace=True).mul_(up), dim, plus=x), dim, epsilon)[0]
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether to leave it to torch: a compiler fuses by itself, and 16 bits are for GPUs."""
+    return x.dtype.itemsize < 4 or torch.compiler.is_compiling()
 
 
 def _times(weights: Tensor, x: Tensor, dim: int, *, plus: Tensor | None = None) -> Tensor:

@@ -6,7 +6,8 @@ answer right?", which the halting head has to foresee.
 Stablemax replaces the exponential of softmax by something that grows linearly: s(x) = x + 1 for x >= 0 and 1 / (1 - x)
 below. The gain is that a sure answer keeps a gradient. It is computed in 64 bits for tiny vocabularies, where that costs
 nothing; for a text vocabulary 64-bit temporaries would be gigabytes, and a GeForce computes them at 1/64 of its rate, so
-those use 32 bits.
+those use 32 bits. With many symbols it learns slowly, since what is spread over them all shrinks only linearly; Auto takes
+softmax there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ class Judgement(NamedTuple):
     """Share of the labelled tokens."""
     solved: Tensor
     """Whether all of them are right."""
+
+
+def choose_loss(wanted: Literal["Auto", "StableMax", "SoftMax"], vocab_size: int) -> Loss:
+    """The loss for so many symbols."""
+    if wanted == "Auto":
+        return "StableMax" if vocab_size <= TINY_VOCABULARY else "SoftMax"
+    return wanted
 
 
 def judge(logits: Tensor, halting: Tensor, labels: Tensor, *, loss: Loss) -> Judgement:

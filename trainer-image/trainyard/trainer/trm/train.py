@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import platform
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,7 @@ from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
 from trainyard.trainer.trm.folder import Split, read_split
 from trainyard.trainer.trm.inference import WEIGHTS_FILE
+from trainyard.trainer.trm.losses import choose_loss
 from trainyard.trainer.trm.measure import Stopped, measure
 from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.narrate import Narrator
@@ -158,6 +160,11 @@ def make_fit(context: RunContext, data: Committed, device: Device) -> Fit:
     training, trm = context.training, settings(context)
     split = read_split(context.data_dir / "train", name="train")
     shape = make_shape(context, split)
+    if trm.compile and device.kind == "cpu" and not can_compile():
+        raise invalid_config(
+            "spec.training.trm.compile: there is no C++ compiler in this image, or torch is without its headers",
+            hint="leave compile out, which costs little on CPUs, or use an image with g++ and all of torch",
+        )
     torch.manual_seed(training.seed)
     # Where BF16 cannot be had natively, Auto would be FP16, which needs loss scaling that this loop has not.
     dtype = torch.bfloat16 if device.precision == "BF16" else torch.float32
@@ -178,7 +185,7 @@ def make_fit(context: RunContext, data: Committed, device: Device) -> Fit:
             max_grad_norm=training.max_grad_norm,
             puzzle_learning_rate=trm.puzzle_learning_rate,
             average=trm.ema,
-            loss=trm.loss,
+            loss=choose_loss(trm.loss, split.vocab_size),
             exploration=trm.halt_exploration,
             depth_curriculum=trm.depth_curriculum,
             seed=training.seed,
@@ -190,6 +197,12 @@ def make_fit(context: RunContext, data: Committed, device: Device) -> Fit:
         ),
         device=torch.device(device.kind),
     )
+
+
+def can_compile() -> bool:
+    """Whether torch.compile finds what it needs for a CPU."""
+    header = Path(torch.__file__).parent / "include" / "torch" / "csrc" / "inductor" / "cpp_prefix.h"
+    return shutil.which("g++") is not None and header.exists()
 
 
 def make_shape(context: RunContext, split: Split) -> Shape:
@@ -285,6 +298,7 @@ def effective(fit: Fit, device: Device) -> dict[str, Any]:
         "perDeviceTrainBatchSize": fit.recipe.batch,
         "slotsTogether": fit.recipe.chunk,
         "parameters": fit.network.shape.parameters,
+        "loss": fit.recipe.loss,
         "threads": torch.get_num_threads(),
     }
 
