@@ -39,7 +39,7 @@ def render(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
         settings = [word for value in values for word in ("--set", value)]
         result = helm("template", release, str(CHART), "--namespace", namespace, *settings)
         assert result.returncode == 0, result.stderr
-        return [document for document in yaml.safe_load_all(result.stdout) if document]
+        return [document for document in yaml.load_all(result.stdout, Loader=yaml.CSafeLoader) if document]
 
     return call
 
