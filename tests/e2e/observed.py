@@ -168,6 +168,7 @@ def ship(server: Server, entries: Iterable[Entry], *, days: int = 1) -> None:
 def held(server: Server, days: int) -> int:
     """How many lines of the last days the server gives out."""
     total = f'sum(count_over_time({{component=~".+"}}[{days}d]))'
-    answer = HTTP.request("GET", f"{server.url}/loki/api/v1/query?{urlencode({'query': total})}").json()
+    query = urlencode({"query": total})
+    answer = HTTP.request("GET", f"{server.url}/loki/api/v1/query?{query}", timeout=60).json()
     result = answer["data"]["result"]
     return int(result[0]["value"][1]) if result else 0
