@@ -118,9 +118,8 @@ def datasets(sources: Sources) -> list[Object]:
 def test_a_model_learns_from_the_cluster_it_runs_in(kube: Kube, space: str, sources: Sources) -> None:
     asked = datasets(sources)
     model = json.loads(json.dumps(runs.MODEL))
-    model["scratch"]["config"]["max_position_embeddings"] = 1024
-    model["scratch"]["tokenizer"]["trainVocabSize"] = 2000
-    training = {"method": "SFT", "maxSteps": 80, "maxLength": 1024, "learningRate": 3e-3}
+    model["scratch"]["config"]["max_position_embeddings"] = 512
+    training = {"method": "SFT", "maxSteps": 80, "maxLength": 512, "learningRate": 3e-3}
     runs.apply(kube, space, runs.tiny("taught", model=model, datasets=asked, training=training))
     again = runs.tiny("again", mode="Dataset", datasets=asked, model=None)
     del again["spec"]["training"]
