@@ -175,7 +175,7 @@ def work(tmp_path: Path) -> Path:
     return work
 
 
-def push(work: Path, endpoint: str, *, token: str = TOKEN) -> dict[str, Any]:
+def push(work: Path, endpoint: str, *, token: str = TOKEN, repo: str = "org/model") -> dict[str, Any]:
     place = work.parents[1]
     secret = place / "secrets" / "hub"
     secret.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def push(work: Path, endpoint: str, *, token: str = TOKEN) -> dict[str, Any]:
             "model": {"storageUri": "hf://org/base@v1", "adapter": {"lora": {}}},
             "datasets": [{"name": "d", "inline": {"text": "a"}}],
             "training": {"method": "SFT"},
-            "pushToHub": {"repo": "org/model", "secretRef": {"name": "hub"}},
+            "pushToHub": {"repo": repo, "secretRef": {"name": "hub"}},
         },
     }
     (place / "run.json").write_text(json.dumps(run))
@@ -258,6 +258,13 @@ def test_a_token_that_may_not_write(hub: Hub, work: Path) -> None:
     assert answer["message"] == "spec.pushToHub.repo org/model: the hub refuses (HTTP 403)"
     assert "spec.pushToHub.secretRef" in answer["hint"]
     assert not hub.files
+
+
+def test_a_name_that_the_hub_does_not_allow(hub: Hub, work: Path) -> None:
+    answer = push(work, hub.url, repo="org/a--b")
+    assert answer["code"] == 64
+    assert answer["message"].startswith("spec.pushToHub.repo org/a--b: ")
+    assert not hub.requests
 
 
 @pytest.mark.parametrize("part", ["/commit/", "/auth-check/"])

@@ -146,6 +146,11 @@ def _guarded(target: PushToHub, call: Callable[[], T]) -> T:
     for number in range(1, TRIES + 1):
         try:
             return call()
+        except ValueError as error:  # the name breaks the hub's rules, or its large-file store says no
+            raise invalid_config(
+                f"{FIELD}.repo {target.repo}: {str(error).strip().partition(chr(10))[0][:200]}",
+                hint="correct the name, or make room on the hub",
+            ) from error
         # RuntimeError: what the client makes of a file whose upload failed.
         except (errors.HfHubHTTPError, httpx2.HTTPError, OSError, RuntimeError) as error:
             status = _status(error)
