@@ -21,6 +21,7 @@ from torch import Tensor
 
 from trainer.support import Run, Zygote
 from trainyard.api.exitcodes import ExitCode
+from trainyard.trainer.trm.baselines import trained_share, with_shuffled_labels, without_recursion
 from trainyard.trainer.trm.export import export_step
 from trainyard.trainer.trm.fit import Fit, Recipe, attention_mask, depth_at
 from trainyard.trainer.trm.folder import flat_split
@@ -275,6 +276,23 @@ def test_a_data_set_smaller_than_its_batch_is_learned() -> None:
     reports = list(small_fit(batch=32, steps=60).run())
     assert len(reports) == 60
     assert reports[-1].loss < 0.7 * reports[0].loss
+
+
+@pytest.mark.load
+def test_the_controls_are_trainings_of_their_own() -> None:
+    """The task is to copy: no recursion is needed for that, and wrong answers teach nothing."""
+    ids = np.random.default_rng(3).integers(0, 7, size=(320, 5))
+    train, held_out = (flat_split(part, part, vocab_size=7, ignored=None) for part in (ids[:256], ids[256:]))
+
+    def fit() -> Fit:
+        torch.manual_seed(0)
+        recipe = Recipe(steps=150, batch=32, learning_rate=1e-2, average=0.9)
+        return Fit(Network(SMALL), Stream(train, seed=0, augment=None), recipe, torch.device("cpu"))
+
+    shallow = without_recursion(fit())
+    assert (shallow.network.shape.h_cycles, shallow.network.shape.l_cycles) == (1, 1)
+    assert trained_share(shallow, held_out, batch=64) > 0.9
+    assert trained_share(with_shuffled_labels(fit(), train), held_out, batch=64) < 0.1
 
 
 # ---- whole runs as processes
