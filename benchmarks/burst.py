@@ -141,7 +141,12 @@ async def main() -> None:
     args = parser.parse_args()
     pids = {name: int(pid) for name, _, pid in (pair.partition("=") for pair in args.processes.split(",") if pair)}
     cluster = await Cluster.connect()
-    if await cluster.get(NAMESPACES, None, args.namespace) is None:
+    present = await cluster.get(NAMESPACES, None, args.namespace)
+    if present is not None and "deletionTimestamp" in present["metadata"]:  # that of an earlier burst is still going
+        wait = ("kubectl", "wait", "--for=delete", f"namespace/{args.namespace}", "--timeout=10m")
+        await (await asyncio.create_subprocess_exec(*wait)).wait()
+        present = None
+    if present is None:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": args.namespace}}
         await cluster.create(NAMESPACES, None, body)
 
