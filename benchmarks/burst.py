@@ -144,7 +144,7 @@ async def main() -> None:
     present = await cluster.get(NAMESPACES, None, args.namespace)
     if present is not None and "deletionTimestamp" in present["metadata"]:  # that of an earlier burst is still going
         wait = ("kubectl", "wait", "--for=delete", f"namespace/{args.namespace}", "--timeout=10m")
-        await (await asyncio.create_subprocess_exec(*wait)).wait()
+        await (await asyncio.create_subprocess_exec(*wait, stdout=asyncio.subprocess.DEVNULL)).wait()
         present = None
     if present is None:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": args.namespace}}
