@@ -113,7 +113,7 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "numNodes": 2, "storage": {"checkpoints": {"claimName": "c", "size": "1Gi"}}},
         {**SCRATCH, "numNodes": 2, "storage": {"checkpoints": {"claimName": "c"}}},
     ),
-    Case("method TRM trains spec.model.trm", {**TRM, "model": SCRATCH["model"]}, TRM),
+    Case("method TRM trains spec.model.trm", {**TRM, "model": SCRATCH["model"]}, {**TRM, "numProcPerNode": 2}),
     Case("method TRM trains spec.model.trm", {**SCRATCH, "model": {"trm": {}}}, SCRATCH),
     Case("method TRM learns from puzzles or from records", {**TRM, "datasets": [TEXT]}, TRM_TEXT),
     Case(
@@ -123,7 +123,6 @@ CASES: tuple[Case, ...] = (
     ),
     Case("method TRM learns from puzzles or from records", {**SCRATCH, "datasets": TRM["datasets"]}, TRM),
     Case("a Tiny Recursive Model is trained in one go", {**TRM, "phases": [{"name": "first"}]}, TRM),
-    Case("a Tiny Recursive Model is trained by one process", {**TRM, "numProcPerNode": 2}, TRM),
     Case("evaluation.baselines and minimumGain belong to", {**SCRATCH, "evaluation": {"minimumGain": 0.1}}, TRM),
     Case("training.trm belongs to method TRM", put(SCRATCH, ("training", "trm"), {}), TRM),
     Case(

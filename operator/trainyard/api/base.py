@@ -20,7 +20,7 @@ class Rule:
 
     `cel` is what the API server evaluates; `holds` the same in Python. A rule about a change of an object (it reads
     `oldSelf`) has no Python half, because only the API server sees both versions; one that the schema expresses in
-    another way (keys of a list map are unique) has no CEL.
+    another way (keys of a list map are unique), or that would cost the API server more than it is worth, has no CEL.
     """
 
     cel: str | None

@@ -76,7 +76,12 @@ class Training(ApiModel):
     num_train_epochs: float | None = Field(
         None, gt=0, le=100_000, description="Passes over the training data. Without it and without maxSteps: 1."
     )
-    per_device_train_batch_size: int = Field(8, ge=1, le=65536, description="Sequences per device and forward pass.")
+    per_device_train_batch_size: int = Field(
+        8,
+        ge=1,
+        le=65536,
+        description="Sequences per device and forward pass. With method TRM, of all processes together.",
+    )
     per_device_eval_batch_size: int = Field(8, ge=1, le=65536, description="The same during evaluation.")
     gradient_accumulation_steps: int = Field(1, ge=1, le=65536, description="Forward passes per optimizer step.")
     learning_rate: float | None = Field(

@@ -127,6 +127,21 @@ def test_two_broken_rules_of_one_object_are_both_reported() -> None:
     assert [fault.field for fault in caught.value.faults] == ["spec", "spec"]
 
 
+@pytest.mark.parametrize(("processes", "fits"), [(2, True), (6, True), (4, False), (12, False)])
+def test_a_tiny_recursive_models_batch_is_shared_out_evenly(processes: int, fits: bool) -> None:
+    spec = {
+        "model": {"trm": {}},
+        "datasets": [{"name": "d", "puzzle": {"kind": "Sudoku", "size": 4}}],
+        "training": {"method": "TRM", "perDeviceTrainBatchSize": 3, "gradientAccumulationSteps": 2},
+        "numProcPerNode": processes,
+    }
+    text = VALID[: VALID.index("spec:")] + yaml.safe_dump({"spec": spec})
+    if fits:
+        assert read_run(text).spec.world_size == processes
+    else:
+        assert "must be divisible by numNodes x numProcPerNode" in faults_of(text)["spec"].message
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [

@@ -16,12 +16,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.errors import UserError, source_unavailable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RENDEZVOUS_SECONDS = 600
 """A process that waits so long for the others at the beginning gives its GPU back."""
@@ -110,6 +113,31 @@ class Team:
 
         found: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(found, value)
+        return found
+
+    def added(self, *tensors: Tensor) -> list[Tensor]:
+        """The sum of each over all processes, in its own size and type: one exchange of 32-bit numbers for all of them. The
+        result has the same bits everywhere."""
+        if self.size == 1:
+            return list(tensors)
+        import torch
+
+        flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def brought(self, tensor: Tensor) -> list[Tensor]:
+        """What each process gives, by rank and in main memory, on the first one; nothing on the others. All are of one size."""
+        own = tensor.detach().contiguous().cpu()
+        if self.size == 1:
+            return [own]
+        import torch
+
+        found = [torch.empty_like(own) for _ in range(self.size)] if self.leads else []
+        # As bytes, because not every backend knows every type.
+        as_bytes = [one.view(torch.uint8) for one in found]
+        torch.distributed.gather(own.view(torch.uint8), as_bytes if self.leads else None)
         return found
 
     def wait(self) -> None:

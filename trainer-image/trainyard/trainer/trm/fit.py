@@ -8,6 +8,10 @@ examples. So easy examples make room soon and hard ones stay, up to the limit.
 
 Everything that is drawn at random depends on the seed and on the position alone, never on a generator's history. What a
 continuation needs is therefore: weights, averages, optimizer moments, slots, and two numbers.
+
+Several processes share the slots. All of them know which example each slot holds and draw the same ones; each has the
+latents of its own slots, and learns from those. One exchange a step then adds up the gradients and tells how every slot
+has done, so that all take the same decisions, and the training is that of one process up to rounding.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainyard.trainer.team import ALONE, Team
 from trainyard.trainer.trm.folder import Draw
 from trainyard.trainer.trm.losses import Loss, judge
 from trainyard.trainer.trm.model import Depth, Latent, Network
@@ -71,23 +76,27 @@ class Report:
 
 @dataclass
 class Slots:
-    """The examples under way. `iterations` counts supervision steps, `halted` marks slots to be filled."""
+    """The examples under way. `iterations` counts supervision steps, `halted` marks slots to be filled. `own` are the slots
+    of this process: the latents are of these alone, all else is of all slots."""
 
     latent: Latent
     draw: Draw
     iterations: NDArray[np.int64]
     halted: NDArray[np.bool_]
+    own: slice
 
     @classmethod
-    def empty(cls, network: Network, count: int, *, device: torch.device) -> Slots:
+    def empty(cls, network: Network, count: int, *, device: torch.device, team: Team = ALONE) -> Slots:
         """All halted, so that the first step fills them."""
         length = network.shape.sequence_length
         ids = np.zeros((count, length), dtype=np.int64)
+        each = count // team.size
         return cls(
-            Latent(*(t.to(device) for t in network.start(count))),
+            Latent(*(t.to(device) for t in network.start(each))),
             Draw(ids, ids.copy(), np.zeros(count, dtype=np.int64)),
             np.zeros(count, dtype=np.int64),
             np.ones(count, dtype=bool),
+            slice(team.rank * each, (team.rank + 1) * each),
         )
 
     def fill(self, network: Network, stream: Stream) -> None:
@@ -97,7 +106,8 @@ class Slots:
             return
         new = stream.draw(len(free))
         self.draw.inputs[free], self.draw.labels[free], self.draw.puzzles[free] = new.inputs, new.labels, new.puzzles
-        where = torch.from_numpy(free).to(self.latent.h.device)
+        own = free[(free >= self.own.start) & (free < self.own.stop)] - self.own.start
+        where = torch.from_numpy(own).to(self.latent.h.device)
         self.latent.h[:, where] = network.start_h.to(network.dtype)
         self.latent.z[:, where] = network.start_z.to(network.dtype)
         self.iterations[free] = 0
@@ -112,6 +122,7 @@ class Fit:
     stream: Stream
     recipe: Recipe
     device: torch.device
+    team: Team = ALONE
     step: int = 0
     optimizer: torch.optim.AdamW = field(init=False)
     average: Average = field(init=False)
@@ -122,7 +133,7 @@ class Fit:
             self.network, learning_rate=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
         )
         self.average = Average(self.network, decay=self.recipe.average)
-        self.slots = Slots.empty(self.network, self.recipe.batch, device=self.device)
+        self.slots = Slots.empty(self.network, self.recipe.batch, device=self.device, team=self.team)
         self._step_of_network: Any = torch.compile(self.network.step) if self.recipe.compile else self.network.step
 
     def run(self) -> Iterator[Report]:
@@ -141,7 +152,8 @@ class Fit:
             group["lr"] = rate
         depth = depth_at(self.step, recipe, network.shape)
         rows = torch.from_numpy(slots.draw.puzzles).to(self.device)
-        embeddings = network.puzzle_embedding[rows].requires_grad_()
+        embeddings = network.puzzle_embedding[rows[slots.own]].requires_grad_()
+        own_inputs, own_labels = slots.draw.inputs[slots.own], slots.draw.labels[slots.own]
         weights = network.weights()
         losses: list[Tensor] = []
         wants_to_halt: list[Tensor] = []
@@ -151,8 +163,8 @@ class Fit:
         shared = network.dtype != torch.float32
         chunks = list(self._chunks())
         for number, part in enumerate(chunks):
-            inputs = torch.from_numpy(slots.draw.inputs[part]).to(self.device)
-            labels = torch.from_numpy(slots.draw.labels[part]).to(self.device)
+            inputs = torch.from_numpy(own_inputs[part]).to(self.device)
+            labels = torch.from_numpy(own_labels[part]).to(self.device)
             mask = None if recipe.masked is None else attention_mask(inputs, network.shape, padding=recipe.masked)
             latent, logits, halting = self._step_of_network(
                 Latent(slots.latent.h[:, part], slots.latent.z[:, part]),
@@ -169,26 +181,52 @@ class Fit:
             wants_to_halt.append(halting.detach()[:, 0] > 0)
             right.append(judged.right_tokens)
             solved.append(judged.solved)
-        norm = self._update(embeddings, rows, rate)
-        return self._halt(rate, norm, losses, wants_to_halt, right, solved)
+        loss = torch.stack(losses).sum()
+        of_slots = [torch.cat(values) for values in (wants_to_halt, right, solved)]
+        gradients = embeddings.grad
+        if self.team.size > 1:
+            loss, of_slots, gradients = self._together(loss, of_slots, gradients)
+        norm = self._update(gradients, rows, rate)
+        return self._halt(rate, norm, loss, *of_slots)
 
     def _chunks(self) -> Iterator[slice]:
-        """Equal parts, none above the chunk."""
-        batch = self.recipe.batch
-        parts = -(-batch // (self.recipe.chunk or batch))
+        """Equal parts of this process's slots, none above the chunk."""
+        count = self.slots.own.stop - self.slots.own.start
+        parts = -(-count // (self.recipe.chunk or count))
         for number in range(parts):
-            yield slice(number * batch // parts, (number + 1) * batch // parts)
+            yield slice(number * count // parts, (number + 1) * count // parts)
 
-    def _update(self, embeddings: Tensor, rows: Tensor, rate: float) -> float:
+    def _together(
+        self, loss: Tensor, judged: list[Tensor], gradients: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """The same of the slots of all processes, and the weights' gradients too. The loss was divided by the whole batch, so
+        they add up."""
+
+        def among_all(values: Tensor) -> Tensor:
+            whole = values.new_zeros(self.recipe.batch, *values.shape[1:])
+            whole[self.slots.own] = values
+            return whole
+
+        trained = [p for p in self.network.parameters() if p.grad is not None]
+        given = [loss, *map(among_all, judged), *(p.grad for p in trained if p.grad is not None)]
+        if gradients is not None:
+            given.append(among_all(gradients))
+        loss, *found = self.team.added(*given)
+        judged, found = found[: len(judged)], found[len(judged) :]
+        for parameter, gradient in zip(trained, found, strict=False):
+            parameter.grad = gradient
+        return loss, judged, None if gradients is None else found[-1]
+
+    def _update(self, gradients: Tensor | None, rows: Tensor, rate: float) -> float:
         limit = self.recipe.max_grad_norm or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if embeddings.grad is not None:
+        if gradients is not None:
             sign_step(
                 self.network.puzzle_embedding,
                 rows,
-                embeddings.grad,
+                gradients,
                 learning_rate=self.recipe.puzzle_learning_rate * rate / self.recipe.learning_rate,
                 weight_decay=self.recipe.weight_decay,
             )
@@ -199,10 +237,10 @@ class Fit:
         self,
         rate: float,
         norm: float,
-        losses: list[Tensor],
-        wants_to_halt: list[Tensor],
-        right: list[Tensor],
-        solved: list[Tensor],
+        loss: Tensor,
+        wants_to_halt: Tensor,
+        right: Tensor,
+        solved: Tensor,
     ) -> Report:
         recipe, slots = self.recipe, self.slots
         limit = self.network.shape.max_iterations
@@ -213,17 +251,17 @@ class Fit:
             rng = np.random.default_rng([recipe.seed, 2, self.step])
             explores = rng.random(recipe.batch) < recipe.exploration
             least = explores * rng.integers(2, limit + 1, size=recipe.batch)
-            done |= torch.cat(wants_to_halt).cpu().numpy() & (slots.iterations >= least)
+            done |= wants_to_halt.cpu().numpy() & (slots.iterations >= least)
         slots.halted = done
         self.step += 1
         count = int(done.sum())
 
-        def share(values: list[Tensor]) -> float | None:
-            return float(torch.cat(values).cpu().numpy()[done].mean()) if count else None
+        def share(values: Tensor) -> float | None:
+            return float(values.cpu().numpy()[done].mean()) if count else None
 
         return Report(
             step=self.step,
-            loss=float(torch.stack(losses).sum()) / recipe.batch,
+            loss=float(loss) / recipe.batch,
             learning_rate=rate,
             grad_norm=norm,
             halted=count,

@@ -4,10 +4,11 @@
     average.safetensors    their moving average
     best.safetensors       the average that was best on held-out examples, if any was measured
     optimizer.pt           moments
-    slots.safetensors      latents and examples under way
+    slots.safetensors      latents and examples under way, of all processes
     state.json             step, position in the data, what the best weights reached
 
-No state of a random number generator: everything that is drawn depends on the seed and on these positions alone.
+No state of a random number generator: everything that is drawn depends on the seed and on these positions alone. Nothing
+says how many processes there were: any number of them goes on from it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,17 @@ class Best:
             self.weights = {name: value.clone() for name, value in weights.items()}
 
 
-def write_state(folder: Path, fit: Fit, best: Best) -> None:
-    """Everything, as of the last whole step."""
+def whole_latent(fit: Fit) -> Latent:
+    """The latents of all slots, on the first process; those of one's own on the others. All have to call this."""
+    own = fit.slots.latent
+    if fit.team.size == 1:
+        return own
+    parts = [fit.team.brought(tensor) for tensor in own]
+    return Latent(*(torch.cat(part, 1) for part in parts)) if fit.team.leads else own
+
+
+def write_state(folder: Path, fit: Fit, best: Best, *, latent: Latent) -> None:
+    """Everything, as of the last whole step; `latent` is that of all slots."""
     save_file(_stored(fit.network.state_dict()), folder / "network.safetensors")
     save_file(_stored(fit.average.values), folder / "average.safetensors")
     if best.weights:
@@ -54,8 +64,8 @@ def write_state(folder: Path, fit: Fit, best: Best) -> None:
     torch.save(fit.optimizer.state_dict(), folder / "optimizer.pt")
     slots = fit.slots
     arrays = {
-        "latent_h": slots.latent.h,
-        "latent_z": slots.latent.z,
+        "latent_h": latent.h,
+        "latent_z": latent.z,
         "inputs": torch.from_numpy(slots.draw.inputs),
         "labels": torch.from_numpy(slots.draw.labels),
         "puzzles": torch.from_numpy(slots.draw.puzzles),
@@ -83,7 +93,7 @@ def read_state(folder: Path, fit: Fit) -> Best:
             hint="spec.checkpoints.resumeFrom needs a run with the same method and model",
         )
     state = json.loads((folder / "state.json").read_text())
-    device = str(fit.device)
+    device = str(fit.network.head.device)  # with its number
     try:
         fit.network.load_state_dict(load_file(folder / "network.safetensors", device=device))
     except RuntimeError as error:
@@ -96,11 +106,15 @@ def read_state(folder: Path, fit: Fit) -> Best:
     fit.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location=fit.device, weights_only=True))
     arrays = load_file(folder / "slots.safetensors")
     if len(arrays["iterations"]) == fit.recipe.batch:
+        own = fit.slots.own
         fit.slots = Slots(
-            latent=Latent(*(arrays[f"latent_{name}"].to(fit.device, fit.network.dtype) for name in "hz")),
+            latent=Latent(
+                *(arrays[f"latent_{n}"][:, own].contiguous().to(fit.device, fit.network.dtype) for n in "hz")
+            ),
             draw=Draw(*(arrays[name].numpy() for name in ("inputs", "labels", "puzzles"))),
             iterations=arrays["iterations"].numpy(),
             halted=arrays["halted"].numpy(),
+            own=own,
         )
     # With another batch size the examples under way are dropped, and new ones drawn.
     fit.step, fit.stream.drawn = int(state["step"]), int(state["drawn"])

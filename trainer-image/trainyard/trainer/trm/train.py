@@ -5,6 +5,9 @@
 A checkpoint holds everything: raw weights, averaged weights, the best averaged weights so far and their measure, optimizer
 moments, slots, the position in the data. A run that was killed anywhere ends, on a CPU, with the same bytes as one that
 was not.
+
+Of several processes the first one measures, saves, reports and writes the model. The others wait for it where all decide
+together: at the border between two steps.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from trainyard.trainer import __version__, checkpoint
 from trainyard.trainer.commit import Committed, commit_folder
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
-from trainyard.trainer.device import Device, find_device, keep_freed_memory
+from trainyard.trainer.device import Device, find_device, is_cuda, keep_freed_memory
 from trainyard.trainer.errors import UNEXPECTED, UserError, invalid_config
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.methods.train import find_checkpoint, find_result, note_result, started_at
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
+from trainyard.trainer.team import ALONE, Team, team_of
 from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
 from trainyard.trainer.trm.folder import Split, read_split
@@ -42,7 +46,7 @@ from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.narrate import Narrator
 from trainyard.trainer.trm.prepare import specification_key
 from trainyard.trainer.trm.shape import Shape
-from trainyard.trainer.trm.state import Best, read_state, write_state
+from trainyard.trainer.trm.state import Best, read_state, whole_latent, write_state
 from trainyard.trainer.trm.stream import Stream
 from trainyard.trainer.trm.task import TASK_FILE, check_task, masked_id, settings
 
@@ -66,10 +70,12 @@ def train(context: RunContext, reporter: Reporter) -> None:
     started = time.monotonic()
     task = data.manifest["task"]
     check_task(context, task)
-    device = find_device(context.training.precision)
+    team = team_of()
+    team.join(cuda=is_cuda())
+    device = find_device(context.training.precision, processes=team.local_size)
     if device.kind == "cpu":
         keep_freed_memory()
-    fit = make_fit(context, data, device)
+    fit = make_fit(context, data, device, team=team)
     resume = find_checkpoint(context, data)
     best = Best()
     if resume is not None:
@@ -90,6 +96,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
     say(
         f"TRM for {fit.recipe.steps} steps on {device.name} in {effective(fit, device)['precision']}: "
         f"{fit.network.shape.parameters:,} weights, {data.manifest['groups']} groups, batch {fit.recipe.batch}"
+        + (f" on {team.size} processes" if team.size > 1 else "")
         + (f", going on from step {fit.step}" if resume else "")
     )
     # Leaving `deferred` after a stop ends the process: run me again.
@@ -97,6 +104,8 @@ def train(context: RunContext, reporter: Reporter) -> None:
         reporter.report(phase="train")
         if not run(context, reporter, fit, best, watched, data=data, device=device):
             return
+    if not team.leads:
+        return
     reporter.report(phase="save")
     result = export(context, fit, best, data)
     note_result(context, result)
@@ -114,47 +123,64 @@ def run(
     device: Device,
 ) -> bool:
     """The loop with its checkpoints. Returns whether it got to the end; if not, everything is committed."""
-    spec, training = context.run.spec, context.training
+    spec, training, team = context.run.spec, context.training, fit.team
     narrator = Narrator(reporter, device, fit, every=1 if spec.mode == "Debug" else training.logging_steps)
     saved_at, saved_step, started = time.monotonic(), fit.step, started_at()
 
     def save() -> None:
         nonlocal saved_at, saved_step
-        reporter.report(phase="save")
-        made = checkpoint.save(
-            context.checkpoint_dir, fit.step, lambda to: write_state(to, fit, best), data=data.manifest["key"]
-        )
-        checkpoint.prune(context.checkpoint_dir, spec.checkpoints.keep_last)
-        LEDGER.note(checkpoint=made.record(context.volume))
-        reporter.report(phase="train", checkpoint=made.record(context.volume))
+        latent = whole_latent(fit)
+        if team.leads:
+            reporter.report(phase="save")
+            made = checkpoint.save(
+                context.checkpoint_dir,
+                fit.step,
+                lambda to: write_state(to, fit, best, latent=latent),
+                data=data.manifest["key"],
+            )
+            checkpoint.prune(context.checkpoint_dir, spec.checkpoints.keep_last)
+            LEDGER.note(checkpoint=made.record(context.volume))
+            reporter.report(phase="train", checkpoint=made.record(context.volume))
         saved_at, saved_step = time.monotonic(), fit.step
 
-    def look() -> None:
-        last = fit.step >= fit.recipe.steps
-        if watched is None or not training.eval_steps or fit.step == best.measured:
-            return
-        if fit.step and (fit.step % training.eval_steps == 0 or last):
-            narrator.tell_exact(judge_average(fit, watched, best, device, batch=training.per_device_eval_batch_size))
+    def look() -> bool:
+        """Measure, if it is time to. Returns whether a stop came in between."""
+        if not team.leads or watched is None or not training.eval_steps or fit.step == best.measured:
+            return False
+        if fit.step and (fit.step % training.eval_steps == 0 or fit.step >= fit.recipe.steps):
+            try:
+                exact = judge_average(fit, watched, best, device, batch=training.per_device_eval_batch_size)
+            except Stopped:
+                return True
+            narrator.tell_exact(exact)
+        return False
+
+    def decide() -> bool:
+        """Together, after a step: whether to stop, and if not, whether it has been long since the last save (returned)."""
+        due = time.monotonic() - saved_at >= spec.checkpoints.every_minutes * 60
+        interrupted, stop, any_due = team.sum(look(), STOP.requested, due)
+        if stop:
+            STOP.request()
+        if interrupted or (stop and fit.step < fit.recipe.steps):
+            raise Stopped
+        return bool(any_due)
 
     try:
-        look()  # an attempt before may have been stopped in the middle of this
+        decide()  # an attempt before may have been stopped in the middle of measuring
         for report in fit.run():
             refuse_nonsense(report)
             narrator.tell(report, process_started=started)
-            look()
-            if STOP.requested and fit.step < fit.recipe.steps:
-                raise Stopped
-            due = time.monotonic() - saved_at >= spec.checkpoints.every_minutes * 60
-            if fit.step % spec.checkpoints.every_steps == 0 or due or fit.step >= fit.recipe.steps:
+            if decide() or fit.step % spec.checkpoints.every_steps == 0 or fit.step >= fit.recipe.steps:
                 save()
     except Stopped:
         if fit.step > saved_step:
             save()
+        team.wait()  # whoever leaves first must not take the one that writes along
         return False
     return True
 
 
-def make_fit(context: RunContext, data: Committed, device: Device) -> Fit:
+def make_fit(context: RunContext, data: Committed, device: Device, *, team: Team = ALONE) -> Fit:
     """Network, data and recipe as the manifest asks for them, at step 0."""
     task = data.manifest["task"]
     training, trm = context.training, settings(context)
@@ -196,6 +222,7 @@ def make_fit(context: RunContext, data: Committed, device: Device) -> Fit:
             masked=masked_id(task),
         ),
         device=torch.device(device.kind),
+        team=team,
     )
 
 
@@ -295,7 +322,8 @@ def effective(fit: Fit, device: Device) -> dict[str, Any]:
     return {
         "device": device.name,
         "precision": "BF16" if fit.network.dtype == torch.bfloat16 else "FP32",
-        "perDeviceTrainBatchSize": fit.recipe.batch,
+        "perDeviceTrainBatchSize": fit.recipe.batch // fit.team.size,
+        "processes": fit.team.size,
         "slotsTogether": fit.recipe.chunk,
         "parameters": fit.network.shape.parameters,
         "loss": fit.recipe.loss,
