@@ -57,7 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> tuple[int, int]:
         marks = [TIERS.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in TIERS]
-        return max(marks, default=0), {"the GPU node": -1, "alone": 1}.get(company(item.nodeid), 0)
+        long = company(item.nodeid) == "the GPU node" or item.path.stem in SHARING
+        return max(marks, default=0), -1 if long else company(item.nodeid) == "alone"
 
     items.sort(key=place)
     lonely = [

@@ -18,8 +18,8 @@ ONE_HIERARCHY = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 @pytest.mark.e2e
 @pytest.mark.skipif(os.geteuid() != 0, reason="making a machine of its own needs root")
 @pytest.mark.skipif(ONE_HIERARCHY, reason="a cgroup v2 branch that holds processes cannot be a machine's root")
-def test_life_of_a_cluster(tmp_path: Path) -> None:
-    state = tmp_path / "state"
+def test_life_of_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
+    state = tmp_path_factory.mktemp("m")  # short, because sockets lie in it
     shutil.copytree(BUILT, state / "bin", symlinks=True)  # the compiler is not what is tested
     environment = {k: v for k, v in os.environ.items() if k not in ("KUBECONFIG", "CLUSTER")}
     environment |= {"CLUSTER": "local", "TRAINYARD_CLUSTER_DIR": str(state)}

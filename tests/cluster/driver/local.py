@@ -19,6 +19,8 @@ from driver.settings import NODES, PAUSE_IMAGE, SOURCES, Node, Paths
 from driver.timing import Timings, say
 
 DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
+LONGEST_SOCKET = 104
+"""Characters of a socket's path that containerd allows."""
 
 
 def up(paths: Paths) -> None:
@@ -26,6 +28,7 @@ def up(paths: Paths) -> None:
     if os.geteuid() != 0:
         raise ClusterError("the local cluster needs root (mounts, namespaces, cgroups); run as root, or CLUSTER=kind")
     system.check_owner(paths)
+    check_length(paths)
     with only_one(paths):
         timings = Timings("up")
         if not health.problems(paths):
@@ -103,6 +106,16 @@ def _write_configuration(paths: Paths) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
+
+
+def check_length(paths: Paths) -> None:
+    """Raises ClusterError for a state folder so deep down that containerd's sockets in it have no valid name."""
+    longest = max((f"{paths.containerd_socket(node)}.ttrpc" for node in NODES), key=len)
+    if len(longest) > LONGEST_SOCKET:
+        raise ClusterError(
+            f"the path of a socket would have {len(longest)} characters, and {LONGEST_SOCKET} are allowed: {longest}; "
+            "set TRAINYARD_CLUSTER_DIR to a folder with a shorter path"
+        )
 
 
 def _check_ports(paths: Paths) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from driver import api, build, builder, distribution, kwok, nodes, packages, system
+from driver import api, build, builder, distribution, kwok, local, nodes, packages, system
 from driver.errors import ClusterError
 from driver.settings import KUBERNETES_VERSION, SOURCES, Paths
 
@@ -153,3 +153,10 @@ def test_only_an_abandoned_cluster_is_taken_over(
             system.check_owner(Paths(tmp_path / "ours"))
     else:
         system.check_owner(Paths(tmp_path / "ours"))
+
+
+def test_a_folder_too_deep_for_sockets_is_refused() -> None:
+    local.check_length(Paths(Path("/home/somebody/src/trainyard/.cluster")))
+    deep = Path("/home/somebody", "a-folder" * 10)
+    with pytest.raises(ClusterError, match=r"and 104 are allowed: /home/.*set TRAINYARD_CLUSTER_DIR"):
+        local.check_length(Paths(deep))
