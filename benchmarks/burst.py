@@ -161,7 +161,7 @@ async def main() -> None:
             started = await create_all(cluster, TRAININGRUNS, [manifest(name, args.namespace)])
             await asyncio.wait_for(alone, 60)
             ones.append(seen[name] - started[name])
-            await asyncio.sleep(0.5)  # its status and its claim's event are out of the way of the next
+            await asyncio.sleep(0.5)  # its status is out of the way of the next
 
         pids |= {"benchmark": os.getpid(), "benchmark's watch": process.pid}
         before, spent_before = scrape(args.metrics), processor_seconds(pids)

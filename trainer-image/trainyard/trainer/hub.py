@@ -59,7 +59,7 @@ def push(context: RunContext, target: PushToHub) -> None:
 
     api = _api(context, target)
     result, started = _result(context), time.monotonic()
-    files = dict(_files(context, result))
+    files = dict(_files(context, target, result))
 
     def commit() -> Any:
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
@@ -70,7 +70,7 @@ def push(context: RunContext, target: PushToHub) -> None:
     say(f"hub: {target.repo}@{done.oid}, {len(files)} files after {time.monotonic() - started:.1f} s")
 
 
-def model_card(context: RunContext, result: Committed) -> str:
+def model_card(context: RunContext, target: PushToHub, result: Committed) -> str:
     """README.md: what the hub's search reads, and for people what the model was made from. No addresses of data: they may
     be nobody's business."""
     training, spec = context.training, context.model
@@ -89,7 +89,7 @@ def model_card(context: RunContext, result: Committed) -> str:
         "made with": f"torch {version('torch')}, transformers {version('transformers')}",
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
-    title = context.run.spec.push_to_hub.repo.partition("/")[2] if context.run.spec.push_to_hub else ""
+    title = target.repo.partition("/")[2]
     return f"---\n{yaml.safe_dump(head)}---\n\n# {title}\n\n| | |\n|---|---|\n{rows}\n"
 
 
@@ -115,7 +115,7 @@ def _base(context: RunContext) -> str | None:
     return uri.removeprefix("hf://") if uri.startswith("hf://") else None
 
 
-def _files(context: RunContext, result: Committed) -> Iterator[tuple[str, str | bytes]]:
+def _files(context: RunContext, target: PushToHub, result: Committed) -> Iterator[tuple[str, str | bytes]]:
     """Path in the repository, and file or content: the result, the adapter beside the model it was merged into, the card."""
     folders = [("", result)]
     if _is_whole(result) and (adapter := read_committed(context.adapter_dir)) is not None:
@@ -126,7 +126,7 @@ def _files(context: RunContext, result: Committed) -> Iterator[tuple[str, str | 
                 yield prefix + name, _adapter_config(context, folder.path / name)
             elif name != CARD:  # peft's template of one
                 yield prefix + name, str(folder.path / name)
-    yield CARD, model_card(context, result).encode()
+    yield CARD, model_card(context, target, result).encode()
 
 
 def _adapter_config(context: RunContext, file: Path) -> bytes:

@@ -37,7 +37,8 @@ class Observed:
     """The run has no status yet: nothing was looked up, because nothing can exist (and creating would tell if it did)."""
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
-    prerequisites: Prerequisites | None = None
+    prerequisites: Prerequisites = Prerequisites()
+    """Empty until they have been looked up."""
     warning: Warning_ | None = None
     """Newest warning Event about what the current Job waits for."""
     impossible: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from trainyard.controller.runs import ledger as books
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete
 from trainyard.controller.runs.group import others
 from trainyard.controller.runs.ledger import Ledger
-from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
+from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.prerequisites import missing_claims, obstacle, retention
 from trainyard.controller.runs.progress import learn, outputs, summarise
@@ -251,10 +251,9 @@ def _before_an_attempt(
     outside = bool(referenced_secrets(seen.run)) or any(c.claim is None or c.claim.claim_name for c in claims(seen.run))
     if (not seen.fresh or outside) and Question.PREREQUISITES not in answered:
         return Plan(status, questions=frozenset({Question.PREREQUISITES}))
-    there = seen.prerequisites or Prerequisites()
     if obstructed := obstacle(seen, status):
         return _finish(seen, status, obstructed, requeue_after=_soonest(left, STALLED_RECHECK_SECONDS))
-    return _start_attempt(seen, policy, status, current, there, token=token, left=left)
+    return _start_attempt(seen, policy, status, current, token=token, left=left)
 
 
 def _any_training(status: TrainingRunStatus) -> bool:
@@ -286,7 +285,6 @@ def _start_attempt(
     policy: Policy,
     status: TrainingRunStatus,
     current: StepStatus,
-    there: Prerequisites,
     *,
     token: str,
     left: float | None,
@@ -294,9 +292,10 @@ def _start_attempt(
     run, last = seen.run, books.last_attempt(current)
     number = (last.number if last else 0) + 1
     actions: list[Action] = []
-    if there.config_hash != spec_hash(run):
+    present = seen.prerequisites.config_hash
+    if present != spec_hash(run):
         secret = config_secret(run, token=token)
-        actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
+        actions.append(Create(SECRETS, secret) if present is None else Apply(SECRETS, secret))
     if names.QUEUE_LABEL not in run.labels:  # a run that a queue holds, perhaps for days, takes no storage
         actions += missing_claims(seen, status)
     actions += retention(seen)

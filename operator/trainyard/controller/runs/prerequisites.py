@@ -8,13 +8,13 @@ from trainyard.api.status import TrainingRunStatus
 from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, claims, ownership_patch
 from trainyard.controller.resources import PVCS
 from trainyard.controller.runs.actions import Action, Create, Patch
-from trainyard.controller.runs.observed import Observed, Prerequisites
+from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.status import Standing
 
 
 def obstacle(seen: Observed, status: TrainingRunStatus) -> Standing | None:
     """Something that has to be there, or must not be, before a Job is made."""
-    there = seen.prerequisites or Prerequisites()
+    there = seen.prerequisites
     if seen.conflict is not None:
         return Standing(State.PENDING, Reason.NAME_CONFLICT, seen.conflict)
     for name, field in there.missing_secrets.items():
@@ -48,7 +48,7 @@ def _is_lost(use: ClaimUse, status: TrainingRunStatus) -> bool:
 
 def missing_claims(seen: Observed, status: TrainingRunStatus) -> list[Action]:
     """Those that the run makes by itself."""
-    there = seen.prerequisites.claims if seen.prerequisites else {}
+    there = seen.prerequisites.claims
     return [
         Create(PVCS, claim_manifest(seen.run, use))
         for use in claims(seen.run)
@@ -58,7 +58,7 @@ def missing_claims(seen: Observed, status: TrainingRunStatus) -> list[Action]:
 
 def retention(seen: Observed) -> list[Action]:
     """Owners of the claims, in line with `retain`."""
-    there = seen.prerequisites.claims if seen.prerequisites else {}
+    there = seen.prerequisites.claims
     return [
         Patch(PVCS, use.name, dict(change))
         for use in claims(seen.run)

@@ -49,8 +49,6 @@ class Best:
 def whole_latent(fit: Fit) -> Latent:
     """The latents of all slots, on the first process; those of one's own on the others. All have to call this."""
     own = fit.slots.latent
-    if fit.team.size == 1:
-        return own
     parts = [fit.team.brought(tensor) for tensor in own]
     return Latent(*(torch.cat(part, 1) for part in parts)) if fit.team.leads else own
 
