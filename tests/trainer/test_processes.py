@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.support import Run, Step, Zygote, tiny_spec
@@ -147,7 +147,6 @@ def test_what_two_began_one_ends_and_the_other_way_round(alone: Run, pair: Run, 
     assert_same_curve(other, alone)
 
 
-@settings(deadline=None)  # the first example imports torch
 @given(
     length=st.integers(1, 60),
     batch=st.integers(1, 5),

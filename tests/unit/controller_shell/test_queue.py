@@ -261,7 +261,7 @@ _ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(actions=_ACTIONS, workers=st.integers(1, 3))
 def test_every_event_is_followed_by_a_look(actions, workers):
     """Whatever happens in whatever order: after the last event of a key, a handler for it begins (and never two at once)."""

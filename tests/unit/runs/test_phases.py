@@ -159,4 +159,4 @@ class PhasedLife(RunLife):
 
 
 TestPhasedLife = PhasedLife.TestCase
-TestPhasedLife.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+TestPhasedLife.settings = settings(max_examples=12, stateful_step_count=30)

@@ -94,6 +94,6 @@ class CrashLife(RunLife):
 
 
 TestRunLife = RunLife.TestCase
-TestRunLife.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestRunLife.settings = settings(max_examples=60, stateful_step_count=30)
 TestCrashLife = CrashLife.TestCase
-TestCrashLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCrashLife.settings = settings(max_examples=150, stateful_step_count=40)

@@ -85,4 +85,4 @@ class QueuedRunLife(RunLife):
 
 
 TestQueuedRunLife = QueuedRunLife.TestCase
-TestQueuedRunLife.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestQueuedRunLife.settings = settings(max_examples=30, stateful_step_count=30)

@@ -206,6 +206,6 @@ class CrashLife(ScheduleLife):
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 TestScheduleLife = ScheduleLife.TestCase
-TestScheduleLife.settings = settings(max_examples=12, stateful_step_count=25, deadline=None, phases=PHASES)
+TestScheduleLife.settings = settings(max_examples=12, stateful_step_count=25, phases=PHASES)
 TestCrashLife = CrashLife.TestCase
-TestCrashLife.settings = settings(max_examples=30, stateful_step_count=35, deadline=None, phases=PHASES)
+TestCrashLife.settings = settings(max_examples=30, stateful_step_count=35, phases=PHASES)

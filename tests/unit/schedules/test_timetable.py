@@ -138,7 +138,7 @@ def test_around_a_change_of_the_clock_croniter_agrees_minute_by_minute(
     assert found == wanted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     expression=st.sampled_from(expressions(200)),
     zone=st.sampled_from(ZONES),

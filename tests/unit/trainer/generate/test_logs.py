@@ -40,7 +40,7 @@ batches = st.lists(st.tuples(st.integers(0, 600), kinds, st.integers(0, 99)), mi
 
 
 class TestTemplates:
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     @given(batches)
     def test_counted_again(self, entries: list[tuple[int, str, int]]) -> None:
         for example in made("LogTemplates", [(t, kind.format(n)) for t, kind, n in entries]):
@@ -56,7 +56,7 @@ class TestTemplates:
 
 
 class TestBurst:
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     @given(batches)
     def test_counted_again(self, entries: list[tuple[int, str, int]]) -> None:
         for example in made("LogErrorBurst", [(t, kind.format(n)) for t, kind, n in entries]):
@@ -77,7 +77,7 @@ class TestBurst:
 
 
 class TestFirstCause:
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     @given(batches)
     def test_found_again(self, entries: list[tuple[int, str, int]]) -> None:
         for example in made("LogFirstCause", [(t, kind.format(n)) for t, kind, n in entries]):

@@ -49,7 +49,7 @@ any_series = st.lists(
 
 
 class TestTrend:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         st.sampled_from([-1, 0, 1]), st.floats(0.5, 5), st.floats(0, 0.08), st.integers(0, 10_000), st.integers(12, 120)
     )
@@ -64,7 +64,7 @@ class TestTrend:
         for example in made("SeriesTrend", series(values)):
             assert example["solution"].split(",")[0] == truth
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(any_series)
     def test_by_regression(self, values: list[float]) -> None:
         for example in made("SeriesTrend", series(values)):
@@ -84,7 +84,7 @@ class TestTrend:
 
 
 class TestLevelShift:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.integers(5, 19), st.floats(20, 80), st.booleans(), st.integers(0, 10_000))
     def test_the_truth_or_nothing(self, place: int, jump: float, up: bool, seed: int) -> None:
         dice = random.Random(seed)
@@ -97,7 +97,7 @@ class TestLevelShift:
             assert found[2] == ("up" if up else "down")
             assert math.isclose(float(found[4]) - float(found[3]), high - 100, abs_tol=7)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(any_series)
     def test_by_the_midpoint(self, values: list[float]) -> None:
         for example in made("SeriesLevelShift", series(values)):
@@ -114,7 +114,7 @@ class TestLevelShift:
 
 
 class TestSaturation:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.lists(st.floats(0, 1).map(lambda v: round(v, 4)), min_size=24, max_size=24))
     def test_from_the_numbers(self, values: list[float]) -> None:
         for example in made("SeriesSaturation", series(values, name="disk_usage_ratio")):
@@ -137,7 +137,7 @@ class TestSaturation:
 
 
 class TestGap:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.sets(st.integers(1, 58), max_size=12), st.sampled_from([15, 60, 300]))
     def test_the_missing_ones_are_counted_from_the_lines(self, missing: set[int], step: int) -> None:
         record = series([float(n) for n in range(60)], step=step)
@@ -170,7 +170,7 @@ def runs(places: set[int]) -> list[list[int]]:
 
 
 class TestAnomaly:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.integers(0, 23), st.floats(-100, 100), st.integers(0, 10_000))
     def test_the_truth_or_nothing(self, place: int, height: float, seed: int) -> None:
         dice = random.Random(seed)
@@ -183,7 +183,7 @@ class TestAnomaly:
                 assert int(example["solution"].split()[1].rstrip(",")) == place + 1
                 assert abs(height) > 3
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(any_series)
     def test_by_the_rule_of_the_question(self, values: list[float]) -> None:
         for example in made("SeriesAnomaly", series(values)):
@@ -199,7 +199,7 @@ class TestAnomaly:
 
 
 class TestComparison:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.floats(0.1, 1000), st.floats(0.1, 1000), st.integers(0, 10_000))
     def test_the_truth_or_nothing(self, first: float, second: float, seed: int) -> None:
         dice = random.Random(seed)

@@ -72,7 +72,7 @@ def read(problem: str) -> dict[int, dict[str, Any]]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 100_000))
 def test_critical_path_from_its_end(seed: int) -> None:
     """Upwards from each leaf: exactly one of them has only last-ending spans above it."""
@@ -95,7 +95,7 @@ def test_critical_path_from_its_end(seed: int) -> None:
         assert example["solution"] == " > ".join(f"{n} {spans[n]['name']}" for n in ends[0])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 100_000))
 def test_slowest_span(seed: int) -> None:
     for example in made("TraceSlowestSpan", grow(seed)):
@@ -109,7 +109,7 @@ def test_slowest_span(seed: int) -> None:
         assert example["solution"] == f"{took[longest]} {spans[took[longest]]['name']}, {longest:.1f} ms"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 100_000))
 def test_error_span(seed: int) -> None:
     for example in made("TraceErrorSpan", grow(seed)):
