@@ -93,6 +93,11 @@ def step_number(run: Found | None) -> int:
     return int((run or {}).get("status", {}).get("trainerStatus", {}).get("step") or 0)
 
 
+def evaluated(run: Found, part: str = "metrics") -> dict[str, float]:
+    """What the evaluation measured, by name; `baseline` is the same before the training."""
+    return {m["name"]: float(m["value"]) for m in run["status"]["evaluation"][part]}
+
+
 def attempts(run: Found, step: str = names.STEP_TRAIN) -> list[Object]:
     """The attempts of a step, oldest first."""
     steps = run.get("status", {}).get("steps", [])

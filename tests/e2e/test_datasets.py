@@ -49,9 +49,7 @@ def test_a_model_trained_on_a_built_dataset_beats_the_untrained_one(kube: Kube, 
     assert sum(s["records"] for s in dataset["sources"]) == dataset["records"] > 100
     manifest = json.loads((work_folder(kube, run) / "dataset" / "manifest.json").read_text())
     assert manifest["digest"] == dataset["digest"]
-    after, before = (
-        {m["name"]: float(m["value"]) for m in run["status"]["evaluation"][part]} for part in ("metrics", "baseline")
-    )
+    after, before = runs.evaluated(run), runs.evaluated(run, "baseline")
     assert after["tokens"] == before["tokens"], "the same held-out records"
     assert after["loss"] < 0.8 * before["loss"]
     measure.record("built dataset", dataset=dataset, after=after, before=before, statistics=manifest["statistics"])

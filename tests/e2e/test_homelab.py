@@ -168,8 +168,6 @@ def test_the_example_runs_as_it_stands(kube: Kube, space: str, tmp_path: Path) -
     sources = {s["name"]: s["records"] for s in run["status"]["dataset"]["sources"]}
     assert sources.keys() == {"code", "metrics", "logs"}
     assert min(sources.values()) > 10
-    after, before = (
-        {m["name"]: float(m["value"]) for m in run["status"]["evaluation"][part]} for part in ("metrics", "baseline")
-    )
+    after, before = runs.evaluated(run), runs.evaluated(run, "baseline")
     assert after["loss"] < before["loss"]
     measure.record("homelab", sources=sources, after=after, before=before)

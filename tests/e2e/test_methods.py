@@ -57,7 +57,7 @@ def test_a_model_goes_from_method_to_method(kube: Kube, space: str) -> None:
     rewards, distances = printed(kube, space, "ppo", "reward"), printed(kube, space, "ppo", "KL")
     assert mean(rewards[-5:]) > mean(rewards[:5])
     assert max(map(abs, distances)) < 20
-    evaluation = {m["name"]: float(m["value"]) for m in run["status"]["evaluation"]["metrics"]}
+    evaluation = runs.evaluated(run)
     assert {"objective/scores", "objective/kl"} <= set(evaluation)
     measure.record(
         "methods",

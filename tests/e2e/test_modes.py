@@ -98,7 +98,7 @@ def test_lora_on_the_result_of_an_earlier_run(kube: Kube, space: str) -> None:
     assert adapter["r"] == 4
     assert list((folder / "adapter").glob("*.safetensors"))
     assert (folder / "model" / "config.json").exists(), "merge is the default: model/ can be loaded by itself"
-    metrics = {m["name"]: float(m["value"]) for m in run["status"]["evaluation"]["metrics"]}
+    metrics = runs.evaluated(run)
     assert metrics["loss"] > 0
     assert kube.get(PVCS, space, "models") is not None
     measure.record("lora", evaluation=metrics, model=run["status"]["summary"]["model"])

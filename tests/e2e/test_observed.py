@@ -135,9 +135,7 @@ def test_a_model_learns_from_the_cluster_it_runs_in(kube: Kube, space: str, sour
     second = runs.until_succeeded(kube, space, "again", seconds=200)
     assert second["status"]["dataset"]["digest"] == dataset["digest"], "the same stretch of the past, asked for twice"
 
-    after, before = (
-        {m["name"]: float(m["value"]) for m in run["status"]["evaluation"][part]} for part in ("metrics", "baseline")
-    )
+    after, before = runs.evaluated(run), runs.evaluated(run, "baseline")
     assert after["tokens"] == before["tokens"], "the same held-out records"
     assert after["loss"] < 0.8 * before["loss"]
     log = kube.log(space, runs.pods(kube, space, "taught", step="prepare")[0]["metadata"]["name"])

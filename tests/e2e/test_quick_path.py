@@ -212,7 +212,7 @@ def test_the_status_tells_what_was_made(kube: Kube, seen: Seen) -> None:
     splits = status["dataset"]["splits"]
     assert splits["train"] > 0
     assert splits["eval"] > 0
-    metrics = {m["name"]: float(m["value"]) for m in status["evaluation"]["metrics"]}
+    metrics = runs.evaluated(seen.run)
     assert metrics["loss"] > 0
     assert metrics["perplexity"] > 1
     assert status["effective"]["precision"] == "FP32"

@@ -15,7 +15,7 @@ def test_the_small_example_is_trained_and_compared(kube: Kube, space: str) -> No
     runs.create_any(kube, space, manifest)
     run = runs.until_succeeded(kube, space, NAME, seconds=240)
     evaluation = run["status"]["evaluation"]
-    metrics = {m["name"]: float(m["value"]) for m in evaluation["metrics"]}
+    metrics = runs.evaluated(run)
     assert {"exact", "token_accuracy", "baseline_Majority", "baseline_NearestNeighbor"} <= set(metrics)
     best = max(value for name, value in metrics.items() if name.startswith("baseline_"))
     assert evaluation["passed"] == (metrics["exact"] >= best + manifest["spec"]["evaluation"]["minimumGain"])
