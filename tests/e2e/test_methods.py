@@ -6,6 +6,7 @@ learn is shown without a cluster, in tests/trainer/test_methods.py.
 """
 
 import re
+from statistics import fmean
 
 import pytest
 
@@ -51,20 +52,20 @@ def test_a_model_goes_from_method_to_method(kube: Kube, space: str) -> None:
 
     margins = printed(kube, space, "dpo", "margin")
     assert abs(margins[0]) < 0.05, "before the first step the model is its own reference"
-    assert mean(margins[-5:]) > mean(margins[:5]) + 0.1
+    assert fmean(margins[-5:]) > fmean(margins[:5]) + 0.1
     odds = printed(kube, space, "orpo", "loss")
-    assert mean(odds[-5:]) < mean(odds[:5])
+    assert fmean(odds[-5:]) < fmean(odds[:5])
     rewards, distances = printed(kube, space, "ppo", "reward"), printed(kube, space, "ppo", "KL")
-    assert mean(rewards[-5:]) > mean(rewards[:5])
+    assert fmean(rewards[-5:]) > fmean(rewards[:5])
     assert max(map(abs, distances)) < 20
     evaluation = runs.evaluated(run)
     assert {"objective/scores", "objective/kl"} <= set(evaluation)
     measure.record(
         "methods",
-        dpo_margin=[round(margins[0], 3), round(mean(margins[-5:]), 3)],
-        orpo_loss=[round(mean(odds[:5]), 3), round(mean(odds[-5:]), 3)],
-        ppo_reward=[round(mean(rewards[:5]), 3), round(mean(rewards[-5:]), 3)],
-        ppo_kl=round(mean(distances[-5:]), 3),
+        dpo_margin=[round(margins[0], 3), round(fmean(margins[-5:]), 3)],
+        orpo_loss=[round(fmean(odds[:5]), 3), round(fmean(odds[-5:]), 3)],
+        ppo_reward=[round(fmean(rewards[:5]), 3), round(fmean(rewards[-5:]), 3)],
+        ppo_kl=round(fmean(distances[-5:]), 3),
     )
 
 
@@ -73,7 +74,3 @@ def printed(kube: Kube, space: str, phase: str, name: str) -> list[float]:
     pod = runs.pods(kube, space, "methods", step=names.train_step(phase))[-1]["metadata"]["name"]
     lines = [line for line in kube.log(space, pod).splitlines() if line.startswith("step ") and " lr " in line]
     return [float(found[1]) for line in lines if (found := re.search(rf"\b{name} (-?[\d.]+)", line))]
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
