@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,14 +27,13 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     from api.server import ApiServer
     from e2e import incidents
-    from e2e.kube import Kube, namespace_of
+    from e2e.kube import Kube
     from trainyard.controller.resources import NAMESPACES
 
     kube = Kube(ApiServer())
     with open(options.output, "w", encoding="utf-8") as stream:
         for first in range(0, options.each, WAVE):
-            space = f"e2e-incidents-{time.time_ns() % 10**6}"
-            namespace_of(kube, space, labels={"trainyard.dev/test": "e2e"})
+            space = incidents.new_space(kube)
             try:
                 planted = incidents.plant(kube, space, each=min(WAVE, options.each - first), first=first)
                 for record in incidents.told(kube, space, planted, seconds=240):

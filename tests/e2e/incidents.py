@@ -8,11 +8,12 @@ faults stop a pod before a container is started, so a hundred of them cost littl
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from e2e.kube import EVENTS, QUOTAS, Kube, Object, TimedOut
+from e2e.kube import EVENTS, QUOTAS, Kube, Object, TimedOut, namespace_of
 from trainyard.controller.resources import JOBS, PODS
 
 IMAGE = "localhost:5001/trainyard/operator:dev"
@@ -278,6 +279,13 @@ FAULTS = (
 def runbook() -> str:
     """The entries of all faults."""
     return "# Runbook of the cluster\n\n" + "\n".join(fault.entry for fault in FAULTS)
+
+
+def new_space(kube: Kube) -> str:
+    """A new namespace for faults. Whoever asks for it removes it."""
+    name = f"e2e-incidents-{time.time_ns() % 10**6}"
+    namespace_of(kube, name, labels={"trainyard.dev/test": "e2e"})
+    return name
 
 
 def plant(kube: Kube, namespace: str, *, each: int, first: int = 0) -> dict[str, Fault]:

@@ -7,7 +7,6 @@ and events said, and a git server has this project's code.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from e2e import incidents, measure, observed, runs
-from e2e.kube import Kube, Object, namespace_of
+from e2e.kube import Kube, Object
 from e2e.volumes import work_folder
 from e2e.web import ADDRESS
 from servers.field import until
@@ -70,8 +69,7 @@ def sources(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[So
     (place / "git").mkdir()
     git(place, "clone", "--quiet", "--bare", str(ROOT), "git/trainyard.git")
     commit(place / "git" / "runbooks", {"cluster/RUNBOOK.md": incidents.runbook()})
-    space = f"e2e-incidents-{time.time_ns() % 10**6}"
-    namespace_of(kube, space, labels={"trainyard.dev/test": "e2e"})
+    space = incidents.new_space(kube)
     with observed.watched(kube, place) as prometheus, serving(place / "git", host=ADDRESS) as repositories:
         planted = incidents.plant(kube, space, each=1)
         incidents.told(kube, space, planted, seconds=240)
