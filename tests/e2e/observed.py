@@ -25,9 +25,8 @@ from e2e.kube import EVENTS, Kube, Object
 from e2e.web import ADDRESS
 from servers.field import HTTP, Server, until
 from servers.programs import loki, prometheus
-from trainyard.controller.resources import PODS
+from trainyard.controller.resources import NODES, PODS
 
-NODES = ("forge", "arcanine")
 LOGS = KUBECONFIG.parent / "log"
 NANO = 10**9
 SCRAPE_SECONDS = 5
@@ -65,7 +64,7 @@ def _targets(kube: Kube, folder: Path) -> list[Object]:
         for pod in kube.list(PODS, NAMESPACE, labels=f"app.kubernetes.io/name={NAME}")
         if pod["status"].get("phase") == "Running"
     ]
-    kubelets = ["10.91.0.2:10250", "10.91.0.3:10350"]
+    kubelets = [_kubelet(node) for node in _real_nodes(kube)]
     return [
         _job("apiserver", ["127.0.0.1:6443"], **secure),
         _job("kubelet", kubelets, **secure),
@@ -74,6 +73,16 @@ def _targets(kube: Kube, folder: Path) -> list[Object]:
         _job("kube-proxy", ["127.0.0.1:10249"]),
         _job("trainyard", [f"{operator}:9090"]),
     ]
+
+
+def _real_nodes(kube: Kube) -> list[Object]:
+    """All nodes but the fake ones of load tests, which have no kubelet."""
+    return kube.list(NODES, labels="!trainyard.local/fake")
+
+
+def _kubelet(node: Object) -> str:
+    (address,) = [a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"]
+    return f"{address}:{node['status']['daemonEndpoints']['kubeletEndpoint']['Port']}"
 
 
 def _job(name: str, targets: list[str], **more: Any) -> Object:
@@ -92,16 +101,17 @@ def logging(kube: Kube, folder: Path) -> Iterator[Server]:
     """Loki with what the cluster has written until now."""
     (folder / "lines").mkdir()
     with loki(folder / "lines", host=ADDRESS) as server:
-        entries = [*component_lines(), *pod_lines(kube), *event_lines(kube)]
+        entries = [*component_lines(kube), *pod_lines(kube), *event_lines(kube)]
         ship(server, entries)
         yield server
 
 
-def component_lines() -> Iterator[Entry]:
+def component_lines(kube: Kube) -> Iterator[Entry]:
     """What the cluster's own programs wrote; the node stands in the name of the file, where there is one."""
+    nodes = tuple(node["metadata"]["name"] for node in _real_nodes(kube))
     for path in sorted(LOGS.glob("*.log*")):
         program = path.name.partition(".")[0]
-        component, _, node = program.rpartition("-") if program.endswith(NODES) else (program, "", "")
+        component, _, node = program.rpartition("-") if program.endswith(nodes) else (program, "", "")
         stream = (("component", component), *((("node", node),) if node else ()))
         year = datetime.fromtimestamp(path.stat().st_mtime, UTC).year
         at = 0
