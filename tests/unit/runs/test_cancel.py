@@ -1,8 +1,7 @@
 """Runs that are ended on request, or because there is nothing new to train."""
 
 import pytest
-from test_plan import condition, until_training
-from world import World
+from world import World, condition, until_training
 
 from trainyard.controller.runs.announce import notices
 

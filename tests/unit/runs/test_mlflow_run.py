@@ -1,7 +1,6 @@
 """The id of the MLflow run: told while it trains, and never forgotten afterwards."""
 
-from test_plan import until_training
-from world import World, manifest
+from world import World, manifest, until_training
 
 from trainyard.api.progress import ProgressRecord
 from trainyard.controller.manifests.job import referenced_secrets

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from test_plan import progress, until_training
-from world import World
+from world import World, progress, until_training
 
 from trainyard.controller.runs.announce import notices
 

@@ -1,7 +1,6 @@
 """What made the result: the trainer's word on versions and data, the node's on the image."""
 
-from test_plan import until_training
-from world import World
+from world import World, until_training
 
 IMAGE = "registry.example.org/trainer@sha256:" + "ab" * 32
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainyard.api.manifest import parse_run
 from trainyard.api.names import ATTEMPT_LABEL, CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION, STEP_LABEL
-from trainyard.api.progress import ProgressRecord
+from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.api.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.actions import Apply, Create, Delete, Patch
@@ -281,3 +281,33 @@ class World:
     def remove_job(self, name: str) -> None:
         del self.jobs[name]
         self.pods.pop(f"{name}-x", None)
+
+
+def condition(world: World, kind: str) -> tuple[str, str] | None:
+    found = next((c for c in world.status().conditions or () if c.type == kind), None)
+    return (found.status, found.reason) if found else None
+
+
+def progress(world: World, *, step: int, attempt: int = 1, checkpoint: int | None = None) -> ProgressRecord:
+    return ProgressRecord(
+        run_uid=world.run["metadata"]["uid"],
+        step="train",
+        attempt=attempt,
+        sequence=step,
+        time="2026-01-01T00:00:00Z",
+        phase="train",
+        step_number=step,
+        total_steps=10,
+        percentage=step * 10,
+        estimated_remaining_seconds=200.0,
+        metrics={"loss": 1.25},
+        checkpoint=None if checkpoint is None else CheckpointRecord(step=checkpoint, path=f"c/{checkpoint}"),
+    )
+
+
+def until_training(world: World) -> None:
+    world.settle()
+    world.end(record={"dataset": {"digest": "sha256:1", "records": 3, "splits": {"train": 2, "eval": 1}}})
+    world.settle()
+    world.start_pod()
+    world.settle()
