@@ -45,7 +45,7 @@ def _fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
 
 def _rules(schema: Schema) -> Iterator[str]:
     for rule in schema.get("x-kubernetes-validations", ()):
-        yield rule["message"]
+        yield from rule["message"].split(crd.BETWEEN_MESSAGES)
     for child in (*schema.get("properties", {}).values(), schema.get("items")):
         if isinstance(child, dict):
             yield from _rules(child)

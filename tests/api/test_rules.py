@@ -28,6 +28,7 @@ from api.manifests import (
     without,
 )
 from trainyard.api.changes import ROOT_RULES
+from trainyard.api.crd import BETWEEN_MESSAGES
 from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
 from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES
 
@@ -122,6 +123,7 @@ CASES: tuple[Case, ...] = (
         TRM,
     ),
     Case("method TRM learns from puzzles or from records", {**SCRATCH, "datasets": TRM["datasets"]}, TRM),
+    Case("puzzles are for method TRM alone", {"mode": "Dataset", "datasets": TRM["datasets"]}, TRM),
     Case("a Tiny Recursive Model is trained in one go", {**TRM, "phases": [{"name": "first"}]}, TRM),
     Case("evaluation.baselines and minimumGain belong to", {**SCRATCH, "evaluation": {"minimumGain": 0.1}}, TRM),
     Case("training.trm belongs to method TRM", put(SCRATCH, ("training", "trm"), {}), TRM),
@@ -341,7 +343,7 @@ def objects(request: pytest.FixtureRequest) -> Objects:
 
 def rules(schema: dict[str, Any]) -> Iterator[str]:
     for validation in schema.get("x-kubernetes-validations", ()):
-        yield validation["message"]
+        yield from validation["message"].split(BETWEEN_MESSAGES)
     for child in (*schema.get("properties", {}).values(), schema.get("items")):
         if isinstance(child, dict):
             yield from rules(child)
@@ -384,6 +386,17 @@ def test_the_longest_name_of_a_schedule_is_accepted_by_both(schedules: Objects) 
     manifest = schedule({**HOURLY, "template": TEMPLATE}, name="a" * 39)
     assert schedules.dry_run(manifest).accepted
     parse_schedule(manifest)
+
+
+def test_of_several_rules_about_one_value_every_broken_one_is_told_by_both(runs: Objects) -> None:
+    manifest = run({**put(SCRATCH, (*DATASET, "format"), "Messages"), "model": HUB})
+    answer = runs.dry_run(manifest).message
+    with pytest.raises(InvalidManifest) as caught:
+        parse_run(manifest)
+    told = [str(fault.message) for fault in caught.value.faults]
+    assert len(told) == 2
+    assert all(message in answer for message in told), answer
+    assert "method CPT goes on" not in answer
 
 
 def test_two_phases_of_one_name_are_refused_by_both(runs: Objects) -> None:

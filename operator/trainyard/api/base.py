@@ -15,6 +15,22 @@ from pydantic_core import PydanticCustomError
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """A value that several rules of an object read; in the CRD they become one rule, which fetches it once.
+
+    In the API server each mention of a field, present or not, costs about as much as a rule by itself, because it copies
+    the schemas of all fields of the object that holds it. A name for the value costs nothing.
+    """
+
+    name: str
+    """What the rules call it."""
+    cel: str
+    """Where it comes from. When it is not there, `unless` has to be true."""
+    unless: str = "false"
+    """CEL: when none of the rules applies."""
+
+
+@dataclass(frozen=True)
 class Rule:
     """One condition over an object's fields.
 
@@ -28,6 +44,8 @@ class Rule:
     holds: Callable[[Any], bool] | None = None
     message_cel: str | None = None
     """CEL that makes the message, where it depends on what is wrong; `message` is said when it cannot be evaluated."""
+    about: Fetched | None = None
+    """A value that `cel` reads by name."""
 
 
 def exactly_one(*fields: str, message: str) -> Rule:

@@ -5,6 +5,7 @@ everywhere. Pydantic's JSON Schema has all of these, so it is rewritten here, an
 `x-kubernetes-validations`. `python -m trainyard.api.crd` writes `crds/`; a test compares the two.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from trainyard.api import GROUP, VERSION
-from trainyard.api.base import ApiModel, Rule
+from trainyard.api.base import ApiModel, Fetched, Rule
 from trainyard.api.changes import ROOT_RULES
 from trainyard.api.schedulestatus import TrainingScheduleStatus
 from trainyard.api.status import TrainingRunStatus
@@ -149,7 +150,7 @@ def _definition(
                                     "x-kubernetes-map-type": "atomic",
                                 },
                             },
-                            "x-kubernetes-validations": [_validation(rule) for rule in rules],
+                            "x-kubernetes-validations": validations(rules),
                         }
                     },
                 }
@@ -187,7 +188,7 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
         node = _rewrite(definitions[name], definitions, models)
         node["description"] = schema.get("description") or (model.__doc__ or "").strip().split("\n\n")[0]
         if model.rules:
-            node["x-kubernetes-validations"] = [_validation(rule) for rule in model.rules if rule.cel is not None]
+            node["x-kubernetes-validations"] = validations(model.rules)
         return node
     if "anyOf" in schema and "x-kubernetes-int-or-string" not in schema:
         variants = [v for v in schema["anyOf"] if v.get("type") != "null"]
@@ -219,9 +220,36 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
     return node
 
 
+BETWEEN_MESSAGES = " / "
+"""In the `message` of several rules that are one in the CRD; the API server says only those of the broken ones."""
+
+
+def validations(rules: tuple[Rule, ...]) -> list[Schema]:
+    """The rules in the words of the API server; those about the same value are one."""
+    together: dict[Fetched | Rule, list[Rule]] = {}
+    for rule in rules:
+        if rule.cel is not None:
+            together.setdefault(rule.about or rule, []).append(rule)
+    return [
+        _joint_validation(key, group) if isinstance(key, Fetched) else _validation(key)
+        for key, group in together.items()
+    ]
+
+
 def _validation(rule: Rule) -> Schema:
     told = {"messageExpression": rule.message_cel} if rule.message_cel else {}
     return {"rule": rule.cel or "", "message": rule.message, **told}
+
+
+def _joint_validation(about: Fetched, rules: list[Rule]) -> Schema:
+    # A macro over a list of one is how CEL without extensions gives a value a name.
+    all_hold = " && ".join(f"({rule.cel})" for rule in rules)
+    broken = " + ".join(f"(({rule.cel}) ? '' : {json.dumps('; ' + rule.message)})" for rule in rules)
+    return {
+        "rule": f"[{about.cel}].all({about.name}, {all_hold}) || {about.unless}",
+        "message": BETWEEN_MESSAGES.join(rule.message for rule in rules),
+        "messageExpression": f"[{about.cel}].map({about.name}, ({broken}).substring(2))[0]",
+    }
 
 
 class _Dumper(yaml.SafeDumper):

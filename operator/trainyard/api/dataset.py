@@ -86,7 +86,7 @@ class Dataset(ApiModel):
             "manifest or puzzle; write a second entry for a second source",
         ),
         Rule(
-            "self.role == 'Train' || !has(self.split)",
+            "!has(self.split) || self.role == 'Train'",
             "split holds out a share of training data; a dataset with role Eval or Test is held out as a whole, so remove "
             "split",
             lambda d: d.role == "Train" or d.split is None,

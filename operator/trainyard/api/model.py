@@ -97,6 +97,11 @@ class ModelSource(ApiModel):
             message="spec.model needs exactly one of storageUri (start from existing weights), scratch (start from "
             "random ones) and trm (a Tiny Recursive Model); keep one of them",
         ),
+        Rule(
+            "!has(self.adapter) || has(self.storageUri)",
+            "an adapter needs existing weights under it: give spec.model.storageUri, or remove spec.model.adapter",
+            lambda m: m.adapter is None or m.storage_uri is not None,
+        ),
     )
 
     storage_uri: str | None = Field(

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from trainyard.api.base import ApiModel, Rule, at_most_one, opaque
+from trainyard.api.base import ApiModel, Fetched, Rule, at_most_one, opaque
 from trainyard.api.reward import Reward
 from trainyard.api.trm import TrmTraining
 
@@ -21,6 +21,7 @@ SCHEDULERS = (
     "warmup_stable_decay",
 )
 TRM_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+_METHOD = Fetched("method", "self.method")
 
 
 class Training(ApiModel):
@@ -33,12 +34,12 @@ class Training(ApiModel):
             message="maxSteps and numTrainEpochs exclude each other: remove one of them",
         ),
         Rule(
-            "self.method == 'TRM' || !has(self.trm)",
+            "!has(self.trm) || self.method == 'TRM'",
             "training.trm belongs to method TRM: set that method, or remove training.trm",
             lambda t: t.method == "TRM" or t.trm is None,
         ),
         Rule(
-            f"self.method != 'TRM' || (self.lrSchedulerType in {list(TRM_SCHEDULERS)} && self.optim.startsWith('adamw_torch') "
+            f"method != 'TRM' || (self.lrSchedulerType in {list(TRM_SCHEDULERS)} && self.optim.startsWith('adamw_torch') "
             "&& self.precision != 'FP16' && !self.gradientCheckpointing)",
             f"method TRM has its own loop: lrSchedulerType is one of {', '.join(TRM_SCHEDULERS)}, optim adamw_torch, precision "
             "Auto, FP32 or BF16, and gradientCheckpointing false",
@@ -51,6 +52,7 @@ class Training(ApiModel):
                     and not t.gradient_checkpointing
                 )
             ),
+            about=_METHOD,
         ),
         Rule(
             None,
@@ -58,9 +60,10 @@ class Training(ApiModel):
             lambda t: t.method != "TRM" or not t.extra_args,
         ),
         Rule(
-            "(self.method == 'PPO') == has(self.rewards)",
+            "(method == 'PPO') == has(self.rewards)",
             "method PPO needs training.rewards (what a response is rewarded for), and no other method takes them",
             lambda t: (t.method == "PPO") == (t.rewards is not None),
+            about=_METHOD,
         ),
     )
 

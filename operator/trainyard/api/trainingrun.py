@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from trainyard.api.base import ApiModel, DnsLabel, Rule
+from trainyard.api.base import ApiModel, DnsLabel, Fetched, Rule
 from trainyard.api.dataset import Dataset, DatasetUpload
 from trainyard.api.estimate import Estimate
 from trainyard.api.hub import PushToHub
@@ -23,43 +23,41 @@ from trainyard.api.training import Checkpoints, Evaluation, Training
 RUN_NAME_LIMIT = 50
 """Characters: the longest Job name, `<run>-evaluate-<attempt>`, has to fit into a label of 63."""
 
-# In the API server every mention of a field of the spec costs about as much as a rule by itself. So what lets most runs
-# pass comes first, and whether a field is there is asked last: in CEL, an error before `||` is nothing if what follows is true.
-_SCRIPT = "(has(self.command) && size(self.command) > 0)"
+# What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
+# asked last: in CEL, an error before `||` is nothing if what follows is true.
+_SCRIPT = Fetched("script", "has(self.command) && size(self.command) > 0")
+_PHASED = Fetched("phased", "has(self.phases)")
+_METHOD = Fetched("method", "self.training.method", unless="!has(self.training) || has(self.phases)")
 
 
 def _in_one_training(cel: str, message: str, holds: Callable[[Any], bool]) -> Rule:
     """A rule about a training and its model and data. With phases it is one of each of them (`phase_faults`), not of the whole."""
-    return Rule(
-        f"{cel} || !has(self.training) || has(self.phases)",
-        message,
-        lambda s: s.phases is not None or s.training is None or holds(s),
-    )
+    return Rule(cel, message, lambda s: s.phases is not None or s.training is None or holds(s), about=_METHOD)
 
 
 TRM_RULES = (
     _in_one_training(
-        "(self.training.method == 'TRM') == has(self.model.trm) || !has(self.model)",
+        "(method == 'TRM') == has(self.model.trm) || !has(self.model)",
         "method TRM trains spec.model.trm, and nothing else does: set both, or neither",
         lambda s: s.model is None or (s.training.method == "TRM") == (s.model.trm is not None),
     ),
-    Rule(
-        "(self.training.method != 'TRM' && self.datasets.all(d, !has(d.puzzle))) || !has(self.datasets) || has(self.phases) || "
-        "(has(self.training) && self.training.method == 'TRM' ? "
-        "self.datasets.all(d, has(d.puzzle)) || self.datasets.all(d, !has(d.puzzle) && (d.format == 'TRM' || has(d.generate))) : "
-        "self.datasets.all(d, !has(d.puzzle)))",
+    _in_one_training(
+        "(method != 'TRM' ? self.datasets.all(d, !has(d.puzzle)) : self.datasets.all(d, has(d.puzzle)) || "
+        "self.datasets.all(d, !has(d.puzzle) && (d.format == 'TRM' || has(d.generate)))) || !has(self.datasets)",
         "method TRM learns from puzzles or from records of format TRM, one of the two in all datasets; no other method learns "
         "from puzzles",
-        lambda s: (
-            s.phases is not None
-            or s.datasets is None
-            or _are_trm_data(s.datasets, s.training.method if s.training else None)
-        ),
+        lambda s: s.datasets is None or _are_data_of(s.training.method, s.datasets),
     ),
     Rule(
-        "!has(self.phases) || !has(self.model) || !has(self.model.trm)",
+        "has(self.training) || has(self.phases) || !has(self.datasets) || self.datasets.all(d, !has(d.puzzle))",
+        "puzzles are for method TRM alone: set spec.training.method to TRM, or remove the dataset with a puzzle",
+        lambda s: s.training is not None or s.phases is not None or all(d.puzzle is None for d in s.datasets or ()),
+    ),
+    Rule(
+        "!phased || !has(self.model) || !has(self.model.trm)",
         "a Tiny Recursive Model is trained in one go: remove spec.phases",
         lambda s: s.phases is None or s.model is None or s.model.trm is None,
+        about=_PHASED,
     ),
     Rule(
         None,  # it would mention four fields, see above; the operator refuses it in the same words
@@ -83,7 +81,8 @@ TRM_RULES = (
 )
 
 
-def _are_trm_data(datasets: Sequence[Dataset], method: str | None) -> bool:
+def _are_data_of(method: str, datasets: Sequence[Dataset]) -> bool:
+    """Whether a TRM gets either puzzles or records of its own format, and no other model a puzzle."""
     puzzles = [d.puzzle is not None for d in datasets]
     if method != "TRM":
         return not any(puzzles)
@@ -93,7 +92,7 @@ def _are_trm_data(datasets: Sequence[Dataset], method: str | None) -> bool:
 def _formats(methods: tuple[str, ...], formats: tuple[str, ...], message: str) -> Rule:
     """The formats of records that a method can learn from."""
     return _in_one_training(
-        f"!(self.training.method in {list(methods)}) || self.datasets.all(d, "
+        f"!(method in {list(methods)}) || self.datasets.all(d, "
         f"(has(d.convertTo) ? d.convertTo : has(d.generate) ? 'TRM' : d.format) in {list(formats)}) || !has(self.datasets)",
         message,
         lambda s: (
@@ -110,7 +109,7 @@ class TrainingRunSpec(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "(has(self.model) && has(self.datasets) && (has(self.training) || has(self.phases))) || "
-            f"{_SCRIPT} || self.mode == 'Dataset'",
+            f"({_SCRIPT.cel}) || self.mode == 'Dataset'",
             "the built-in trainer needs spec.model, spec.datasets and spec.training; to run a script of your own instead, set "
             "spec.command",
             lambda s: (
@@ -130,19 +129,22 @@ class TrainingRunSpec(ApiModel):
             lambda s: s.dataset_upload is None or bool(s.datasets),
         ),
         Rule(
-            f"!has(self.args) || size(self.args) == 0 || {_SCRIPT}",
+            "script || !has(self.args) || size(self.args) == 0",
             "spec.args are the arguments of spec.command: set spec.command too, or remove spec.args",
             lambda s: bool(s.command) or not s.args,
+            about=_SCRIPT,
         ),
         Rule(
-            f"!{_SCRIPT} || self.mode == 'Train'",
+            "!script || self.mode == 'Train'",
             "modes DryRun, Debug and Dataset belong to the built-in trainer: with spec.command set, mode must be Train",
             lambda s: not s.command or s.mode == "Train",
+            about=_SCRIPT,
         ),
         Rule(
-            f"!{_SCRIPT} || (has(self.image) && self.image != '')",
+            "!script || (has(self.image) && self.image != '')",
             "spec.command runs in an image of your own: set spec.image",
             lambda s: not s.command or s.image != "",
+            about=_SCRIPT,
         ),
         Rule(
             "self.datasets.exists(d, d.role == 'Train') || !has(self.datasets)",
@@ -155,21 +157,16 @@ class TrainingRunSpec(ApiModel):
             lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
         ),
         _in_one_training(
-            "self.training.method != 'Pretrain' || has(self.model.scratch) || !has(self.model)",
+            "method != 'Pretrain' || has(self.model.scratch) || !has(self.model)",
             "method Pretrain starts from random weights: give spec.model.scratch, or use method CPT to go on from existing "
             "weights",
             lambda s: s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None,
         ),
         _in_one_training(
-            "self.training.method != 'CPT' || has(self.model.storageUri) || !has(self.model)",
+            "method != 'CPT' || has(self.model.storageUri) || !has(self.model)",
             "method CPT goes on from existing weights: give spec.model.storageUri, or use method Pretrain to start from "
             "spec.model.scratch",
             lambda s: s.training.method != "CPT" or s.model is None or s.model.storage_uri is not None,
-        ),
-        Rule(
-            "!has(self.model.adapter) || !has(self.model) || has(self.model.storageUri)",
-            "an adapter needs existing weights under it: give spec.model.storageUri, or remove spec.model.adapter",
-            lambda s: s.model is None or s.model.adapter is None or s.model.storage_uri is not None,
         ),
         _formats(
             ("Pretrain", "CPT"),
@@ -196,12 +193,12 @@ class TrainingRunSpec(ApiModel):
             "Prompt; use method SFT for prompts with completions",
         ),
         _in_one_training(
-            "!(self.training.method in ['DPO', 'ORPO', 'PPO']) || (self.numNodes == 1 && self.numProcPerNode == 1)",
+            "!(method in ['DPO', 'ORPO', 'PPO']) || (self.numNodes == 1 && self.numProcPerNode == 1)",
             "methods DPO, ORPO and PPO train in one process: remove spec.numNodes and spec.numProcPerNode",
             lambda s: s.training.method not in ("DPO", "ORPO", "PPO") or s.world_size == 1,
         ),
         _in_one_training(
-            "self.training.method != 'PPO' || !has(self.model) || !has(self.model.adapter) || self.model.adapter.lora.dropout == 0.0",
+            "method != 'PPO' || !has(self.model) || !has(self.model.adapter) || self.model.adapter.lora.dropout == 0.0",
             "method PPO compares probabilities of the same tokens before and after an update, which dropout would blur: remove "
             "spec.model.adapter.lora.dropout",
             lambda s: (
@@ -228,19 +225,22 @@ class TrainingRunSpec(ApiModel):
             ),
         ),
         Rule(
-            f"!has(self.phases) || !{_SCRIPT}",
+            "!script || !has(self.phases)",
             "spec.phases belong to the built-in trainer: remove spec.command, or the phases",
             lambda s: s.phases is None or not s.command,
+            about=_SCRIPT,
         ),
         Rule(
-            f"!has(self.tracking) || !{_SCRIPT}",
+            "!script || !has(self.tracking)",
             "spec.tracking belongs to the built-in trainer: remove it; the script of spec.command can talk to MLflow itself",
             lambda s: s.tracking is None or not s.command,
+            about=_SCRIPT,
         ),
         Rule(
-            f"!has(self.pushToHub) || !{_SCRIPT}",
+            "!script || !has(self.pushToHub)",
             "spec.pushToHub belongs to the built-in trainer: remove it; the script of spec.command can upload its result itself",
             lambda s: s.push_to_hub is None or not s.command,
+            about=_SCRIPT,
         ),
         Rule(
             None,
@@ -248,10 +248,11 @@ class TrainingRunSpec(ApiModel):
             lambda s: len({p.name for p in s.phases or ()}) == len(s.phases or ()),
         ),
         Rule(
-            "!has(self.phases) || self.phases.all(p, !has(p.datasets) || p.datasets.all(n, has(self.datasets) && "
+            "!phased || self.phases.all(p, !has(p.datasets) || p.datasets.all(n, has(self.datasets) && "
             "self.datasets.exists(d, d.name == n)))",
             "spec.phases names a dataset that does not stand in spec.datasets: correct the name, or add the dataset",
             lambda s: all(n in {d.name for d in s.datasets or ()} for p in s.phases or () for n in p.datasets or ()),
+            about=_PHASED,
         ),
         Rule(
             "!has(self.runPhases) || self.runPhases.all(n, has(self.phases) && self.phases.exists(p, p.name == n))",
@@ -259,9 +260,10 @@ class TrainingRunSpec(ApiModel):
             lambda s: all(n in {p.name for p in s.phases or ()} for n in s.run_phases),
         ),
         Rule(
-            "!has(self.phases) || !has(self.model) || !has(self.model.adapter) || self.model.adapter.merge",
+            "!phased || !has(self.model) || !has(self.model.adapter) || self.model.adapter.merge",
             "a phase goes on from a whole model: with spec.phases, spec.model.adapter.merge must be true",
             lambda s: s.phases is None or s.model is None or s.model.adapter is None or s.model.adapter.merge,
+            about=_PHASED,
         ),
     )
 
