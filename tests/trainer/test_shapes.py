@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from trainyard.api.model import Lora
 from trainyard.api.training import Training
 from trainyard.trainer.estimate import estimate, estimate_quickly
+from trainyard.trainer.models.lora import add_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +40,10 @@ def test_the_quick_estimate_is_the_slow_one(architecture: str, values: dict[str,
 
     config = AutoConfig.for_model(architecture, **values)
     training = Training(method="Pretrain", max_length=128)
-    adapters = (
-        [None] if architecture == "gpt2" else [None, Lora(rank=4), Lora(rank=8, target_modules=["q_proj", "down_proj"])]
-    )
-    for lora in adapters:
-        quick = estimate_quickly(architecture, values, training, lora=lora, bytes_per_value=4)
-        assert quick == estimate(config, training, lora=lora, bytes_per_value=4)
+    targets = ["c_proj"] if architecture == "gpt2" else ["q_proj", "down_proj"]
+    for lora, packed in product((None, Lora(rank=4), Lora(rank=8, target_modules=targets)), (False, True)):
+        quick = estimate_quickly(architecture, values, training, lora=lora, bytes_per_value=4, quantized=packed)
+        assert quick == estimate(config, training, lora=lora, bytes_per_value=4, quantized=packed)
 
 
 def test_a_packed_base() -> None:
@@ -56,7 +56,16 @@ def test_a_packed_base() -> None:
     assert packed == estimate_quickly("llama", SMALL, training, lora=lora, bytes_per_value=2, quantized=True)
     linear = 3 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96)
     assert whole.weights - packed.weights == pytest.approx(linear * (2 - 0.516), rel=1e-3)
-    assert estimate_quickly("gpt2", dict(CASES)["gpt2"], training, lora=lora, bytes_per_value=2, quantized=True) is None
+
+
+def test_an_adapter_is_as_large_as_the_one_that_is_made() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for architecture, values in CASES:
+        config = AutoConfig.for_model(architecture, **values)
+        adapter = add_adapter(AutoModelForCausalLM.from_config(config), Lora(rank=4))
+        found = estimate(config, Training(method="SFT"), lora=Lora(rank=4), bytes_per_value=4)
+        assert found.trainable == sum(p.numel() for p in adapter.parameters() if p.requires_grad) > 0
 
 
 def test_what_is_not_known_takes_the_slow_way() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trainyard.api.model import Lora
 from trainyard.api.training import Training
+from trainyard.trainer.models.lora import linear_layers
 from trainyard.trainer.models.quantize import NF4_BYTES
 from trainyard.trainer.shapes import shapes_of
 
@@ -54,9 +55,7 @@ def estimate(
     return _estimate(
         training,
         parameters=sum(p.numel() for p in model.parameters()),
-        adapter=_of_layers(_adapter_parameters(model, lora), lora, config.get_text_config().num_hidden_layers)
-        if lora
-        else None,
+        adapter=_of_layers(_adapter_parameters(model, lora), lora, text.num_hidden_layers) if lora else None,
         units=int(text.hidden_size) * int(text.num_hidden_layers),
         bytes_per_value=bytes_per_value,
         packed=_linear_parameters(model) if quantized else 0,
@@ -74,7 +73,7 @@ def estimate_quickly(
 ) -> Estimate | None:
     """The same without importing torch, for architectures whose shapes are known here; None for others."""
     shapes = shapes_of(model_type, values)
-    if shapes is None or (quantized and not shapes.linears):
+    if shapes is None:
         return None
     return _estimate(
         training,
@@ -111,25 +110,21 @@ def _of_layers(parameters: int, lora: Lora, layers: int) -> int:
 def _adapter_parameters(model: Any, lora: Lora) -> int:
     """rank x (inputs + outputs) of every adapted layer."""
     return sum(
-        lora.rank * (module.in_features + module.out_features)
-        for name, module in _linear_layers(model)
+        lora.rank * sum(layer.weight.shape)
+        for name, layer in _linear_layers(model).items()
         if lora.target_modules == ["all-linear"]
         or any(name == target or name.endswith(f".{target}") for target in lora.target_modules)
     )
 
 
 def _linear_parameters(model: Any) -> int:
-    return sum(module.in_features * module.out_features for _, module in _linear_layers(model))
+    return sum(layer.weight.numel() for layer in _linear_layers(model).values())
 
 
-def _linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
+def _linear_layers(model: Any) -> dict[str, Any]:
     """All but the output head."""
-    import torch
-
     head = model.get_output_embeddings()
-    for name, module in model.named_modules():
-        if module is not head and isinstance(module, torch.nn.Linear):
-            yield name, module
+    return {name: layer for name, layer in linear_layers(model).items() if layer is not head}
 
 
 def optimizer_bytes(name: str) -> int:

@@ -24,7 +24,7 @@ class Shapes:
     hidden: int
     layers: int
     linears: tuple[tuple[str, int, int], ...]
-    """Name, inputs and outputs of each linear part of one layer. Empty where an adapter would need the slow way."""
+    """Name, inputs and outputs of each linear part of one layer."""
 
     @property
     def linear_parameters(self) -> int:
@@ -99,11 +99,16 @@ def _gpt2(values: Mapping[str, Any]) -> Shapes | None:
         return None
     if heads < 1 or hidden % heads:
         raise _does_not_fit(f"n_embd {hidden} is not a multiple of n_head {heads}")
-    layer = (
-        hidden * 3 * hidden + 3 * hidden + hidden * hidden + hidden + 2 * hidden * inner + inner + hidden + 4 * hidden
+    linears = (
+        ("c_attn", hidden, 3 * hidden),
+        ("c_proj", hidden, hidden),
+        ("c_fc", hidden, inner),
+        ("c_proj", inner, hidden),
     )
+    layer = sum((inputs + 1) * outputs for _, inputs, outputs in linears) + 4 * hidden
     tables = 1 if values.get("tie_word_embeddings", True) else 2
-    return Shapes(vocabulary * hidden * tables + positions * hidden + layers * layer + 2 * hidden, hidden, layers, ())
+    parameters = vocabulary * hidden * tables + positions * hidden + layers * layer + 2 * hidden
+    return Shapes(parameters, hidden, layers, linears)
 
 
 def _does_not_fit(what: str) -> Exception:

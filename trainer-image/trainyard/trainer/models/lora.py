@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
     layers = last_layers(model, lora.layers)
     targets: str | list[str] = "all-linear" if every else lora.target_modules
     if every and layers is not None:  # peft takes layer numbers beside names only
-        targets = sorted(set(linear_layers(model)) - OUTPUT_HEADS)
+        targets = sorted(set(kinds_of(linear_layers(model))) - OUTPUT_HEADS)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -67,23 +68,25 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> Pe
     return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
 
 
-def linear_layers(model: PreTrainedModel) -> dict[str, list[str]]:
-    """Paths of the linear layers, by the last part of their names."""
+def linear_layers(model: PreTrainedModel) -> dict[str, Any]:
+    """The linear layers by their paths."""
     import torch
+    from transformers.pytorch_utils import Conv1D  # GPT-2's
 
-    found: dict[str, list[str]] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) or _is_conv1d(module):
-            found.setdefault(path.rsplit(".", 1)[-1], []).append(path)
-    return found
+    return {path: m for path, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
+
+
+def kinds_of(paths: Iterable[str]) -> list[str]:
+    """The last parts of the paths, each once."""
+    return list(dict.fromkeys(path.rpartition(".")[2] for path in paths))
 
 
 def check_targets(model: PreTrainedModel, targets: list[str]) -> None:
     """Every name must be the last part of some linear layer's path, or a path's end."""
-    kinds = linear_layers(model)
-    paths = [path for several in kinds.values() for path in several]
+    paths = linear_layers(model)
+    kinds = kinds_of(paths)
     for target in targets:
-        if target in OUTPUT_HEADS & kinds.keys():
+        if target in OUTPUT_HEADS.intersection(kinds):
             raise invalid_config(
                 f"{FIELD}.targetModules: {target} is the output head, which cannot carry an adapter here",
                 hint="remove it from the list",
@@ -95,8 +98,3 @@ def check_targets(model: PreTrainedModel, targets: list[str]) -> None:
                 hint=(f"did you mean {close[0]}? " if close else "")
                 + f"it has {', '.join(k for k in kinds if k not in OUTPUT_HEADS)}; all-linear takes them all",
             )
-
-
-def _is_conv1d(module: Any) -> bool:
-    """GPT-2's linear layers."""
-    return type(module).__name__ == "Conv1D"
