@@ -20,7 +20,7 @@ from trainyard.trainer.methods.loss import token_log_probs
 from trainyard.trainer.methods.orpo import orpo_loss
 from trainyard.trainer.methods.pairs import Scores, collate_pairs, scores_of
 from trainyard.trainer.methods.ppo import advantages_and_returns, next_kl_coef, whitened
-from trainyard.trainer.methods.ppo_settings import PpoSettings
+from trainyard.trainer.methods.ppo_config import PPOConfig
 from trainyard.trainer.methods.rewards import Judge, Response, built_in
 from trainyard.trainer.methods.rollouts import Responses, forward, sample
 from trainyard.trainer.models.lora import add_adapter
@@ -222,11 +222,11 @@ def test_whitened() -> None:
 
 
 def test_the_price_of_divergence_follows_it() -> None:
-    settings = PpoSettings(kl_target=6.0, kl_horizon=100)
+    settings = PPOConfig(kl_target=6.0, kl_horizon=100)
     assert next_kl_coef(0.1, 60.0, settings, responses=10) == pytest.approx(0.1 * 1.02), "at most a fifth"
     assert next_kl_coef(0.1, 6.6, settings, responses=10) == pytest.approx(0.1 * 1.01)
     assert next_kl_coef(0.1, 0.0, settings, responses=10) == pytest.approx(0.1 * 0.98)
-    assert next_kl_coef(0.1, 60.0, PpoSettings(kl_target=None), responses=10) == 0.1
+    assert next_kl_coef(0.1, 60.0, PPOConfig(kl_target=None), responses=10) == 0.1
 
 
 def made(model: Any, **named: Any) -> Responses:

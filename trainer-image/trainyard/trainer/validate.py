@@ -45,7 +45,7 @@ from trainyard.trainer.methods.arguments import (
     steps_per_epoch,
     total_steps,
 )
-from trainyard.trainer.methods.ppo_settings import PpoSettings
+from trainyard.trainer.methods.ppo_config import PPOConfig
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.models.source import local_folder
 from trainyard.trainer.phases import in_phase, settle_start
@@ -300,7 +300,7 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
     if training.method in PAIRED:
         sequences //= 2
     if training.method == "PPO":
-        sequences *= int(training.extra_args.get("num_ppo_epochs", PpoSettings.num_ppo_epochs))
+        sequences *= int(training.extra_args.get("num_ppo_epochs", PPOConfig.num_ppo_epochs))
     steps = total_steps(context, sequences)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * context.run.spec.world_size
     per_epoch = steps_per_epoch(training, sequences, processes=context.run.spec.world_size)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import typing
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainyard.api.training import Training
@@ -101,9 +101,12 @@ def config_class(method: str) -> type:
 
             return ORPOConfig  # type: ignore[no-any-return]
         case "PPO":
+            from transformers import TrainingArguments
+
             from trainyard.trainer.methods.ppo_config import PPOConfig
 
-            return PPOConfig
+            own = [(f.name, f.type, f.default) for f in fields(PPOConfig)]
+            return make_dataclass("PPOConfig", own, bases=(TrainingArguments,))
         case _:
             from trl import SFTConfig
 
@@ -131,7 +134,7 @@ def check_method_arguments(training: Training) -> None:
     """
     from trainyard.trainer.methods.dpo import dpo_settings
     from trainyard.trainer.methods.orpo import orpo_beta
-    from trainyard.trainer.methods.ppo_settings import ppo_settings
+    from trainyard.trainer.methods.ppo_config import ppo_settings
 
     own = method_arguments(training)
     {"DPO": dpo_settings, "ORPO": orpo_beta, "PPO": ppo_settings}.get(training.method, dict)(own)

@@ -32,7 +32,7 @@ from torch.utils.data import Dataset
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.methods.batches import TOKEN_COUNT
 from trainyard.trainer.methods.objective import Batch
-from trainyard.trainer.methods.ppo_settings import PpoSettings
+from trainyard.trainer.methods.ppo_config import PPOConfig
 from trainyard.trainer.methods.rewards import Judge, Response
 from trainyard.trainer.methods.rollouts import Responses, forward, sample
 
@@ -58,7 +58,7 @@ class Experience:
 class Steps(Dataset[Batch]):
     """Stands in for the loader's data, which is generated: as long as a pass over the prompts."""
 
-    def __init__(self, prompts: int, settings: PpoSettings, *, step_size: int) -> None:
+    def __init__(self, prompts: int, settings: PPOConfig, *, step_size: int) -> None:
         self._length = max(1, prompts * settings.num_ppo_epochs // step_size) * step_size
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class Ppo:
 
     def __init__(
         self,
-        settings: PpoSettings,
+        settings: PPOConfig,
         *,
         prompts: Prompts | None,
         held_out: Prompts | None,
@@ -360,7 +360,7 @@ def whitened(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
-def next_kl_coef(kl_coef: float, kl: float, settings: PpoSettings, *, responses: int) -> float:
+def next_kl_coef(kl_coef: float, kl: float, settings: PPOConfig, *, responses: int) -> float:
     """The proportional controller of Ziegler et al. 2019, section 2.2."""
     if settings.kl_target is None:
         return kl_coef

@@ -1,14 +1,17 @@
-"""The arguments of method PPO, with the names that TRL's PPOConfig had for them."""
+"""The arguments of method PPO that are its own, with the names that TRL's PPOConfig had for them, checked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from transformers import TrainingArguments
+from trainyard.trainer.errors import invalid_config
+
+FIELD = "spec.training.extraArgs"
 
 
-@dataclass
-class PPOConfig(TrainingArguments):  # type: ignore[misc]
+@dataclass(frozen=True)
+class PPOConfig:
     """What `extraArgs` may name under method PPO, beside the arguments of transformers' Trainer."""
 
     response_length: int = 64
@@ -37,3 +40,34 @@ class PPOConfig(TrainingArguments):  # type: ignore[misc]
     """Lambda of generalized advantage estimation."""
     missing_eos_penalty: float | None = None
     """Taken from the score of a response that did not come to an end."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps between two generations."""
+        return self.num_mini_batches * self.num_ppo_epochs
+
+
+POSITIVE = (
+    "response_length", "temperature", "num_mini_batches", "num_ppo_epochs", "kl_target", "kl_horizon", "cliprange", "cliprange_value",
+)  # fmt: skip
+SHARES = ("gamma", "lam")
+
+
+def ppo_settings(extra: dict[str, Any]) -> PPOConfig:
+    """From checked extra arguments.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+    own = {field.name for field in fields(PPOConfig)}
+    settings = PPOConfig(**{name: value for name, value in extra.items() if name in own})
+    for name in sorted(own):
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        if value <= 0 if name in POSITIVE else value < 0:
+            wanted = "above 0" if name in POSITIVE else "0 or more"
+            raise invalid_config(f"{FIELD}.{name} {value} is out of range", hint=f"it has to be {wanted}")
+        if name in SHARES and value > 1:
+            raise invalid_config(f"{FIELD}.{name} {value} is out of range", hint="it has to be 0..1")
+    return settings

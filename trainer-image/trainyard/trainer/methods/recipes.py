@@ -23,7 +23,7 @@ from trainyard.trainer.methods.objective import Recipe
 from trainyard.trainer.methods.orpo import orpo_beta, orpo_loss
 from trainyard.trainer.methods.pairs import PairDataset, PairLoss, PairObjective, collate_pairs, reference_log_probs
 from trainyard.trainer.methods.ppo import Ppo, Prompts, Steps
-from trainyard.trainer.methods.ppo_settings import PpoSettings, ppo_settings
+from trainyard.trainer.methods.ppo_config import PPOConfig, ppo_settings
 from trainyard.trainer.methods.rewards import make_judge
 from trainyard.trainer.models.load import load_untrained
 
@@ -164,7 +164,7 @@ def _ppo(material: Material, resume: Path | None) -> Recipe:
 
 
 def ppo_objective(
-    material: Material, settings: PpoSettings, *, prompts: Prompts | None, held_out: Prompts | None, reference: Any
+    material: Material, settings: PPOConfig, *, prompts: Prompts | None, held_out: Prompts | None, reference: Any
 ) -> Ppo:
     """PPO with the run's rewards."""
     training = material.context.training
@@ -184,7 +184,7 @@ def ppo_objective(
     )
 
 
-def _prompts(material: Material, split: str, settings: PpoSettings) -> Prompts:
+def _prompts(material: Material, split: str, settings: PPOConfig) -> Prompts:
     max_length = material.context.training.max_length
     prompts = Prompts(material.sequences(split), room=max_length - settings.response_length)
     if not len(prompts):
