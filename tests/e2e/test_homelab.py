@@ -144,7 +144,6 @@ def test_the_example_runs_as_it_stands(kube: Kube, space: str, tmp_path: Path) -
     )
     for folder in ("lines", "model"):
         (tmp_path / folder).mkdir()
-    hub = Hub(host=ADDRESS, name="Qwen/Qwen3-0.6B", files=small_qwen3(tmp_path / "model"))
     kube.create(
         SECRETS, space, {"metadata": {"name": "git-login"}, "stringData": {"username": USER, "token": PASSWORD}}
     )
@@ -152,6 +151,7 @@ def test_the_example_runs_as_it_stands(kube: Kube, space: str, tmp_path: Path) -
         prometheus(tmp_path / "data", host=ADDRESS) as metrics,
         loki(tmp_path / "lines", host=ADDRESS) as logs,
         serving(tmp_path / "git", login=f"{USER}:{PASSWORD}", host=ADDRESS) as repositories,
+        Hub(name="Qwen/Qwen3-0.6B", files=small_qwen3(tmp_path / "model")).running(ADDRESS) as hub,
     ):
         observed.ship(logs, lines(end), days=DAYS)
         addresses = {
@@ -164,7 +164,6 @@ def test_the_example_runs_as_it_stands(kube: Kube, space: str, tmp_path: Path) -
         assert done.returncode == 0, done.stderr
         (made,) = kube.list(TRAININGRUNS, space, labels=f"{SCHEDULE_LABEL}={NAME}")
         run = runs.until_succeeded(kube, space, made["metadata"]["name"], seconds=900)
-    hub.server.shutdown()
     sources = {s["name"]: s["records"] for s in run["status"]["dataset"]["sources"]}
     assert sources.keys() == {"code", "metrics", "logs"}
     assert min(sources.values()) > 10

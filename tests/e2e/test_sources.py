@@ -26,7 +26,7 @@ def test_from_the_web_with_a_password(kube: Kube, space: str) -> None:
     with serving({"private/corpus.jsonl": LINES}) as web:
         source = {"storageUri": f"{web.url}/private/corpus.jsonl", "secretRef": {"name": "login"}}
         run = checked(kube, space, "web", source)
-        assert web.requests
+        assert web.asked
     assert run["status"]["dataset"]["records"] == 50
     pod = runs.pods(kube, space, "web")[0]
     assert PASSWORD not in kube.log(space, pod["metadata"]["name"])

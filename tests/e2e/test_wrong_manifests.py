@@ -16,9 +16,10 @@ from e2e import measure, runs
 from e2e.kube import QUOTAS, Kube, Object, namespace_of
 from e2e.recording import Recording
 from e2e.table import write_table
-from e2e.web import ADDRESS, Web, serving
+from e2e.web import ADDRESS, serving
 from e2e.wrong import AT_APPLY, AT_RUN_TIME, Surroundings, Wrong
 from trainyard.controller.resources import JOBS, NAMESPACES, PODS, PVCS, SECRETS, TRAININGRUNS
+from webserver import Web
 
 QUIET_SECONDS = 60.0
 

@@ -6,13 +6,13 @@ import base64
 import os
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from webserver import Asked, Reply, web
 
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
@@ -59,73 +59,40 @@ class GitServer:
 
 @contextmanager
 def serving(
-    root: Path, *, login: str = "", certificate: tuple[Path, Path] | None = None, host: str = "127.0.0.1"
+    root: Path, *, login: str = "", tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> Iterator[GitServer]:
     """Serve the repositories below `root`. `login` is user:password, asked for if given."""
     state = GitServer("")
     allowed = "Basic " + base64.b64encode(login.encode()).decode()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.serve(b"")
+    def answer(asked: Asked) -> Reply:
+        state.requests.append(f"{asked.method} {asked.target}")
+        if state.refuse_with:
+            return Reply(status=state.refuse_with)
+        if login and asked.authorization != allowed:
+            return Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="git"'})
+        variables = {
+            **ENVIRONMENT,
+            "GIT_PROJECT_ROOT": str(root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "safe.directory",
+            "GIT_CONFIG_VALUE_0": "*",
+            "PATH_INFO": asked.path,
+            "QUERY_STRING": urlsplit(asked.target).query,
+            "REQUEST_METHOD": asked.method,
+            "CONTENT_TYPE": asked.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(asked.body)),
+            "HTTP_CONTENT_ENCODING": asked.headers.get("Content-Encoding", ""),
+            "GIT_PROTOCOL": asked.headers.get("Git-Protocol", ""),
+            "REMOTE_USER": "a",
+            "REMOTE_ADDR": "127.0.0.1",
+        }
+        done = subprocess.run(["git", "http-backend"], input=asked.body, env=variables, capture_output=True, check=True)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        return Reply(content, int(headers.pop("Status", "200 OK").split()[0]), headers)
 
-        def do_POST(self) -> None:
-            self.serve(self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-        def serve(self, body: bytes) -> None:
-            state.requests.append(f"{self.command} {self.path}")
-            if state.refuse_with:
-                self.send_error(state.refuse_with)
-                return
-            if login and self.headers.get("Authorization") != allowed:
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="git"')
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            parts = urlsplit(self.path)
-            variables = {
-                **ENVIRONMENT,
-                "GIT_PROJECT_ROOT": str(root),
-                "GIT_HTTP_EXPORT_ALL": "1",
-                "GIT_CONFIG_COUNT": "1",
-                "GIT_CONFIG_KEY_0": "safe.directory",
-                "GIT_CONFIG_VALUE_0": "*",
-                "PATH_INFO": parts.path,
-                "QUERY_STRING": parts.query,
-                "REQUEST_METHOD": self.command,
-                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-                "CONTENT_LENGTH": str(len(body)),
-                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-                "REMOTE_USER": "a",
-                "REMOTE_ADDR": "127.0.0.1",
-            }
-            done = subprocess.run(["git", "http-backend"], input=body, env=variables, capture_output=True, check=True)
-            head, _, content = done.stdout.partition(b"\r\n\r\n")
-            headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
-            self.send_response(int(headers.pop("Status", "200 OK").split()[0]))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer((host, 0), Handler)
-    scheme = "http"
-    if certificate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        scheme = "https"
-    state.url = f"{scheme}://{host}:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with web(answer, tls=tls, host=host) as server:
+        state.url = server.url
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from trainer.support import Run
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.progress import FinalRecord, ProgressRecord
 from trainyard.trainer.commit import find_damage, read_committed
+from webserver import Asked, Reply, web
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -261,20 +260,12 @@ class TestAnotherRunsCheckpoint:
 def receiver() -> Iterator[tuple[str, list[ProgressRecord]]]:
     records: list[ProgressRecord] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            records.append(ProgressRecord.model_validate_json(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
+    def accept(asked: Asked) -> Reply:
+        records.append(ProgressRecord.model_validate_json(asked.body))
+        return Reply(status=204)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/runs/default/tiny/progress", records
-    server.shutdown()
-    server.server_close()
+    with web(accept) as server:
+        yield f"{server.url}/v1/runs/default/tiny/progress", records
 
 
 def test_progress_on_the_wire(undisturbed: Run, tmp_path: Path, receiver: tuple[str, list[ProgressRecord]]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import threading
-from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import unquote
+
+from webserver import Asked, Reply, web
 
 SHA = hashlib.sha1(b"main").hexdigest()
 FILES = {
@@ -25,48 +24,31 @@ FILES = {
 class Hub:
     """A public model; org/gated wants the token; everything else is 401, as the real hub answers."""
 
-    def __init__(self, *, host: str = "127.0.0.1", name: str = "org/open", files: Mapping[str, bytes] = FILES) -> None:
+    def __init__(self, *, name: str = "org/open", files: Mapping[str, bytes] = FILES) -> None:
         self.tokens: list[str] = []
         self.name, self.files = name, files
-        hub = self
+        self.url = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.do_GET()
+    @contextmanager
+    def running(self, host: str = "127.0.0.1") -> Iterator[Hub]:
+        """Serve at this address of the machine."""
+        with web(self.answer, host=host) as server:
+            self.url = server.url
+            yield self
 
-            def do_GET(self) -> None:
-                authorization = self.headers.get("Authorization", "")
-                hub.tokens.append(authorization)
-                status, body, headers = hub.answer(unquote(self.path.split("?")[0]), authorization)
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer((host, 0), Handler)
-        self.url = f"http://{host}:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, path: str, authorization: str) -> tuple[int, bytes, dict[str, str]]:
+    def answer(self, asked: Asked) -> Reply:
+        self.tokens.append(asked.authorization)
+        path = unquote(asked.path)
         parts = path.strip("/").removeprefix("datasets/").replace("api/datasets/", "api/models/").split("/")
         name = "/".join(parts[2:4] if parts[0] == "api" else parts[0:2])
-        if name == "org/gated" and authorization != "Bearer hf_secret":
-            return (
-                403,
-                b"{}",
-                {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model org/gated is restricted"},
-            )
+        if name == "org/gated" and asked.authorization != "Bearer hf_secret":
+            return refused(403, "GatedRepo", "Access to model org/gated is restricted")
         if name not in (self.name, "org/gated"):
-            return 401, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+            return refused(401, "RepoNotFound", "Repository not found")
         if parts[0] == "api":
             revision = parts[5] if len(parts) > 5 else "main"
             if revision not in ("main", SHA):
-                return 404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"}
+                return refused(404, "RevisionNotFound", "Invalid rev id")
             info = {
                 "id": name,
                 "sha": SHA,
@@ -77,8 +59,13 @@ class Hub:
                     {"type": "file", "path": f, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
                     for f, b in self.files.items()
                 ]
-                return 200, json.dumps(tree).encode(), {"Content-Type": "application/json"}
-            return 200, json.dumps(info).encode(), {"Content-Type": "application/json"}
+                return Reply(tree, headers={"Content-Type": "application/json"})
+            return Reply(info, headers={"Content-Type": "application/json"})
         body = self.files["/".join(parts[4:])]
         etag = hashlib.sha1(body).hexdigest()
-        return 200, body, {"ETag": f'"{etag}"', "X-Repo-Commit": SHA, "Content-Type": "application/octet-stream"}
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": SHA, "Content-Type": "application/octet-stream"}
+        return Reply(body, headers=headers)
+
+
+def refused(status: int, code: str, message: str) -> Reply:
+    return Reply({}, status, {"X-Error-Code": code, "X-Error-Message": message})

@@ -1,11 +1,11 @@
 """The parts of MLflow's REST interface that the trainer speaks, in memory; and with bad moods."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from webserver import Asked, Reply, web
 
 Object = dict[str, Any]
 
@@ -52,52 +52,25 @@ class StandIn:
                 raise AssertionError(what)
         return {}
 
+    def answer(self, asked: Asked) -> Reply:
+        self.authorization.add(asked.authorization)
+        path = asked.path.removeprefix("/api/2.0/")
+        if self.away:
+            return Reply({}, 503)
+        if any(word in path for word in self.refuses):
+            return Reply({"error_code": "INVALID_PARAMETER_VALUE", "message": "not like that"}, 400)
+        if asked.method == "GET":
+            return Reply({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}, 404)
+        if asked.method == "PUT":
+            self.artifacts[path.removeprefix("mlflow-artifacts/artifacts/")] = asked.body
+            return Reply({})
+        return Reply(self.post(path.removeprefix("mlflow/"), json.loads(asked.body)))
+
 
 @contextmanager
 def running(host: str = "127.0.0.1") -> Iterator[StandIn]:
     """A server at this address of the machine."""
     state = StandIn()
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self, method: str) -> None:
-            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            state.authorization.add(self.headers.get("Authorization") or "")
-            path = self.path.removeprefix("/api/2.0/")
-            status, body = 200, {}
-            if state.away:
-                status = 503
-            elif any(word in path for word in state.refuses):
-                status, body = 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "not like that"}
-            elif method == "GET":
-                status, body = 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}
-            elif method == "PUT":
-                state.artifacts[path.removeprefix("mlflow-artifacts/artifacts/")] = content
-            else:
-                body = state.post(path.removeprefix("mlflow/"), json.loads(content))
-            text = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        def do_GET(self) -> None:
-            self._answer("GET")
-
-        def do_POST(self) -> None:
-            self._answer("POST")
-
-        def do_PUT(self) -> None:
-            self._answer("PUT")
-
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer((host, 0), Handler)
-    state.url = f"http://{host}:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with web(state.answer, host=host) as server:
+        state.url = server.url
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()

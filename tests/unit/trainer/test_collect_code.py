@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.data.collect import git as collect_git
 from trainyard.trainer.data.collect.run import collected
 from trainyard.trainer.errors import UserError
+from webserver import own_authority
 
 FILES: dict[str, str | bytes] = {
     "src/Notify/Program.cs": "class Program { }\r\n",
@@ -195,15 +195,8 @@ class TestRefusals:
         assert len(server.requests) == 3
 
     def test_an_own_authority(self, tmp_path: Path, repository: Path) -> None:
-        key, pem = tmp_path / "key", tmp_path / "crt"
-        subprocess.run(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1 "
-            f"-addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {pem}",
-            shell=True,
-            check=True,
-            capture_output=True,
-        )
-        with serving(tmp_path / "git", certificate=(pem, key)) as server:
+        tls, pem = own_authority(tmp_path)
+        with serving(tmp_path / "git", tls=tls) as server:
             with pytest.raises(UserError, match="certificate is not trusted") as caught:
                 records(tmp_path, code={"url": f"{server.url}/app"})
             assert "ca.crt" in caught.value.hint

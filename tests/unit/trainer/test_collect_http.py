@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import socket
-import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collecting import Asked, Reply, records, secret, times, web
+from collecting import records, secret, times
 
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.data.collect import http
 from trainyard.trainer.errors import UserError
+from webserver import Asked, Reply, own_authority, web
 
 SERIES = {
     "metric": {"__name__": "up", "job": "a"},
@@ -203,17 +202,8 @@ def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, pauses: list[fl
 
 
 def test_tls(tmp_path: Path, pauses: list[float]) -> None:
-    key, pem = tmp_path / "key", tmp_path / "crt"
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1 "
-        f"-addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {pem}",
-        shell=True,
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, key)
-    with web(matrix, tls=context) as server:
+    tls, pem = own_authority(tmp_path)
+    with web(matrix, tls=tls) as server:
         with pytest.raises(UserError, match="the server's certificate is not trusted") as caught:
             records(tmp_path, prometheus=metrics(server.url))
         assert "ca.crt" in caught.value.hint

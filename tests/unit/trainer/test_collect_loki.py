@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collecting import MOMENT, Asked, Reply, records, web
+from collecting import MOMENT, records
 
 from trainyard.trainer.data.collect import loki
 from trainyard.trainer.errors import UserError
+from webserver import Asked, Reply, web
 
 END = int(MOMENT.timestamp()) * loki.NANO
 START = END - 86400 * loki.NANO

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collecting import Asked, Reply, begin_anew, records, web
+from collecting import begin_anew, records
 
 from trainyard.trainer.commit import commit_folder
 from trainyard.trainer.data.collect import http
 from trainyard.trainer.errors import UserError
+from webserver import Asked, Reply, web
 
 
 class Store:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collecting import MOMENT, Asked, Reply, begin_anew, records, web
+from collecting import MOMENT, begin_anew, records
 
 from trainyard.trainer.data.collect import tempo
 from trainyard.trainer.errors import UserError
+from webserver import Asked, Reply, web
 
 END = int(MOMENT.timestamp())
 

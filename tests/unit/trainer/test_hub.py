@@ -45,10 +45,8 @@ except UserError as error:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    started = Hub()
-    yield started
-    started.server.shutdown()
-    started.server.server_close()
+    with Hub().running() as started:
+        yield started
 
 
 def ask(uri: str, place: Path, endpoint: str, *, weights: bool = True, data: bool = False) -> dict[str, Any]:

@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from test_select import context
 
 from trainyard.trainer.data import probe
 from trainyard.trainer.data.probe import Reached, ask, probe_all
+from webserver import Asked, Reply, Web, web
 
 
-class Handler(BaseHTTPRequestHandler):
-    seen: list[str]
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.seen.append(f"{self.command} {self.path} {self.headers.get('Authorization', '')}".strip())
-        status = (
-            int(self.path.rpartition("/")[2].partition(".")[0].partition("?")[0] or 200) if "/s/" in self.path else 200
-        )
-        self.send_response(status)
-        if status == 429:
-            self.send_header("Retry-After", "30")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *given: Any) -> None:
-        pass
+def answer(asked: Asked) -> Reply:
+    status = int(asked.path.rpartition("/")[2].partition(".")[0] or 200) if "/s/" in asked.path else 200
+    return Reply(status=status, headers={"Retry-After": "30"} if status == 429 else {})
 
 
 @pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
-    Handler.seen = []
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield found
-    found.shutdown()
-    found.server_close()
+def server() -> Iterator[Web]:
+    with web(answer) as found:
+        yield found
 
 
 @pytest.mark.parametrize(
@@ -60,12 +38,12 @@ def server() -> Iterator[ThreadingHTTPServer]:
         (503, "server error", "HTTP 503"),
     ],
 )
-def test_answers(server: ThreadingHTTPServer, status: int, state: str, detail: str) -> None:
-    url = f"http://127.0.0.1:{server.server_port}/s/{status}.jsonl"
+def test_answers(server: Web, status: int, state: str, detail: str) -> None:
+    url = f"{server.url}/s/{status}.jsonl"
     found = ask("d", url, {})
     assert (found.state, found.detail) == (state, detail)
     assert found.fine == (state == "ok")
-    assert len(Handler.seen) == 1
+    assert len(server.asked) == 1
 
 
 def test_an_unknown_host() -> None:
@@ -89,13 +67,13 @@ def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.state, found.detail) == ("timeout", "no answer within 0.2 s")
 
 
-def test_a_certificate_of_an_unknown_authority(server: ThreadingHTTPServer) -> None:
-    found = ask("d", f"https://127.0.0.1:{server.server_port}/a.jsonl", {})
+def test_a_certificate_of_an_unknown_authority(server: Web) -> None:
+    found = ask("d", f"{server.url.replace('http:', 'https:')}/a.jsonl", {})
     assert found.state == "untrusted certificate"
 
 
-def test_all_sources_of_a_run(server: ThreadingHTTPServer, tmp_path: Path) -> None:
-    url = f"http://127.0.0.1:{server.server_port}"
+def test_all_sources_of_a_run(server: Web, tmp_path: Path) -> None:
+    url = server.url
     (tmp_path / "secrets" / "web").mkdir(parents=True)
     (tmp_path / "secrets" / "web" / "token").write_text("hidden")
     (tmp_path / "volumes" / "c").mkdir(parents=True)
@@ -112,7 +90,7 @@ def test_all_sources_of_a_run(server: ThreadingHTTPServer, tmp_path: Path) -> No
     )
     found = probe_all(run)
     assert [one.state for one in found] == ["local", "local", "not found", "ok", "ok", "ok", "ok"]
-    assert sorted(Handler.seen) == [
+    assert sorted(f"{a.method} {a.target} {a.authorization}".strip() for a in server.asked) == [
         "GET /loki/loki/api/v1/labels Bearer hidden",
         "GET /prom/api/v1/query?query=1",
         "GET /team/app/info/refs?service=git-upload-pack",

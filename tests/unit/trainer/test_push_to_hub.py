@@ -11,9 +11,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import pytest
 import yaml
 
 from trainyard.trainer.commit import commit_folder
+from webserver import Asked, Reply, web
 
 TOKEN = "hf_may_write"
 WEIGHTS = bytes(range(256)) * 40
@@ -54,29 +53,13 @@ class Hub:
         self.requests: list[str] = []
         self.failures: dict[str, int] = {}
         """How often a request, by a part of its path, still fails with 503."""
-        hub = self
+        self.url = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                status, answer = hub.answer(self.command, self.path, body, self.headers.get("Authorization", ""))
-                text = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
+    def answer(self, asked: Asked) -> Reply:
+        status, body = self._answer(asked.method, asked.target, asked.body, asked.authorization)
+        return Reply(body, status, {"Content-Type": "application/json"})
 
-            do_POST = do_PUT = do_GET
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, method: str, path: str, body: bytes, authorization: str) -> tuple[int, Any]:
+    def _answer(self, method: str, path: str, body: bytes, authorization: str) -> tuple[int, Any]:
         self.requests.append(f"{method} {path}")
         for part in self.failures:
             if part in path and self.failures[part]:
@@ -149,9 +132,9 @@ class Hub:
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     started = Hub()
-    yield started
-    started.server.shutdown()
-    started.server.server_close()
+    with web(started.answer) as server:
+        started.url = server.url
+        yield started
 
 
 @pytest.fixture

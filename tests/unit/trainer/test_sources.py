@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import socket
-import ssl
-import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.data import sources
 from trainyard.trainer.data.sources import SourceFile, fetch
 from trainyard.trainer.errors import UserError
+from webserver import Asked, Reply, Web, own_authority, web
 
 
 @pytest.fixture(autouse=True)
@@ -99,105 +97,86 @@ class TestFiles:
             get(place, "pvc://data/set/../../secret.jsonl")
 
 
-class WebServer:
-    """Answers from a table of path to (status, body); `/flaky` fails twice before it works."""
+def answers() -> Callable[[Asked], Reply]:
+    """What a server answers; `/flaky` fails twice before it works."""
+    tries = Counter[str]()
 
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.seen.append((self.path, self.headers.get("Authorization", "")))
-                status, body, headers = server.answer(self.path, self.headers.get("Authorization", ""))
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, path: str, authorization: str) -> tuple[int, bytes, dict[str, str]]:
-        tries = sum(1 for seen, _ in self.seen if seen == path)
-        match path:
+    def answer(asked: Asked) -> Reply:
+        tries[asked.path] += 1
+        match asked.path:
             case "/data.jsonl":
-                return 200, b'{"text": "from the web"}\n', {}
+                return Reply(b'{"text": "from the web"}\n')
             case "/moved.jsonl":
-                return 302, b"", {"Location": "/data.jsonl"}
+                return Reply(status=302, headers={"Location": "/data.jsonl"})
             case "/basic.jsonl":
                 wanted = "Basic " + base64.b64encode(b"me:pass").decode()
-                return (200, b"{}", {}) if authorization == wanted else (401, b"", {})
+                return Reply({}) if asked.authorization == wanted else Reply(status=401)
             case "/bearer.jsonl":
-                return (200, b"{}", {}) if authorization == "Bearer t0ken" else (403, b"", {})
+                return Reply({}) if asked.authorization == "Bearer t0ken" else Reply(status=403)
             case "/flaky.jsonl":
-                return (503, b"", {}) if tries < 3 else (200, b"{}", {})
+                return Reply(status=503) if tries[asked.path] < 3 else Reply({})
             case "/down.jsonl":
-                return 502, b"", {}
+                return Reply(status=502)
+            case "/cut.jsonl" if tries[asked.path] < 2:
+                return Reply(b"{", headers={"Content-Length": "100", "Connection": "close"})
             case "/cut.jsonl":
-                return (200, b"{", {"Content-Length": "100"}) if tries < 2 else (200, b'{"text": "a"}', {})
-        return 404, b"", {}
+                return Reply({"text": "a"})
+        return Reply(status=404)
+
+    return answer
 
 
 @pytest.fixture
-def web() -> Iterator[WebServer]:
-    started = WebServer()
-    yield started
-    started.server.shutdown()
-    started.server.server_close()
+def server() -> Iterator[Web]:
+    with web(answers()) as started:
+        yield started
 
 
 class TestWeb:
-    def test_a_file(self, place: Path, web: WebServer) -> None:
-        (found,) = get(place, f"{web.url}/data.jsonl")
+    def test_a_file(self, place: Path, server: Web) -> None:
+        (found,) = get(place, f"{server.url}/data.jsonl")
         assert found.path.read_text() == '{"text": "from the web"}\n'
         assert found.name == "data.jsonl"
 
-    def test_redirects_are_followed(self, place: Path, web: WebServer) -> None:
-        (found,) = get(place, f"{web.url}/moved.jsonl")
+    def test_redirects_are_followed(self, place: Path, server: Web) -> None:
+        (found,) = get(place, f"{server.url}/moved.jsonl")
         assert "from the web" in found.path.read_text()
 
-    def test_credentials(self, place: Path, web: WebServer) -> None:
-        assert get(place, f"{web.url}/basic.jsonl", secretRef=secret(place, username="me", password="pass"))
+    def test_credentials(self, place: Path, server: Web) -> None:
+        assert get(place, f"{server.url}/basic.jsonl", secretRef=secret(place, username="me", password="pass"))
         (place / "secrets" / "login" / "username").unlink()
-        assert get(place, f"{web.url}/bearer.jsonl", secretRef=secret(place, token="t0ken"))
+        assert get(place, f"{server.url}/bearer.jsonl", secretRef=secret(place, token="t0ken"))
 
     @pytest.mark.parametrize(("path", "status"), [("basic", 401), ("bearer", 403)])
-    def test_refused(self, place: Path, web: WebServer, path: str, status: int) -> None:
+    def test_refused(self, place: Path, server: Web, path: str, status: int) -> None:
         with pytest.raises(UserError) as caught:
-            get(place, f"{web.url}/{path}.jsonl")
+            get(place, f"{server.url}/{path}.jsonl")
         assert caught.value.exit_code == ExitCode.INVALID_DATA
         assert f"access is refused (HTTP {status})" in caught.value.message
         assert "give secretRef" in caught.value.hint
-        assert len(web.seen) == 1, "asking again would not help"
+        assert len(server.asked) == 1, "asking again would not help"
 
-    def test_wrong_credentials_do_not_show_up_in_the_message(self, place: Path, web: WebServer) -> None:
+    def test_wrong_credentials_do_not_show_up_in_the_message(self, place: Path, server: Web) -> None:
         with pytest.raises(UserError) as caught:
-            get(place, f"{web.url}/bearer.jsonl", secretRef=secret(place, token="wr0ng"))
+            get(place, f"{server.url}/bearer.jsonl", secretRef=secret(place, token="wr0ng"))
         assert "wr0ng" not in str(caught.value)
         assert "check the values in secretRef" in caught.value.hint
 
-    def test_missing(self, place: Path, web: WebServer) -> None:
+    def test_missing(self, place: Path, server: Web) -> None:
         with pytest.raises(UserError, match="HTTP 404") as caught:
-            get(place, f"{web.url}/nothing.jsonl")
+            get(place, f"{server.url}/nothing.jsonl")
         assert caught.value.exit_code == ExitCode.INVALID_DATA
 
-    def test_three_tries(self, place: Path, web: WebServer) -> None:
-        assert get(place, f"{web.url}/flaky.jsonl")
-        assert len(web.seen) == 3
+    def test_three_tries(self, place: Path, server: Web) -> None:
+        assert get(place, f"{server.url}/flaky.jsonl")
+        assert len(server.asked) == 3
         with pytest.raises(UserError) as caught:
-            get(place, f"{web.url}/down.jsonl")
+            get(place, f"{server.url}/down.jsonl")
         assert caught.value.exit_code == ExitCode.SOURCE_UNAVAILABLE
         assert "did not answer in 3 tries: HTTP 502" in caught.value.message
 
-    def test_a_connection_that_breaks_half_way(self, place: Path, web: WebServer) -> None:
-        (found,) = get(place, f"{web.url}/cut.jsonl")
+    def test_a_connection_that_breaks_half_way(self, place: Path, server: Web) -> None:
+        (found,) = get(place, f"{server.url}/cut.jsonl")
         assert found.path.read_text() == '{"text": "a"}'
 
     def test_nobody_listens(self, place: Path) -> None:
@@ -217,24 +196,13 @@ class TestWeb:
         if caught.value.exit_code == ExitCode.INVALID_DATA:
             assert "the host no-such-host.invalid is unknown" in caught.value.message
 
-    def test_a_private_certificate_authority(self, place: Path, web: WebServer, tmp_path: Path) -> None:
-        key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
-                *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate, key)
-        web.server.socket = tls.wrap_socket(web.server.socket, server_side=True)
-        url = web.url.replace("http:", "https:")
-        with pytest.raises(UserError, match="certificate is not trusted") as caught:
-            get(place, f"{url}/data.jsonl")
-        assert "ca.crt" in caught.value.hint
-        assert get(place, f"{url}/data.jsonl", secretRef=secret(place, ca_crt=certificate.read_text()))
+    def test_a_private_certificate_authority(self, place: Path, tmp_path: Path) -> None:
+        tls, certificate = own_authority(tmp_path)
+        with web(answers(), tls=tls) as server:
+            with pytest.raises(UserError, match="certificate is not trusted") as caught:
+                get(place, f"{server.url}/data.jsonl")
+            assert "ca.crt" in caught.value.hint
+            assert get(place, f"{server.url}/data.jsonl", secretRef=secret(place, ca_crt=certificate.read_text()))
 
 
 @pytest.fixture(scope="module")
