@@ -7,45 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contexts import context_of, prepared
 
 from trainyard.api.exitcodes import ExitCode
-from trainyard.trainer.commit import read_committed
-from trainyard.trainer.context import RunContext, read_context
+from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import prepare
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.progress import Reporter
 
 
 def context(tmp_path: Path, datasets: list[dict[str, Any]], **training: Any) -> RunContext:
     method = "Pretrain" if all(d.get("format", "Text") == "Text" for d in datasets) else "SFT"
-    manifest = {
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": {"name": "r", "uid": "u"},
-        "spec": {
-            "model": {"scratch": {"architecture": "llama", "tokenizer": {"trainVocabSize": 320}}},
-            "datasets": datasets,
-            "training": {"method": method, "maxLength": 32, **training},
-        },
+    spec = {
+        "model": {"scratch": {"architecture": "llama", "tokenizer": {"trainVocabSize": 320}}},
+        "datasets": datasets,
+        "training": {"method": method, "maxLength": 32, **training},
     }
-    (tmp_path / "run.json").write_text(json.dumps(manifest))
-    return read_context(
-        "prepare",
-        {
-            "TRAINYARD_RUN_FILE": str(tmp_path / "run.json"),
-            "TRAINYARD_WORK_DIR": str(tmp_path / "volume" / "r-u"),
-            "TRAINYARD_VOLUMES_DIR": str(tmp_path / "volumes"),
-        },
-    )
+    return context_of(tmp_path, spec)
 
 
 def run(made: RunContext, tmp_path: Path) -> dict[str, Any]:
-    made.work_dir.mkdir(parents=True, exist_ok=True)
-    prepare(made, Reporter(url=None, token_file=tmp_path, run_uid="u", step="prepare", attempt=1))
-    committed = read_committed(made.data_dir)
-    assert committed is not None
-    return dict(committed.manifest)
+    return prepared(made, tmp_path, prepare=prepare)
 
 
 def jsonl(tmp_path: Path, name: str, *records: Any) -> str:
@@ -151,22 +133,13 @@ def test_a_limit_is_never_exceeded_by_duplicates(tmp_path: Path) -> None:
 
 
 def test_a_model_folder_that_does_not_exist(tmp_path: Path) -> None:
-    made = context(tmp_path, [{"name": "a", "inline": {"text": "x"}}])
-    model = made.run.spec.model
-    assert model is not None
-    value = made.run.model_dump(by_alias=True, exclude_none=True)
-    value["spec"]["model"] = {"storageUri": "pvc://models/llama"}
-    value["spec"]["training"]["method"] = "CPT"
     (tmp_path / "volumes" / "models" / "qwen").mkdir(parents=True)
-    (tmp_path / "run.json").write_text(json.dumps(value))
-    made = read_context(
-        "prepare",
-        {
-            "TRAINYARD_RUN_FILE": str(tmp_path / "run.json"),
-            "TRAINYARD_WORK_DIR": str(made.work_dir),
-            "TRAINYARD_VOLUMES_DIR": str(tmp_path / "volumes"),
-        },
-    )
+    spec = {
+        "model": {"storageUri": "pvc://models/llama"},
+        "datasets": [{"name": "a", "inline": {"text": "x"}}],
+        "training": {"method": "CPT"},
+    }
+    made = context_of(tmp_path, spec)
     with pytest.raises(UserError, match="pvc://models/llama is not a folder") as caught:
         run(made, tmp_path)
     assert "qwen" in caught.value.hint
@@ -174,25 +147,12 @@ def test_a_model_folder_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_a_script_of_ones_own_gets_the_checked_records(tmp_path: Path) -> None:
     uri = jsonl(tmp_path, "a.jsonl", *TEXTS)
-    manifest = {
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": {"name": "r", "uid": "u"},
-        "spec": {
-            "image": "my/image",
-            "command": ["python", "train.py"],
-            "datasets": [{"name": "a", "storageUri": uri, "split": {"eval": 0.2}, "weight": 2}],
-        },
+    spec = {
+        "image": "my/image",
+        "command": ["python", "train.py"],
+        "datasets": [{"name": "a", "storageUri": uri, "split": {"eval": 0.2}, "weight": 2}],
     }
-    (tmp_path / "run.json").write_text(json.dumps(manifest))
-    made = read_context(
-        "prepare",
-        {
-            "TRAINYARD_RUN_FILE": str(tmp_path / "run.json"),
-            "TRAINYARD_WORK_DIR": str(tmp_path / "volume" / "r-u"),
-            "TRAINYARD_VOLUMES_DIR": str(tmp_path / "volumes"),
-        },
-    )
+    made = context_of(tmp_path, spec)
     splits = run(made, tmp_path)["splits"]
     train = [json.loads(line) for line in (made.data_dir / "train.jsonl").read_text().splitlines()]
     held_out = [json.loads(line) for line in (made.data_dir / "eval.jsonl").read_text().splitlines()]

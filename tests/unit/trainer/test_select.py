@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contexts import context_of
 
 from trainyard.api.examples import Filter
-from trainyard.trainer.context import RunContext, read_context
+from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.duplicates import signature
 from trainyard.trainer.data.select import passes, seconds
@@ -18,23 +19,8 @@ from trainyard.trainer.errors import UserError
 
 
 def context(tmp_path: Path, *datasets: dict[str, Any], mode: str = "Dataset", **spec: Any) -> RunContext:
-    manifest = {
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": {"name": "r", "uid": "u"},
-        "spec": {"mode": mode, "datasets": [{"name": f"d{n}", **d} for n, d in enumerate(datasets)], **spec},
-    }
-    (tmp_path / "run.json").write_text(json.dumps(manifest))
-    environment = {
-        "RUN_FILE": "run.json",
-        "WORK_DIR": "volume/r-u",
-        "VOLUMES_DIR": "volumes",
-        "CACHE_DIR": "cache",
-        "SECRETS_DIR": "secrets",
-    }
-    made = read_context("prepare", {f"TRAINYARD_{k}": str(tmp_path / v) for k, v in environment.items()})
-    made.work_dir.mkdir(parents=True, exist_ok=True)
-    return made
+    numbered = [{"name": f"d{n}", **d} for n, d in enumerate(datasets)]
+    return context_of(tmp_path, {"mode": mode, "datasets": numbered, **spec})
 
 
 def built(tmp_path: Path, *datasets: dict[str, Any], **spec: Any) -> tuple[dict[str, list[Any]], dict[str, Any]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import contexts
 import numpy as np
 import pytest
 
-from trainyard.trainer.commit import read_committed
-from trainyard.trainer.context import RunContext, read_context
+from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.progress import Reporter
 from trainyard.trainer.trm import arc
 from trainyard.trainer.trm.augment import renamed_entities, sudoku_forms, turned_forms
 from trainyard.trainer.trm.entities import Names
@@ -25,25 +25,12 @@ from trainyard.trainer.trm.texttask import choose, read_example
 
 
 def context(tmp_path: Path, datasets: list[dict[str, Any]], **trm: Any) -> RunContext:
-    manifest = {
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": {"name": "r", "uid": "u"},
-        "spec": {
-            "model": {"trm": {"hiddenSize": 32, "numHeads": 2}},
-            "datasets": datasets,
-            "training": {"method": "TRM", "maxLength": 64, "trm": trm},
-        },
+    spec = {
+        "model": {"trm": {"hiddenSize": 32, "numHeads": 2}},
+        "datasets": datasets,
+        "training": {"method": "TRM", "maxLength": 64, "trm": trm},
     }
-    (tmp_path / "run.json").write_text(json.dumps(manifest))
-    return read_context(
-        "prepare",
-        {
-            "TRAINYARD_RUN_FILE": str(tmp_path / "run.json"),
-            "TRAINYARD_WORK_DIR": str(tmp_path / "volume" / "r-u"),
-            "TRAINYARD_VOLUMES_DIR": str(tmp_path / "volumes"),
-        },
-    )
+    return contexts.context_of(tmp_path, spec)
 
 
 def record(problem: str, solution: str, draft: str = "") -> dict[str, Any]:
@@ -57,12 +44,7 @@ def record(problem: str, solution: str, draft: str = "") -> dict[str, Any]:
     }
 
 
-def prepared(made: RunContext, tmp_path: Path) -> dict[str, Any]:
-    made.work_dir.mkdir(parents=True, exist_ok=True)
-    prepare(made, Reporter(url=None, token_file=tmp_path, run_uid="u", step="prepare", attempt=1))
-    committed = read_committed(made.data_dir)
-    assert committed is not None
-    return dict(committed.manifest)
+prepared = partial(contexts.prepared, prepare=prepare)
 
 
 def on_volume(tmp_path: Path, name: str) -> Path:
