@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.exitcodes import ExitCode
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 LIMIT = 240
@@ -195,6 +197,13 @@ class Run:
         code = started.wait()
         assert code == expect, f"{step} ended with {code}:\n" + "\n".join(started.lines)
         return started
+
+    def stop(self, at: str) -> None:
+        """Train, and tell it to stop when a line begins so."""
+        started = self.start("train")
+        started.wait_for_line(lambda line: line.startswith(at))
+        started.kill(signal.SIGTERM)
+        assert started.wait() == ExitCode.RESUME, "\n".join(started.lines)
 
     @property
     def final_record(self) -> dict[str, Any]:

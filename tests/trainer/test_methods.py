@@ -83,10 +83,7 @@ def test_killed_twice_and_stopped_once(method: str, base: Path, new_run: Callabl
     whole = whole_run(new_run, method, base)
     run = whole.fork(tmp_path / "killed")
     whole.run("train")
-    stopped = run.start("train")
-    stopped.wait_for_line(lambda line: line.startswith("step 2/"))
-    stopped.kill(signal.SIGTERM)
-    assert stopped.wait() == 75
+    run.stop("step 2/")
     kill_at_random(run, 2, seed=METHODS.index(method))
     assert run.model_digest == whole.model_digest
     assert losses(run) == losses(whole)
@@ -111,10 +108,7 @@ def test_an_adapter_is_resumed_exactly(method: str, base: Path, new_run: Callabl
     whole = whole_run(new_run, method, base, adapter=True)
     run = whole.fork(tmp_path / "stopped")
     whole.run("train")
-    step = run.start("train")
-    step.wait_for_line(lambda line: line.startswith("step 6/"))
-    step.kill(signal.SIGTERM)
-    assert step.wait() == 75
+    run.stop("step 6/")
     run.run("train")
     assert run.model_digest == whole.model_digest
     weights = load_file(run.work / "model" / "model.safetensors")
@@ -148,10 +142,7 @@ def test_metrics_of_a_resumed_logging_interval(base: Path, new_run: Callable[...
     whole.spec["training"]["loggingSteps"] = 4
     run = whole.fork(tmp_path / "stopped")
     whole.run("train")
-    step = run.start("train")
-    step.wait_for_line(lambda line: line.startswith("checkpoint at step 5"))
-    step.kill(signal.SIGTERM)
-    assert step.wait() == 75
+    run.stop("checkpoint at step 5")
     run.run("train")
     assert losses(run) == losses(whole)
 

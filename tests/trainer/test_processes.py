@@ -50,6 +50,18 @@ def finish(steps: list[Step], *expected: int) -> None:
     assert codes == expected, "\n".join(line for step in steps for line in step.lines)
 
 
+def kill_one_and_go_on(run: Run) -> None:
+    """The other process ends too, and both go on from the last checkpoint."""
+    steps = start(run)
+    steps[0].wait_for_line(lambda line: line.startswith("step 8/"))
+    steps[1].kill(signal.SIGKILL)
+    finish(steps, 75, -signal.SIGKILL)
+    assert "another process of this training has gone" in final_record(run, 0)["message"]
+    again = start(run)
+    finish(again, 0, 0)
+    assert any(line.startswith("going on from step-") for line in again[0].lines)
+
+
 def losses(run: Run) -> dict[int, float]:
     state = json.loads((run.work / "checkpoints" / "step-00000030" / "trainer_state.json").read_text())
     return {entry["step"]: entry["loss"] for entry in state["log_history"] if "loss" in entry}
@@ -117,14 +129,7 @@ def test_a_killed_process_takes_the_other_along_and_both_go_on_exactly(pair: Run
     undisturbed.run("prepare")
     finish(start(undisturbed), 0, 0)
 
-    steps = start(pair)
-    steps[0].wait_for_line(lambda line: line.startswith("step 8/"))
-    steps[1].kill(signal.SIGKILL)
-    finish(steps, 75, -signal.SIGKILL)
-    assert "another process of this training has gone" in final_record(pair, 0)["message"]
-    again = start(pair)
-    finish(again, 0, 0)
-    assert any(line.startswith("going on from step-") for line in again[0].lines)
+    kill_one_and_go_on(pair)
     assert pair.model_digest == undisturbed.model_digest
 
 
@@ -138,10 +143,7 @@ def test_what_two_began_one_ends_and_the_other_way_round(alone: Run, pair: Run, 
     assert_same_curve(pair, alone)
 
     other = alone.fork(pair.folder / "other")
-    step = other.start("train")
-    step.wait_for_line(lambda line: line.startswith("step 11/"))
-    step.kill(signal.SIGTERM)
-    finish([step], 75)
+    other.stop("step 11/")
     other.spec["training"]["gradientAccumulationSteps"] //= 2
     finish(start(other), 0, 0)
     assert_same_curve(other, alone)

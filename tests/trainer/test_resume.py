@@ -71,10 +71,7 @@ def test_stopped_and_resumed(undisturbed: Run, tmp_path: Path, after: int) -> No
     """SIGTERM: exit code 75, a checkpoint of the very step, and nothing trained twice."""
     run = undisturbed.fork(tmp_path)
     run.spec["training"]["loggingSteps"] = 1
-    step = run.start("train")
-    until_step(step, after)
-    step.kill(signal.SIGTERM)
-    assert step.wait() == 75
+    run.stop(f"step {after}/")
     record = run.final_record
     assert record["outcome"] == "Resume"
     stopped_at = record["checkpoint"]["step"]
@@ -93,10 +90,7 @@ def test_stopped_and_resumed(undisturbed: Run, tmp_path: Path, after: int) -> No
 def test_the_loss_of_a_resumed_logging_interval_is_that_of_the_whole_interval(undisturbed: Run, tmp_path: Path) -> None:
     """Logged every 4 steps, stopped in between: the line after the restart shows the same average as without it."""
     run = undisturbed.fork(tmp_path)
-    step = run.start("train")
-    step.wait_for_line(lambda line: line.startswith("checkpoint at step 10"))
-    step.kill(signal.SIGTERM)
-    assert step.wait() == 75
+    run.stop("checkpoint at step 10")
     run.run("train")
     assert losses(run) == losses(undisturbed)
 
@@ -117,10 +111,7 @@ def test_lora_is_resumed_exactly(undisturbed: Run, new_run: Callable[..., Run]) 
     whole.run("train")
     run = whole.fork(whole.folder.parent / "stopped")
     run.spec["training"]["loggingSteps"] = 1
-    step = run.start("train")
-    until_step(step, 6)
-    step.kill(signal.SIGTERM)
-    assert step.wait() == 75
+    run.stop("step 6/")
     run.run("train")
     assert run.model_digest == whole.model_digest
     assert (run.work / "adapter" / "adapter_model.safetensors").exists()

@@ -96,10 +96,7 @@ def test_the_best_is_kept_besides_the_last(undisturbed: Run, tmp_path: Path) -> 
     run.spec["training"] |= {"evalSteps": 3, "learningRate": 0.3, "lrSchedulerType": "constant", "warmupSteps": 0}
     run.spec["checkpoints"] = {"everySteps": 4, "keepLast": 1, "keepBest": True}
     run.spec["training"]["loggingSteps"] = 1
-    started = run.start("train")
-    started.wait_for_line(lambda line: line.startswith("step 11/"))
-    started.kill(signal.SIGTERM)
-    assert started.wait() == ExitCode.RESUME
+    run.stop("step 11/")
     run.run("train")
     newest = run.work / "checkpoints" / "step-00000030"
     state = json.loads((newest / "trainer_state.json").read_text())

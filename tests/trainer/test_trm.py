@@ -103,10 +103,7 @@ def test_killed_ten_times(whole: Run, tmp_path: Path) -> None:
 
 def test_told_to_stop(whole: Run, tmp_path: Path) -> None:
     run = whole.fork(tmp_path)
-    step = run.start("train")
-    step.wait_for_line(lambda line: line.startswith("step 8/"))
-    step.kill(signal.SIGTERM)
-    assert step.wait() == ExitCode.RESUME
+    run.stop("step 8/")
     assert run.final_record["outcome"] == "Resume"
     assert run.final_record["checkpoint"]["step"] >= 8
     run.run("train")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from trainer.support import Run, Step, Zygote
-from trainer.test_processes import final_record, finish, start
+from trainer.test_processes import final_record, finish, kill_one_and_go_on, start
 from trainer.test_trm import digests, trm_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -49,14 +49,7 @@ def test_the_training_is_that_of_one_process(alone: tuple[Run, Step], tmp_path: 
 
 def test_a_killed_process_takes_the_other_along_and_both_go_on_exactly(alone: tuple[Run, Step], tmp_path: Path) -> None:
     run = alone[0].fork(tmp_path)
-    steps = start(run)
-    steps[0].wait_for_line(lambda line: line.startswith("step 8/"))
-    steps[1].kill(signal.SIGKILL)
-    finish(steps, 75, -signal.SIGKILL)
-    assert "another process of this training has gone" in final_record(run, 0)["message"]
-    again = start(run)
-    finish(again, 0, 0)
-    assert any(line.startswith("going on from step-") for line in again[0].lines)
+    kill_one_and_go_on(run)
     assert digests(run) == digests(alone[0])
 
 
