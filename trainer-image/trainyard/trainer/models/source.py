@@ -14,6 +14,7 @@ from trainyard.api.base import SecretRef
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
+from trainyard.trainer.volumes import folder_of
 
 TOKENIZER_FILES = [
     "tokenizer*",
@@ -37,24 +38,12 @@ def local_folder(uri: str, *, context: RunContext, secret_ref: SecretRef | None,
         UserError: it does not exist, access is refused, or the hub does not answer.
     """
     scheme, _, rest = uri.partition("://")
-    match scheme:
-        case "hf":
-            repository, _, revision = rest.partition("@")
-            wanted = MODEL_FILES if weights else TOKENIZER_FILES
-            token = hub_token(context.secrets_dir, secret_ref, field="spec.model.secretRef")
-            return from_hub(repository, revision or None, uri, token, wanted=wanted, field="spec.model.secretRef")
-        case "pvc":
-            claim, _, path = rest.partition("/")
-            folder = context.volumes_dir / claim / path
-        case _:
-            folder = Path(rest)
-    if ".." in folder.parts:
-        raise invalid_config(f"{uri} contains ..", hint="give the path without it")
-    if not folder.is_dir():
-        parent = next((p for p in folder.parents if p.is_dir()), None)
-        near = ", ".join(sorted(f.name for f in parent.iterdir())[:8]) if parent else ""
-        raise invalid_config(f"{uri} is not a folder", hint=f"{parent} has: {near}" if near else "check the path")
-    return folder
+    if scheme != "hf":
+        return folder_of(uri, context.volumes_dir, told=uri, invalid=invalid_config)
+    repository, _, revision = rest.partition("@")
+    wanted = MODEL_FILES if weights else TOKENIZER_FILES
+    token = hub_token(context.secrets_dir, secret_ref, field="spec.model.secretRef")
+    return from_hub(repository, revision or None, uri, token, wanted=wanted, field="spec.model.secretRef")
 
 
 def revision_of(folder: Path) -> str | None:

@@ -21,9 +21,9 @@ from trainyard.trainer.data.collect.globs import matcher
 from trainyard.trainer.data.collect.journal import Journal
 from trainyard.trainer.data.collect.languages import LEFT_OUT, language_of
 from trainyard.trainer.data.collect.secrets import SECRET_FILES, redact
-from trainyard.trainer.data.collect.volumes import folder_of
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say
+from trainyard.trainer.volumes import folder_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def open_tree(
         files = [(blob.path, blob.size) for blob in repository.blobs(path)]
         return Tree(url, repository.commit, files, repository, path)
     assert storage_uri is not None
-    folder = folder_of(storage_uri, access, field=field.replace(".url", ".storageUri")) / path
+    told = f"{access.name}: {field.replace('.url', '.storageUri')} {storage_uri}"
+    folder = folder_of(storage_uri, access.volumes, told=told, invalid=invalid_data) / path
     found = []
     for name in unignored(folder, journal.folder):
         file = folder / name
