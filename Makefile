@@ -21,6 +21,9 @@ ifneq ($(CLUSTER),existing)
 export KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
 endif
 
+# A machine may forbid Python to keep compiled modules; then each worker and each process of a test compiles them anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 DRIVER := $(PYTHON3) tests/cluster/cluster.py
