@@ -40,8 +40,7 @@ async def kube():
 
 
 @asynccontextmanager
-async def watching(kube: FakeKube, *namespaces: str, gently: bool = False):
-    """`gently` takes seconds here: kopf waits for all tasks younger than itself, so for this very API server too."""
+async def watching(kube: FakeKube, *namespaces: str):
     keys = Keys()
 
     async def credentials() -> Credentials:
@@ -63,13 +62,8 @@ async def watching(kube: FakeKube, *namespaces: str, gently: bool = False):
     assert started == [True]
     yield keys
     assert not task.done()
-    if gently:
-        stop.set()
-        await asyncio.wait_for(task, 15)
-    else:
-        task.cancel()
-        await asyncio.wait([task], timeout=15)
-    assert task.done()
+    stop.set()
+    await asyncio.wait_for(task, 15)
 
 
 def run(name: str, *, generation: int = 1) -> dict:
@@ -83,7 +77,7 @@ def job(name: str) -> dict:
 
 async def test_runs_and_children_arrive_as_keys_and_nothing_is_written(kube: FakeKube):
     kube.put("trainingruns", run("listed"))
-    async with watching(kube, gently=True) as keys:
+    async with watching(kube) as keys:
         await eventually(lambda: ("ns", "listed") in keys.all)
         kube.put("trainingruns", run("fresh"))
         kube.put("jobs", job("worked"))

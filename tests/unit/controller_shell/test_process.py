@@ -23,6 +23,17 @@ SPEC = {
     "training": {"method": "Pretrain", "maxSteps": 10},
 }
 
+COMMAND = ("-m", "trainyard.controller")
+IN_A_HURRY = """
+import asyncio, sys
+from trainyard.controller import __main__, clock
+async def sleep(self, seconds):
+    await asyncio.sleep(seconds / 10)
+clock.SystemClock.sleep = sleep
+sys.exit(__main__.main())
+"""
+"""The same with shorter pauses, where a test would only wait for the next look at the lease or at all runs."""
+
 
 def free_port() -> int:
     with socket.socket() as listener:
@@ -34,7 +45,8 @@ def free_port() -> int:
 class OperatorProcess:
     """`python -m trainyard.controller` with its own ports."""
 
-    def __init__(self, kubeconfig: Path, **environ: str):
+    def __init__(self, kubeconfig: Path, *, command: tuple[str, ...] = COMMAND, **environ: str):
+        self.command = command
         self.health, self.metrics, self.receiver = free_port(), free_port(), free_port()
         self.environ = {
             "PATH": os.environ["PATH"],
@@ -54,7 +66,7 @@ class OperatorProcess:
 
     async def start(self) -> "OperatorProcess":
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "trainyard.controller", env=self.environ, cwd="/", stderr=asyncio.subprocess.PIPE
+            sys.executable, *self.command, env=self.environ, cwd="/", stderr=asyncio.subprocess.PIPE
         )
         self.reader = asyncio.ensure_future(self.read())
         return self
@@ -110,8 +122,8 @@ async def operator(kube: FakeKube, tmp_path: Path):
     kubeconfig.write_text(kube.kubeconfig())
     made: list[OperatorProcess] = []
 
-    async def start(**environ: str) -> OperatorProcess:
-        made.append(OperatorProcess(kubeconfig, **environ))
+    async def start(*, command: tuple[str, ...] = COMMAND, **environ: str) -> OperatorProcess:
+        made.append(OperatorProcess(kubeconfig, command=command, **environ))
         return await made[-1].start()
 
     yield start
@@ -149,7 +161,7 @@ async def test_a_run_becomes_a_job_and_sigterm_ends_it_all_in_order(kube: FakeKu
 
 async def test_an_idle_operator_writes_nothing_but_its_lease(kube: FakeKube, operator):
     apply_run(kube, "alpha")
-    await (await operator(TRAINYARD_RESYNC_SECONDS="10")).ready()
+    await (await operator(command=("-c", IN_A_HURRY), TRAINYARD_RESYNC_SECONDS="10")).ready()
     await eventually(lambda: kube.objects["trainingruns"]["team", "alpha"].get("status", {}).get("startTime"), 20)
     kube.requests.clear()
     # Through a whole resync: it lists the runs, looks at each one and its children, and has nothing to say.
@@ -182,7 +194,7 @@ async def test_a_second_operator_waits_and_is_alive_but_not_ready(kube: FakeKube
 
 
 async def test_a_lost_lease_ends_the_process_at_once(kube: FakeKube, operator):
-    process = await (await operator()).ready()
+    process = await (await operator(command=("-c", IN_A_HURRY))).ready()
     lease = kube.objects["leases"]["trainyard-system", "trainyard-operator"]
     lease["spec"]["holderIdentity"] = "pod-2"
     kube.put("leases", lease)
