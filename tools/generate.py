@@ -16,9 +16,9 @@ CRD_FOLDERS = ("crds", "charts/trainyard/files/crds")
 
 def outputs() -> dict[str, str]:
     """Path in the repository to content."""
-    files = {f"{folder}/{name}": text for folder in CRD_FOLDERS for name, text in crd.files().items()}
+    crds = crd.files()
     return {
-        **files,
+        **{f"{folder}/{name}": text for folder in CRD_FOLDERS for name, text in crds.items()},
         "docs/api.md": reference.api_page(),
         "docs/settings.md": reference.settings_page(),
         "docs/values.md": reference.values_page(ROOT / "charts/trainyard"),

@@ -25,8 +25,8 @@ FIELDS = [(path, node) for path, node in nodes(SCHEMA) if path.startswith((".spe
 
 
 def test_the_files_in_the_repository_are_those_of_the_models() -> None:
-    for folder in ("crds", "charts/trainyard/files/crds"):
-        for name, text in files().items():
+    for name, text in files().items():
+        for folder in ("crds", "charts/trainyard/files/crds"):
             assert (ROOT / folder / name).read_text() == text, f"{folder}/{name} is stale: run `make generate`"
 
 

@@ -2,11 +2,11 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import generate
 from trainyard.api import manifest
 from trainyard.api.base import Rule
 from trainyard.api.changes import ROOT_RULES
@@ -99,9 +99,8 @@ def test_every_field_of_the_spec_is_spoken_of() -> None:
     assert not [name for name in fields if f"`{name}" not in page and f"spec.{name}" not in page]
 
 
-def test_generated_files_are_those_of_the_code() -> None:
-    result = subprocess.run([sys.executable, "tools/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+def test_generated_files_are_those_of_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main(["--check"]) == 0, capsys.readouterr().err
 
 
 def test_make_alone_lists_every_target() -> None:

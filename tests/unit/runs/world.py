@@ -8,12 +8,14 @@ import itertools
 import json
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from trainyard.api.manifest import parse_run
 from trainyard.api.names import ATTEMPT_LABEL, CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION, STEP_LABEL
 from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.api.status import TrainingRunStatus
+from trainyard.api.trainingrun import TrainingRun
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.actions import Apply, Create, Delete, Patch
 from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
@@ -50,6 +52,11 @@ class Died(Exception):
     """The operator ended between two requests."""
 
 
+@lru_cache(maxsize=64)
+def parsed_run(text: str) -> TrainingRun:
+    return parse_run(json.loads(text))
+
+
 @dataclass
 class World:
     """All state that outlives the operator."""
@@ -75,7 +82,7 @@ class World:
         return TrainingRunStatus.model_validate(self.run.get("status") or {})
 
     def observe(self) -> Observed:
-        parsed = parse_run(self.run)
+        parsed = parsed_run(json.dumps({name: part for name, part in self.run.items() if name != "status"}))
         metadata = self.run["metadata"]
         return Observed(
             run=RunRef(

@@ -73,9 +73,8 @@ def test_a_limit_takes_that_many_by_content() -> None:
     values = hashes(1000)
     found = places(dataset(limit=100), values)
     assert found == {"train": 100, None: 900}
-    backwards = array("Q", reversed(values))
-    forward = {v for v in values if assign(dataset(limit=100), values).split_of(v)}
-    assert forward == {v for v in values if assign(dataset(limit=100), backwards).split_of(v)}
+    forward, backward = (assign(dataset(limit=100), array("Q", seen)) for seen in (values, reversed(values)))
+    assert {v for v in values if forward.split_of(v)} == {v for v in values if backward.split_of(v)}
 
 
 def test_a_limit_does_not_disturb_the_shares() -> None:
