@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from hub import SHA, Hub
 
@@ -55,24 +54,10 @@ def ask(uri: str, place: Path, endpoint: str, *, weights: bool = True, data: boo
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(place / "cache"),
         "HF_HUB_DISABLE_XET": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
     }
     (place / "secrets").mkdir(exist_ok=True)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            PROGRAM,
-            uri,
-            str(place / "secrets"),
-            "data" if data else "weights" if weights else "tokenizer",
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    wanted = "data" if data else "weights" if weights else "tokenizer"
+    done = forks.run(PROGRAM, uri, str(place / "secrets"), wanted, environment=environment)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

@@ -9,12 +9,11 @@ import base64
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import yaml
 
@@ -180,13 +179,11 @@ def push(work: Path, endpoint: str, *, token: str = TOKEN, repo: str = "org/mode
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(place / "cache"),
         "HF_HUB_DISABLE_XET": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
         "TRAINYARD_RUN_FILE": str(place / "run.json"),
         "TRAINYARD_WORK_DIR": str(work),
         "TRAINYARD_SECRETS_DIR": str(place / "secrets"),
     }
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = forks.run(PROGRAM, environment=environment)
     assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr
     assert token not in done.stdout + done.stderr

@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import boto3
+import forks
 import pytest
 from test_select import context, inline
 
@@ -64,7 +63,6 @@ def test_its_manifest_says_what_is_in_it(tmp_path: Path) -> None:
 KILLED = """
 import os, sys
 from importlib import import_module
-sys.path[:0] = {path!r}
 from trainyard.trainer.context import read_context
 from trainyard.trainer.data.version import ensure_dataset
 module = import_module("trainyard.trainer.{module}")
@@ -101,8 +99,8 @@ def test_a_kill_at_any_time_changes_nothing(tmp_path: Path, module: str, functio
     if module == "commit":
         # The second attempt looks at what the first one committed, and is killed at that.
         ensure_dataset(run)
-    code = KILLED.format(path=sys.path, module=module, function=function, call=call, environment=environment)
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    code = KILLED.format(module=module, function=function, call=call, environment=environment)
+    ended = forks.run(code, environment=os.environ)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     if module != "commit":
         assert read_committed(dataset_folder(run)) is None, "half a dataset must not look like one"
