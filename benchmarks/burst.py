@@ -3,7 +3,8 @@
     python benchmarks/burst.py --runs 1000 --metrics http://127.0.0.1:18090/metrics
 
 The runs carry a queue label that nobody admits, so their Jobs stay suspended and no pod is made: what is measured is the
-operator and the API server. A Job's time is when a watch of this process saw it. A second part creates the same number of
+operator and the API server. With `--held-by scheduler` they have no queue, but want a node that is not there: each also gets
+its Secret and its claim first, and a pod that waits. A Job's time is when a watch of this process saw it. A second part creates the same number of
 bare Jobs without any operator, as many at a time: the speed of the API server on this machine at this moment, to which
 the first figure is a ratio.
 
@@ -30,15 +31,21 @@ ALONE = 9
 """Runs that are created one after the other; their median is given."""
 ADDED = b'{"type":"ADDED"'
 RUN_OF_JOB = re.compile(rb'"trainyard\.dev/run":"([^"]*)"')
-QUEUE = {"kueue.x-k8s.io/queue-name": "nobody-admits"}
+HELD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "queue": ({"labels": {"kueue.x-k8s.io/queue-name": "nobody-admits"}}, {}),
+    "scheduler": ({}, {"placement": {"nodeSelector": {"trainyard.dev/nowhere": "true"}}}),
+}
+"""What keeps a run from starting, as metadata and spec."""
 
 
-def manifest(name: str, namespace: str) -> dict[str, Any]:
+def manifest(name: str, namespace: str, held_by: str = "queue") -> dict[str, Any]:
+    metadata, spec = HELD[held_by]
     return {
         "apiVersion": "trainyard.dev/v1alpha1",
         "kind": "TrainingRun",
-        "metadata": {"name": name, "namespace": namespace, "labels": QUEUE},
+        "metadata": {"name": name, "namespace": namespace, **metadata},
         "spec": {
+            **spec,
             "model": {
                 "scratch": {
                     "architecture": "llama",
@@ -135,6 +142,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--namespace", default="burst")
+    parser.add_argument("--held-by", choices=HELD, default="queue", help="what keeps the runs from starting")
     parser.add_argument("--metrics", required=True, help="URL of the operator's metrics")
     parser.add_argument("--processes", default="", help="processes of the cluster on this machine: name=pid,name=pid")
     parser.add_argument("--idle", type=float, default=60, help="seconds of silence that are counted afterwards")
@@ -158,14 +166,14 @@ async def main() -> None:
         ones = []
         for name in (f"alone-{i}" for i in range(ALONE)):
             alone = asyncio.create_task(note_jobs(process, seen, len(seen) + 1))
-            started = await create_all(cluster, TRAININGRUNS, [manifest(name, args.namespace)])
+            started = await create_all(cluster, TRAININGRUNS, [manifest(name, args.namespace, args.held_by)])
             await asyncio.wait_for(alone, 60)
             ones.append(seen[name] - started[name])
             await asyncio.sleep(0.5)  # its status is out of the way of the next
 
         pids |= {"benchmark": os.getpid(), "benchmark's watch": process.pid}
         before, spent_before = scrape(args.metrics), processor_seconds(pids)
-        bodies = [manifest(f"burst-{i:04}", args.namespace) for i in range(args.runs)]
+        bodies = [manifest(f"burst-{i:04}", args.namespace, args.held_by) for i in range(args.runs)]
         noting = asyncio.create_task(note_jobs(process, seen, args.runs + ALONE))
         begin = time.monotonic()
         created = await create_all(cluster, TRAININGRUNS, bodies)

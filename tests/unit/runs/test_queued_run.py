@@ -18,24 +18,38 @@ def admit(world: World) -> None:
     job["spec"]["suspend"] = False
 
 
-def test_a_run_in_a_queue_takes_no_storage_until_it_is_admitted() -> None:
+def test_a_run_in_a_queue_takes_nothing_but_a_job_until_it_is_admitted() -> None:
     world = queued_world()
     world.settle()
     assert world.live_job() is not None
     assert world.status().message == "waiting for its queue to admit the Job"
     assert world.claims == {}
+    assert world.secrets == {}
     admit(world)
     world.settle()
+    assert list(world.secrets) == ["tiny-trainyard"]
     assert list(world.claims) == ["tiny-checkpoints"]
     assert world.claims["tiny-checkpoints"]["metadata"]["ownerReferences"]
 
 
-def test_an_operator_that_dies_while_the_queue_admits_makes_the_claim_later() -> None:
+def test_an_operator_that_dies_while_the_queue_admits_makes_secret_and_claim_later() -> None:
     world = queued_world()
-    world.reconcile(dies_after=2)  # after the Secret and the Job, before the status
+    world.reconcile(dies_after=1)  # after the Job, before the status
     admit(world)
     world.settle()
     assert list(world.claims) == ["tiny-checkpoints"]
+    assert list(world.secrets) == ["tiny-trainyard"]
+
+
+def test_a_pod_that_has_a_node_before_the_operator_looks_gets_the_secret_all_the_same() -> None:
+    """A claim that is there already lets the scheduler place the pod at once; its start still waits for the Secret."""
+    world = queued_world()
+    world.settle()
+    admit(world)
+    world.start_pod()
+    next(iter(world.pods.values()))["status"] = {"phase": "Pending"}
+    world.settle()
+    assert list(world.secrets) == ["tiny-trainyard"]
 
 
 def test_a_claim_that_was_never_made_has_not_disappeared() -> None:
@@ -82,6 +96,7 @@ class QueuedRunLife(RunLife):
         job = self.world.live_job()
         if self.admitted() and job is not None and "deletionTimestamp" not in job["metadata"]:
             assert list(self.world.claims) == ["tiny-checkpoints"]
+            assert list(self.world.secrets) == ["tiny-trainyard"]
 
 
 TestQueuedRunLife = QueuedRunLife.TestCase

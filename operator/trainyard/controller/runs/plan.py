@@ -13,7 +13,6 @@ from trainyard.api import names
 from trainyard.api.conditions import Reason, State
 from trainyard.api.status import Attempt, Failure, StepStatus, TrainingRunStatus
 from trainyard.controller.clock import rfc3339
-from trainyard.controller.manifests.config import config_secret, spec_hash
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
 from trainyard.controller.manifests.storage import claims
 from trainyard.controller.resources import JOBS, SECRETS, SERVICES
@@ -23,7 +22,7 @@ from trainyard.controller.runs.group import others
 from trainyard.controller.runs.ledger import Ledger
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.phases import reached
-from trainyard.controller.runs.prerequisites import missing_claims, obstacle, retention
+from trainyard.controller.runs.prerequisites import missing, obstacle, retention
 from trainyard.controller.runs.progress import learn, outputs, summarise
 from trainyard.controller.runs.status import Standing, is_finished, stand
 from trainyard.controller.runs.views import JobView, parse_time
@@ -72,7 +71,7 @@ def plan(seen: Observed, policy: Policy, *, token: str, answered: frozenset[Ques
     job = books.latest_job(seen, current)
     last = books.last_attempt(current)
     if job is not None and last is not None and last.state == "Running":
-        return _while_running(seen, policy, status, current, job, answered)
+        return _while_running(seen, status, current, job, token=token, answered=answered)
     return _before_an_attempt(seen, policy, status, ledger, current, token=token, answered=answered)
 
 
@@ -165,14 +164,16 @@ _RUNNING_STATE = {
 
 def _while_running(
     seen: Observed,
-    policy: Policy,
     status: TrainingRunStatus,
     current: StepStatus,
     job: JobView,
+    *,
+    token: str,
     answered: frozenset[Question],
 ) -> Plan:
     pod = seen.pod_of(job)
-    admitted = names.QUEUE_LABEL in seen.run.labels and not job.suspended and (pod is None or pod.node is None)
+    started = pod is not None and (pod.running or pod.exit_code is not None)
+    admitted = names.QUEUE_LABEL in seen.run.labels and not job.suspended and not started
     edited = seen.status.observed_generation != seen.generation
     if (edited or admitted) and Question.PREREQUISITES not in answered:
         return Plan(status, questions=frozenset({Question.PREREQUISITES}))
@@ -191,7 +192,7 @@ def _while_running(
         return _exceed_deadline(seen, status, current, (*upkeep, Delete(JOBS, job.name, job.uid, "Foreground")))
 
     if admitted:
-        upkeep += tuple(missing_claims(seen, status))
+        upkeep += tuple(missing(seen, status, token=token))
     if needs_events(job, pod, seen.now) and Question.EVENTS not in answered:
         return Plan(status, questions=frozenset({Question.EVENTS}))
     if pod is not None and pod.unschedulable and Question.NODES not in answered:
@@ -202,7 +203,7 @@ def _while_running(
         # A queue may hold a Job for days; the event of its release is all there is to wait for.
         look_again = None if job.suspended else _recheck(seen, job)
         return _finish(seen, status, wait.standing, actions=upkeep, requeue_after=_soonest(left, look_again))
-    if pod is None or not (pod.running or pod.exit_code is not None):
+    if not started:
         where = f" on {pod.node}" if pod and pod.node else ""
         rest = others(job, pod, seen.pods_of(job))
         standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}{rest}")
@@ -291,13 +292,7 @@ def _start_attempt(
 ) -> Plan:
     run, last = seen.run, books.last_attempt(current)
     number = (last.number if last else 0) + 1
-    actions: list[Action] = []
-    present = seen.prerequisites.config_hash
-    if present != spec_hash(run):
-        secret = config_secret(run, token=token)
-        actions.append(Create(SECRETS, secret) if present is None else Apply(SECRETS, secret))
-    if names.QUEUE_LABEL not in run.labels:  # a run that a queue holds, perhaps for days, takes no storage
-        actions += missing_claims(seen, status)
+    actions = [] if names.QUEUE_LABEL in run.labels else missing(seen, status, token=token)
     actions += retention(seen)
     if pods_of_step(run, current.name) > 1:
         actions.append(Apply(SERVICES, build_service(run)))

@@ -1,13 +1,15 @@
-"""What has to be there before a Job's pod can start: what keeps a Job from being made, and the claims. Pure.
+"""What has to be there before a Job's pod can start: what keeps a Job from being made, and what is made for it. Pure.
 
-A run that a queue holds takes no storage: its claims are made when the queue has released its first Job.
+A run that a queue holds, perhaps for days, takes nothing but a Job: its Secret and its claims are made when the queue has
+released that.
 """
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.status import TrainingRunStatus
+from trainyard.controller.manifests.config import config_secret, spec_hash
 from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, claims, ownership_patch
-from trainyard.controller.resources import PVCS
-from trainyard.controller.runs.actions import Action, Create, Patch
+from trainyard.controller.resources import PVCS, SECRETS
+from trainyard.controller.runs.actions import Action, Apply, Create, Patch
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.status import Standing
 
@@ -46,14 +48,18 @@ def _is_lost(use: ClaimUse, status: TrainingRunStatus) -> bool:
     return ran and use.field.startswith("spec.storage.checkpoints")
 
 
-def missing_claims(seen: Observed, status: TrainingRunStatus) -> list[Action]:
-    """Those that the run makes by itself."""
-    there = seen.prerequisites.claims
-    return [
+def missing(seen: Observed, status: TrainingRunStatus, *, token: str) -> list[Action]:
+    """The run's Secret, when it is not there or says something else than the spec, and the claims that it makes by itself."""
+    there, wanted = seen.prerequisites, spec_hash(seen.run)
+    actions: list[Action] = [
         Create(PVCS, claim_manifest(seen.run, use))
         for use in claims(seen.run)
-        if use.name not in there and use.can_be_made and not _is_lost(use, status)
+        if use.name not in there.claims and use.can_be_made and not _is_lost(use, status)
     ]
+    if there.config_hash != wanted:
+        secret = config_secret(seen.run, token=token)
+        actions.insert(0, Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
+    return actions
 
 
 def retention(seen: Observed) -> list[Action]:
