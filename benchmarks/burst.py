@@ -4,9 +4,11 @@
 
 The runs carry a queue label that nobody admits, so their Jobs stay suspended and no pod is made: what is measured is the
 operator and the API server. With `--held-by scheduler` they have no queue, but want a node that is not there: each also gets
-its Secret and its claim first, and a pod that waits. A Job's time is when a watch of this process saw it. A second part creates the same number of
-bare Jobs without any operator, as many at a time: the speed of the API server on this machine at this moment, to which
-the first figure is a ratio.
+its Secret and its claim first, and a pod that waits.
+
+A Job's time is when a watch of this process saw it. A second part creates the same number of bare Jobs without any
+operator, as many at a time: the speed of the API server on this machine at this moment, to which the first figure is a
+ratio.
 
 With `--processes kube-apiserver=123,etcd=45` (`make bench` finds them) it also tells the processor time that each of them
 spent per run. On a machine that others use too, this is the figure to compare: it barely depends on who else is at work.
