@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import itertools
 import json
+import math
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,10 @@ class FakeClock:
                 await settle()
         self.time = end
         await settle()
+
+    def until_next(self) -> float:
+        """Seconds to the next timer; infinity without one."""
+        return max(0.0, self._timers[0][0] - self.time) if self._timers else math.inf
 
     @property
     def pending(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from trainyard.controller.__main__ import main
 from trainyard.controller.resources import TRAININGRUNS
 from unit.controller_shell.fake_kube import FakeKube
 from unit.controller_shell.fakes import eventually
@@ -209,10 +210,11 @@ async def test_without_the_crd_it_says_how_to_install_it(tmp_path: Path, operato
     assert any("install the CRDs first" in message for message in process.messages())
 
 
-async def test_wrong_settings_are_all_named(operator):
-    process = await operator(TRAINYARD_TRAINER_IMAGE="", TRAINYARD_WORKERS="0")
-    assert await process.ended() == 1
-    text = "".join(process.lines)
+def test_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for name, value in {"TRAINYARD_TRAINER_IMAGE": "", "TRAINYARD_WORKERS": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main() == 1
+    text = capsys.readouterr().err
     assert "TRAINYARD_WORKERS='0': Input should be greater than or equal to 1" in text
     assert "TRAINYARD_TRAINER_IMAGE is not set; Image of the steps" in text
     assert "Traceback" not in text

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from trainyard.trainer import space
 from trainyard.trainer.errors import UserError
 
-torch = pytest.importorskip("torch")
 
-from trainyard.trainer.saving import Saver, copied, size_of  # noqa: E402
+@pytest.fixture
+def saving() -> ModuleType:
+    """Imported here, so that torch is loaded only where these tests run."""
+    pytest.importorskip("torch")
+    return import_module("trainyard.trainer.saving")
 
 
-def test_the_caller_goes_on_while_it_saves_and_a_second_save_waits() -> None:
+def test_the_caller_goes_on_while_it_saves_and_a_second_save_waits(saving: ModuleType) -> None:
     allowed, saved = threading.Event(), []
 
     def commit(step: int, write: object) -> None:
         assert allowed.wait(30)
         saved.append(step)
 
-    saver = Saver(commit)
+    saver = saving.Saver(commit)
     saver.begin(1, lambda folder: None)
     assert saved == []
     saver.check()
@@ -35,11 +40,11 @@ def test_the_caller_goes_on_while_it_saves_and_a_second_save_waits() -> None:
     assert saved == [1, 2, 3]
 
 
-def test_a_failure_in_the_thread_is_raised_once_to_the_caller() -> None:
+def test_a_failure_in_the_thread_is_raised_once_to_the_caller(saving: ModuleType) -> None:
     def commit(step: int, write: object) -> None:
         raise OSError(28, "No space left on device")
 
-    saver = Saver(commit)
+    saver = saving.Saver(commit)
     saver.begin(1, lambda folder: None)
     with pytest.raises(OSError, match="No space left"):
         saver.wait()
@@ -50,16 +55,18 @@ def test_a_failure_in_the_thread_is_raised_once_to_the_caller() -> None:
         saver.wait()
 
 
-def test_a_copy_is_independent_and_keeps_tied_tensors_tied() -> None:
+def test_a_copy_is_independent_and_keeps_tied_tensors_tied(saving: ModuleType) -> None:
+    import torch
+
     weight = torch.ones(3, 2)
     state = {"embedding": weight, "head": weight, "groups": [{"lr": 0.1}], "moments": (weight * 2, weight[0])}
-    copy = copied(state)
+    copy = saving.copied(state)
     weight.zero_()
     assert copy["embedding"].sum() == 6
     assert copy["embedding"].data_ptr() == copy["head"].data_ptr()
     assert copy["groups"] == [{"lr": 0.1}]
     assert copy["moments"][0].sum() == 12
-    assert size_of(state) == 4 * (6 + 6 + 6 + 2)
+    assert saving.size_of(state) == 4 * (6 + 6 + 6 + 2)
 
 
 def test_the_room_that_a_run_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
