@@ -99,7 +99,8 @@ def test_a_queue_holds_the_job_back_and_nobody_fights_it(kube: Kube, space: str)
         assert job["spec"]["suspend"] is True
         assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
         assert job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
-        assert kube.get(PVCS, space, "queued-checkpoints") is None, "what waits takes no storage"
+        for resource, name in ((PVCS, "queued-checkpoints"), (SECRETS, "queued-trainyard")):
+            assert kube.get(resource, space, name) is None, "what waits takes nothing but its Job"
         # Kueue's part: admit, take back, admit again.
         for suspend in (False, True, False):
             kube.merge(JOBS, space, "queued-train-1", {"spec": {"suspend": suspend}})

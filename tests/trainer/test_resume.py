@@ -84,6 +84,7 @@ def test_stopped_and_resumed(undisturbed: Run, tmp_path: Path, after: int) -> No
     assert step_of(first) == stopped_at + 1
     assert f"({(stopped_at + 1) / 30:.1%})" in first, "the percentage goes on where it was"
     assert resumed.wait() == 0
+    assert run.final_record["firstStep"] == stopped_at
     assert run.model_digest == undisturbed.model_digest
 
 

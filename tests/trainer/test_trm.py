@@ -105,8 +105,10 @@ def test_told_to_stop(whole: Run, tmp_path: Path) -> None:
     run = whole.fork(tmp_path)
     run.stop("step 8/")
     assert run.final_record["outcome"] == "Resume"
-    assert run.final_record["checkpoint"]["step"] >= 8
+    reached = run.final_record["checkpoint"]["step"]
+    assert reached >= 8
     run.run("train")
+    assert run.final_record["firstStep"] == reached
     assert digests(run) == digests(whole)
 
 

@@ -43,6 +43,7 @@ def test_the_final_record_of_a_training(undisturbed: Run, tmp_path: Path) -> Non
     assert record.timings is not None
     assert record.timings["training"] > 0
     assert record.timings["firstStepAfter"] > 0
+    assert record.first_step == 0
 
 
 def test_the_outcome_is_a_model_that_transformers_loads(undisturbed: Run) -> None:

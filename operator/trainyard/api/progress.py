@@ -45,6 +45,8 @@ class ProgressRecord(Record):
     sequence: int = Field(ge=0)
     time: str = Field(max_length=64)
     phase: str | None = Field(None, max_length=32)
+    first_step: int | None = Field(None, ge=0)
+    """The optimizer step that this attempt went on from."""
     step_number: int | None = Field(None, ge=0)
     total_steps: int | None = Field(None, ge=0)
     epoch: float | None = None
@@ -84,6 +86,7 @@ class FinalRecord(Record):
     reason: str | None = None
     message: str | None = None
     hint: str | None = None
+    first_step: int | None = None
     step_number: int | None = None
     total_steps: int | None = None
     percentage: float | None = None

@@ -93,6 +93,40 @@ def test_a_kill_after_a_new_checkpoint_does_not_count() -> None:
     assert condition(world, "Failed") == ("True", "BackoffLimitExceeded")
 
 
+def test_a_kill_that_was_quicker_than_the_news_of_a_checkpoint_is_forgiven_by_the_next_attempt() -> None:
+    world = World(run=manifest(backoffLimit=1))
+    until_training(world)
+    world.end(exit_code=137)
+    world.settle()
+    assert world.status().restarts_count_towards_max == 1
+    world.pass_time(10)
+    world.settle()
+    world.start_pod()
+    world.progress = progress(world, step=5, attempt=2, first_step=5)
+    world.settle()
+    attempts = (world.status().steps or [])[1].attempts or []
+    assert [(a.first_step, a.counted) for a in attempts] == [(0, False), (5, None)]
+    assert world.status().restarts_count_towards_max == 0
+    world.progress = None
+    world.end(exit_code=137, record={"outcome": "Failed", "firstStep": 5})
+    world.settle()
+    assert world.status().restarts_count_towards_max == 1
+    assert world.status().state == "Pending"
+
+
+def test_a_kill_before_any_checkpoint_is_not_forgiven() -> None:
+    world = World(run=manifest(backoffLimit=1))
+    until_training(world)
+    world.end(exit_code=137)
+    world.settle()
+    world.pass_time(10)
+    world.settle()
+    world.start_pod()
+    world.progress = progress(world, step=1, attempt=2, first_step=0)
+    world.settle()
+    assert world.status().restarts_count_towards_max == 1
+
+
 def test_retries_wait_longer_each_time_and_end_at_the_limit() -> None:
     world = World(run=manifest(backoffLimit=2))
     until_training(world)
@@ -125,6 +159,19 @@ def test_a_deleted_job_is_made_anew_under_the_next_number() -> None:
     world.settle()
     assert world.created[-1] == "tiny-train-2"
     assert world.status().restarts_count_towards_max == 0
+
+
+def test_a_pod_that_outlives_its_deleted_job_ends_before_the_next_one_begins() -> None:
+    """Deleted with --cascade=orphan, or by a garbage collector that had not seen the pod yet."""
+    world = World()
+    until_training(world)
+    del world.jobs["tiny-train-1"]
+    world.settle()
+    assert world.created[-1] == "tiny-train-1"
+    assert world.status().message == "waiting for pod tiny-train-1-x, whose Job is gone, to end"
+    del world.pods["tiny-train-1-x"]
+    world.settle()
+    assert world.created[-1] == "tiny-train-2"
 
 
 def test_a_step_is_not_repeated_when_its_job_is_deleted_after_the_next_one_began() -> None:

@@ -26,6 +26,20 @@ def test_suspend_waits_for_the_pod_and_resume_goes_on() -> None:
     assert world.status().restarts_count_towards_max == 0
 
 
+def test_a_run_is_not_suspended_before_its_pod_is_gone_even_if_the_job_went_first() -> None:
+    world = World()
+    until_training(world)
+    world.edit(suspend=True)
+    world.settle()
+    del world.jobs["tiny-train-1"]
+    world.settle()
+    assert condition(world, "Suspended") is None
+    world.collect()
+    del world.pods["tiny-train-1-x"]
+    world.settle()
+    assert condition(world, "Suspended") == ("True", "Suspended")
+
+
 def test_where_a_suspended_pod_stopped_is_read_before_it_is_gone() -> None:
     """Its last report may have been lost; its final record is there for a moment."""
     world = World()

@@ -295,7 +295,9 @@ def condition(world: World, kind: str) -> tuple[str, str] | None:
     return (found.status, found.reason) if found else None
 
 
-def progress(world: World, *, step: int, attempt: int = 1, checkpoint: int | None = None) -> ProgressRecord:
+def progress(
+    world: World, *, step: int, attempt: int = 1, checkpoint: int | None = None, first_step: int | None = None
+) -> ProgressRecord:
     return ProgressRecord(
         run_uid=world.run["metadata"]["uid"],
         step="train",
@@ -303,6 +305,7 @@ def progress(world: World, *, step: int, attempt: int = 1, checkpoint: int | Non
         sequence=step,
         time="2026-01-01T00:00:00Z",
         phase="train",
+        first_step=first_step,
         step_number=step,
         total_steps=10,
         percentage=step * 10,

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from trainyard.api import names
 from trainyard.api.conditions import FINAL_REASONS, Reason
-from trainyard.api.progress import FinalRecord
+from trainyard.api.progress import FinalRecord, ProgressRecord
 from trainyard.api.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.runs.group import all_succeeded
@@ -102,6 +102,8 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
     succeeded = job.succeeded or (all_succeeded(job, pods) and not job.failed)
     record = final_record(pod)
+    step, forgiven = _learn_start(step, record or seen.progress)
+    ledger = replace(ledger, counted=ledger.counted - forgiven)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
     if not (job.finished or succeeded):
         if job.terminating and record is not None:
@@ -136,6 +138,23 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         finals=finals,
         failure=(step.name, outcome),
     )
+
+
+def _learn_start(step: StepStatus, told: FinalRecord | ProgressRecord | None) -> tuple[StepStatus, bool]:
+    """The entry with the optimizer step that the attempt really went on from, and whether that forgives the one before.
+
+    A kill may be quicker than the news of a checkpoint. Then the killed attempt counted as one without progress, until
+    the next one goes on from that very checkpoint.
+    """
+    last = last_attempt(step)
+    if last is None or told is None or told.first_step is None or (told.step, told.attempt) != (step.name, last.number):
+        return step, False
+    before, forgiven = list(step.attempts or ())[:-1], False
+    if before and before[-1].counted and before[-1].reason == Reason.KILLED:
+        forgiven = told.first_step > (before[-1].first_step or 0)
+        before[-1] = before[-1].model_copy(update={"counted": not forgiven})
+    now = last.model_copy(update={"first_step": told.first_step})
+    return step.model_copy(update={"attempts": [*before, now]}), forgiven
 
 
 def _overtaken(seen: Observed, step: StepStatus, last: Attempt | None) -> bool:

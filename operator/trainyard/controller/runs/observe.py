@@ -53,7 +53,9 @@ async def _children(cluster: Cluster, seen: Observed) -> Observed:
     )
     jobs = tuple(view for raw in mine if (view := JobView.of(raw)))
     pods: tuple[PodView, ...] = ()
-    if any(not job.suspended for job in jobs):  # a suspended Job has none
+    if not jobs or any(
+        not job.suspended for job in jobs
+    ):  # a suspended Job has none; one that is gone may have left some
         selector = f"{names.RUN_UID_LABEL}={seen.run.uid}"
         raw_pods = await cluster.list(PODS, seen.run.namespace, label_selector=selector)
         pods = tuple(PodView.of(raw) for raw in raw_pods)

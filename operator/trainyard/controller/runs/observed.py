@@ -69,6 +69,11 @@ class Observed:
             newest[pod.index] = pod
         return tuple(newest[index] for index in sorted(newest))
 
+    def left_behind(self) -> PodView | None:
+        """A pod that still runs, or may, while its Job is gone: deleted without it, or a moment before it."""
+        jobs = {job.name for job in self.jobs}
+        return next((p for p in self.pods if p.live and p.job not in jobs), None)
+
     def job_of(self, step: str, attempt: int) -> JobView | None:
         """The Job of an attempt, if it exists."""
         return next((j for j in self.jobs if j.step == step and j.attempt == attempt), None)

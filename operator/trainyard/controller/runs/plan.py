@@ -229,6 +229,10 @@ def _before_an_attempt(
     last = books.last_attempt(current)
     if last is not None and last.state == "Failed" and (failed := _give_up(seen, status, ledger, current, last)):
         return failed
+    if (pod := seen.left_behind()) is not None:
+        # Two pods of one run must never write to the same volume, and a GPU is not free before its pod is gone.
+        standing = Standing(State.PENDING, Reason.PENDING, f"waiting for pod {pod.name}, whose Job is gone, to end")
+        return _finish(seen, status, standing, requeue_after=STALLED_RECHECK_SECONDS)
     if seen.cancel is not None:
         return _cancel(
             seen, status, reason=Reason.CANCELLED, message=f"cancelled: {seen.cancel or 'no reason was given'}"

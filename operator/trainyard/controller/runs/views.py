@@ -104,6 +104,11 @@ class PodView:
     ended: datetime | None = None
     node_lost: bool = False
 
+    @property
+    def live(self) -> bool:
+        """Whether the trainer's container runs or may still do so."""
+        return self.exit_code is None and self.phase not in ("Succeeded", "Failed")
+
     @classmethod
     def of(cls, raw: Raw) -> "PodView":
         """Reads the trainer's container; sidecars that a cluster injects are passed over."""

@@ -60,7 +60,8 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         self._first_step = state.global_step
         self._logged_at = time.monotonic()
         self._logged_tokens = self._trainer.counters.tokens
-        self._reporter.report(phase="train", **self._position(state))
+        LEDGER.note(first_step=state.global_step)
+        self._reporter.report(phase="train", first_step=state.global_step, **self._position(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._first_step_ended is None:

@@ -101,7 +101,8 @@ def train(context: RunContext, reporter: Reporter) -> None:
     )
     # Leaving `deferred` after a stop ends the process: run me again.
     with STOP.deferred():
-        reporter.report(phase="train")
+        LEDGER.note(first_step=fit.step)
+        reporter.report(phase="train", first_step=fit.step)
         if not run(context, reporter, fit, best, watched, data=data, device=device):
             return
     if not team.leads:
