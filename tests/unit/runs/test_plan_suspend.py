@@ -40,6 +40,22 @@ def test_a_run_is_not_suspended_before_its_pod_is_gone_even_if_the_job_went_firs
     assert condition(world, "Suspended") == ("True", "Suspended")
 
 
+def test_a_run_is_not_suspended_while_the_kubelet_still_cleans_up_its_pod() -> None:
+    """The container has ended, and the Job has failed by that; both objects are still there."""
+    world = World()
+    until_training(world)
+    world.edit(suspend=True)
+    world.settle()
+    world.pods["tiny-train-1-x"]["metadata"]["deletionTimestamp"] = world.now.isoformat()
+    world.end(exit_code=75)
+    world.settle()
+    assert condition(world, "Suspended") is None
+    assert world.status().message == "suspending: waiting for the pod to be gone"
+    world.collect()
+    world.settle()
+    assert condition(world, "Suspended") == ("True", "Suspended")
+
+
 def test_where_a_suspended_pod_stopped_is_read_before_it_is_gone() -> None:
     """Its last report may have been lost; its final record is there for a moment."""
     world = World()
