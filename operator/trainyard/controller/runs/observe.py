@@ -53,9 +53,8 @@ async def _children(cluster: Cluster, seen: Observed) -> Observed:
     )
     jobs = tuple(view for raw in mine if (view := JobView.of(raw)))
     pods: tuple[PodView, ...] = ()
-    if not jobs or any(
-        not job.suspended for job in jobs
-    ):  # a suspended Job has none; one that is gone may have left some
+    # A suspended Job has none; one that is gone may have left some.
+    if not jobs or any(not job.suspended for job in jobs):
         selector = f"{names.RUN_UID_LABEL}={seen.run.uid}"
         raw_pods = await cluster.list(PODS, seen.run.namespace, label_selector=selector)
         pods = tuple(PodView.of(raw) for raw in raw_pods)
