@@ -40,7 +40,7 @@ HELD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """What keeps a run from starting, as metadata and spec."""
 
 
-def manifest(name: str, namespace: str, held_by: str = "queue") -> dict[str, Any]:
+def manifest(name: str, namespace: str, held_by: str) -> dict[str, Any]:
     metadata, spec = HELD[held_by]
     return {
         "apiVersion": "trainyard.dev/v1alpha1",

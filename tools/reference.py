@@ -29,7 +29,7 @@ def api_page() -> str:
         for part in ("spec", "status"):
             lines += ["", f"### {part}", "", "| Field | Type | Default | Bounds | Meaning |", "|---|---|---|---|---|"]
             lines += [_row(path, node) for path, node in _fields(schema["properties"][part], part)]
-        lines += ["", "### Rules", "", *(f"- {message}" for message in _rules(schema))]
+        lines += ["", "### Rules", "", *(f"- {message}" for message in crd.rule_messages(schema))]
     return "\n".join(lines) + "\n"
 
 
@@ -41,14 +41,6 @@ def _fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
             yield from _fields(node["items"], f"{here}[]")
         else:
             yield from _fields(node, here)
-
-
-def _rules(schema: Schema) -> Iterator[str]:
-    for rule in schema.get("x-kubernetes-validations", ()):
-        yield from rule["message"].split(crd.BETWEEN_MESSAGES)
-    for child in (*schema.get("properties", {}).values(), schema.get("items")):
-        if isinstance(child, dict):
-            yield from _rules(child)
 
 
 def _row(path: str, node: Schema) -> str:

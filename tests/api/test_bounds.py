@@ -10,7 +10,7 @@ import pytest
 
 from api.conftest import Objects
 from api.fields import RUN, SCHEDULE, Kind, accepted_values, refused_values
-from api.manifests import Place, at, put, shown
+from api.places import Place, at, put, shown
 from trainyard.api.manifest import InvalidManifest
 
 pytestmark = pytest.mark.api

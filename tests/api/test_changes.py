@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from api.conftest import Objects
-from api.manifests import FINE_TUNING, SCRIPT, Place, put, run, shown
+from api.manifests import FINE_TUNING, SCRIPT, run
+from api.places import Place, put, shown
 from trainyard.api.changes import ROOT_RULES, TRAINING_IDENTITY
 
 pytestmark = pytest.mark.api

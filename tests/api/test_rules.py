@@ -1,6 +1,5 @@
 """Rules between fields of one object: each accepted once and refused once, with exactly our words, by both sides."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +19,12 @@ from api.manifests import (
     TEXT,
     TRM,
     TRM_TEXT,
-    Place,
-    at,
-    put,
     run,
     schedule,
-    without,
 )
+from api.places import Place, at, put, without
 from trainyard.api.changes import ROOT_RULES
-from trainyard.api.crd import BETWEEN_MESSAGES
+from trainyard.api.crd import rule_messages
 from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
 from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES
 
@@ -341,14 +337,6 @@ def objects(request: pytest.FixtureRequest) -> Objects:
     return found
 
 
-def rules(schema: dict[str, Any]) -> Iterator[str]:
-    for validation in schema.get("x-kubernetes-validations", ()):
-        yield from validation["message"].split(BETWEEN_MESSAGES)
-    for child in (*schema.get("properties", {}).values(), schema.get("items")):
-        if isinstance(child, dict):
-            yield from rules(child)
-
-
 @pytest.mark.parametrize("case", CASES, ids=label)
 def test_a_broken_rule_is_refused_with_our_words_by_both(case: Case, objects: Objects) -> None:
     manifest = case.kind.manifest(case.refused)
@@ -370,7 +358,7 @@ def test_what_keeps_the_rule_is_accepted_by_both(case: Case, objects: Objects) -
 
 @pytest.mark.parametrize("kind", [RUN, SCHEDULE], ids=lambda k: k.fixture)
 def test_every_rule_of_the_spec_has_a_case(kind: Kind) -> None:
-    for message in rules(kind.spec):
+    for message in rule_messages(kind.spec):
         assert any(message.startswith(case.message) for case in CASES), f"no case breaks the rule {message!r}"
 
 

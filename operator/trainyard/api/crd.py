@@ -7,6 +7,7 @@ everywhere. Pydantic's JSON Schema has all of these, so it is rewritten here, an
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -150,7 +151,7 @@ def _definition(
                                     "x-kubernetes-map-type": "atomic",
                                 },
                             },
-                            "x-kubernetes-validations": validations(rules),
+                            "x-kubernetes-validations": _validations(rules),
                         }
                     },
                 }
@@ -188,7 +189,7 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
         node = _rewrite(definitions[name], definitions, models)
         node["description"] = schema.get("description") or (model.__doc__ or "").strip().split("\n\n")[0]
         if model.rules:
-            node["x-kubernetes-validations"] = validations(model.rules)
+            node["x-kubernetes-validations"] = _validations(model.rules)
         return node
     if "anyOf" in schema and "x-kubernetes-int-or-string" not in schema:
         variants = [v for v in schema["anyOf"] if v.get("type") != "null"]
@@ -220,11 +221,11 @@ def _rewrite(schema: Schema, definitions: Schema, models: dict[str, type[ApiMode
     return node
 
 
-BETWEEN_MESSAGES = " / "
+_BETWEEN_MESSAGES = " / "
 """In the `message` of several rules that are one in the CRD; the API server says only those of the broken ones."""
 
 
-def validations(rules: tuple[Rule, ...]) -> list[Schema]:
+def _validations(rules: tuple[Rule, ...]) -> list[Schema]:
     """The rules in the words of the API server; those about the same value are one."""
     together: dict[Fetched | Rule, list[Rule]] = {}
     for rule in rules:
@@ -247,9 +248,18 @@ def _joint_validation(about: Fetched, rules: list[Rule]) -> Schema:
     broken = " + ".join(f"(({rule.cel}) ? '' : {json.dumps('; ' + rule.message)})" for rule in rules)
     return {
         "rule": f"[{about.cel}].all({about.name}, {all_hold}) || {about.unless}",
-        "message": BETWEEN_MESSAGES.join(rule.message for rule in rules),
+        "message": _BETWEEN_MESSAGES.join(rule.message for rule in rules),
         "messageExpression": f"[{about.cel}].map({about.name}, ({broken}).substring(2))[0]",
     }
+
+
+def rule_messages(schema: Schema) -> Iterator[str]:
+    """What each rule of a schema and of its parts says when it is broken."""
+    for validation in schema.get("x-kubernetes-validations", ()):
+        yield from validation["message"].split(_BETWEEN_MESSAGES)
+    for child in (*schema.get("properties", {}).values(), schema.get("items")):
+        if isinstance(child, dict):
+            yield from rule_messages(child)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -5,8 +5,9 @@ from typing import Any
 from hypothesis import settings
 from test_plan_properties import RunLife
 from world import World, manifest
+from world import progress as world_progress
 
-from trainyard.api.progress import CheckpointRecord, ProgressRecord
+from trainyard.api.progress import CheckpointRecord
 
 PHASES = [
     {"name": "pretrain", "training": {"method": "Pretrain", "maxSteps": 30}},
@@ -19,20 +20,14 @@ def phased(**spec: Any) -> World:
     return World(run=manifest(training={"learningRate": 0.001}, phases=PHASES, **spec))
 
 
+def saved_in(phase: str, step: int) -> CheckpointRecord:
+    return CheckpointRecord(step=step, path=f"tiny-11112222/phases/{phase}/checkpoints/step-{step:08d}")
+
+
 def progress(world: World, phase: str, *, step: int, of: int, attempt: int = 1, saved: int | None = None) -> None:
-    path = f"tiny-11112222/phases/{phase}/checkpoints/step-{saved or 0:08d}"
-    world.progress = ProgressRecord(
-        run_uid=world.run["metadata"]["uid"],
-        step=f"train-{phase}",
-        attempt=attempt,
-        sequence=step,
-        time="2026-01-01T00:00:00Z",
-        phase="train",
-        step_number=step,
-        total_steps=of,
-        percentage=100 * step / of,
-        checkpoint=None if saved is None else CheckpointRecord(step=saved, path=path),
-    )
+    checkpoint = None if saved is None else saved_in(phase, saved)
+    record = world_progress(world, step=step, of=of, attempt=attempt)
+    world.progress = record.model_copy(update={"step": f"train-{phase}", "checkpoint": checkpoint})
 
 
 def finish(world: World, record: dict[str, Any] | None = None) -> None:
@@ -41,12 +36,11 @@ def finish(world: World, record: dict[str, Any] | None = None) -> None:
 
 
 def done(phase: str, steps: int) -> dict[str, Any]:
-    path = f"tiny-11112222/phases/{phase}/checkpoints/step-{steps:08d}"
     return {
         "stepNumber": steps,
         "totalSteps": steps,
         "percentage": 100,
-        "checkpoint": {"step": steps, "path": path},
+        "checkpoint": saved_in(phase, steps).model_dump(),
         "dataset": {"digest": f"sha256:{phase}"},
     }
 

@@ -5,12 +5,18 @@ import json
 from world import World, condition, manifest, progress, until_training
 
 
-def test_suspend_waits_for_the_pod_and_resume_goes_on() -> None:
+def suspended_in_training(*, saved: int | None = None) -> World:
+    """A run whose pod has been asked to stop and has not done so yet."""
     world = World()
     until_training(world)
-    world.progress = progress(world, step=4, checkpoint=3)
+    world.progress = None if saved is None else progress(world, step=saved + 1, checkpoint=saved)
     world.edit(suspend=True)
     world.settle()
+    return world
+
+
+def test_suspend_waits_for_the_pod_and_resume_goes_on() -> None:
+    world = suspended_in_training(saved=3)
     assert world.status().state == "Pending"
     assert condition(world, "Suspended") is None
     world.collect()
@@ -27,10 +33,7 @@ def test_suspend_waits_for_the_pod_and_resume_goes_on() -> None:
 
 
 def test_a_run_is_not_suspended_before_its_pod_is_gone_even_if_the_job_went_first() -> None:
-    world = World()
-    until_training(world)
-    world.edit(suspend=True)
-    world.settle()
+    world = suspended_in_training()
     del world.jobs["tiny-train-1"]
     world.settle()
     assert condition(world, "Suspended") is None
@@ -42,10 +45,7 @@ def test_a_run_is_not_suspended_before_its_pod_is_gone_even_if_the_job_went_firs
 
 def test_a_run_is_not_suspended_while_the_kubelet_still_cleans_up_its_pod() -> None:
     """The container has ended, and the Job has failed by that; both objects are still there."""
-    world = World()
-    until_training(world)
-    world.edit(suspend=True)
-    world.settle()
+    world = suspended_in_training()
     world.pods["tiny-train-1-x"]["metadata"]["deletionTimestamp"] = world.now.isoformat()
     world.end(exit_code=75)
     world.settle()
@@ -58,11 +58,7 @@ def test_a_run_is_not_suspended_while_the_kubelet_still_cleans_up_its_pod() -> N
 
 def test_where_a_suspended_pod_stopped_is_read_before_it_is_gone() -> None:
     """Its last report may have been lost; its final record is there for a moment."""
-    world = World()
-    until_training(world)
-    world.progress = progress(world, step=4, checkpoint=3)
-    world.edit(suspend=True)
-    world.settle()
+    world = suspended_in_training(saved=3)
     pod = world.pods["tiny-train-1-x"]
     record = {
         "step": "train",
@@ -115,10 +111,7 @@ def test_the_deadline_leaves_suspended_time_out() -> None:
 
 
 def test_an_edit_while_suspended_reaches_the_next_attempt() -> None:
-    world = World()
-    until_training(world)
-    world.edit(suspend=True)
-    world.settle()
+    world = suspended_in_training()
     world.collect()
     world.settle()
     world.edit(training={"method": "Pretrain", "maxSteps": 10, "perDeviceTrainBatchSize": 2}, suspend=False)

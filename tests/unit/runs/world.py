@@ -296,7 +296,13 @@ def condition(world: World, kind: str) -> tuple[str, str] | None:
 
 
 def progress(
-    world: World, *, step: int, attempt: int = 1, checkpoint: int | None = None, first_step: int | None = None
+    world: World,
+    *,
+    step: int,
+    of: int = 10,
+    attempt: int = 1,
+    checkpoint: int | None = None,
+    first_step: int | None = None,
 ) -> ProgressRecord:
     return ProgressRecord(
         run_uid=world.run["metadata"]["uid"],
@@ -307,8 +313,8 @@ def progress(
         phase="train",
         first_step=first_step,
         step_number=step,
-        total_steps=10,
-        percentage=step * 10,
+        total_steps=of,
+        percentage=100 * step / of,
         estimated_remaining_seconds=200.0,
         metrics={"loss": 1.25},
         checkpoint=None if checkpoint is None else CheckpointRecord(step=checkpoint, path=f"c/{checkpoint}"),

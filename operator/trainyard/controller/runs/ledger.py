@@ -97,7 +97,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         return replace(ledger, steps=(*ledger.steps, _close_missing(seen, step, last)))
     pod = seen.pod_of(job)
     pods = seen.pods_of(job)
-    if last.node is None and (first := next((p for p in pods if p.running or p.exit_code is not None), None)):
+    if last.node is None and (first := next((p for p in pods if p.started), None)):
         step = amend(step, node=first.node)
     # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
     succeeded = job.succeeded or (all_succeeded(job, pods) and not job.failed)
@@ -149,12 +149,13 @@ def _learn_start(step: StepStatus, told: FinalRecord | ProgressRecord | None) ->
     last = last_attempt(step)
     if last is None or told is None or told.first_step is None or (told.step, told.attempt) != (step.name, last.number):
         return step, False
-    before, forgiven = list(step.attempts or ())[:-1], False
-    if before and before[-1].counted and before[-1].reason == Reason.KILLED:
-        forgiven = told.first_step > (before[-1].first_step or 0)
-        before[-1] = before[-1].model_copy(update={"counted": not forgiven})
-    now = last.model_copy(update={"first_step": told.first_step})
-    return step.model_copy(update={"attempts": [*before, now]}), forgiven
+    step = amend(step, first_step=told.first_step)
+    attempts = list(step.attempts or ())
+    killed = next((a for a in attempts[-2:-1] if a.counted and a.reason == Reason.KILLED), None)
+    if killed is None or told.first_step <= (killed.first_step or 0):
+        return step, False
+    attempts[-2] = killed.model_copy(update={"counted": False})
+    return step.model_copy(update={"attempts": attempts}), True
 
 
 def _overtaken(seen: Observed, step: StepStatus, last: Attempt | None) -> bool:

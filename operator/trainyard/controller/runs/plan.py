@@ -172,7 +172,7 @@ def _while_running(
     answered: frozenset[Question],
 ) -> Plan:
     pod = seen.pod_of(job)
-    started = pod is not None and (pod.running or pod.exit_code is not None)
+    started = pod is not None and pod.started
     admitted = names.QUEUE_LABEL in seen.run.labels and not job.suspended and not started
     edited = seen.status.observed_generation != seen.generation
     if (edited or admitted) and Question.PREREQUISITES not in answered:
@@ -240,11 +240,11 @@ def _before_an_attempt(
     if names.is_train(current.name) and not _any_training(status) and _trained_already(seen, status):
         text = "nothing new to train: the prepared data are those of the last successful run"
         return _cancel(seen, status, reason=Reason.UNCHANGED, message=text)
-    if spec.suspend and any(pod.live or pod.terminating for pod in seen.pods):
-        # Its container may have ended, and the Job with it, while the kubelet still cleans up: the GPU is free after that.
-        standing = Standing(State.PENDING, Reason.SUSPENDING, "suspending: waiting for the pod to be gone")
-        return _finish(seen, status, standing, requeue_after=STALLED_RECHECK_SECONDS)
     if spec.suspend:
+        if any(pod.live or pod.terminating for pod in seen.pods):
+            # Its container may have ended, and the Job with it, while the kubelet still cleans up: the GPU is free after that.
+            standing = Standing(State.PENDING, Reason.SUSPENDING, "suspending: waiting for the pod to be gone")
+            return _finish(seen, status, standing, requeue_after=STALLED_RECHECK_SECONDS)
         status = _stop_the_clock(seen, status)
         return _finish(seen, status, Standing(State.SUSPENDED, Reason.SUSPENDED, _suspended_message(status)))
     left = _deadline_left(seen, status)

@@ -50,15 +50,16 @@ def _is_lost(use: ClaimUse, status: TrainingRunStatus) -> bool:
 
 def missing(seen: Observed, status: TrainingRunStatus, *, token: str) -> list[Action]:
     """The run's Secret, when it is not there or says something else than the spec, and the claims that it makes by itself."""
-    there, wanted = seen.prerequisites, spec_hash(seen.run)
-    actions: list[Action] = [
+    there = seen.prerequisites
+    actions: list[Action] = []
+    if there.config_hash != spec_hash(seen.run):
+        secret = config_secret(seen.run, token=token)
+        actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
+    actions += [
         Create(PVCS, claim_manifest(seen.run, use))
         for use in claims(seen.run)
         if use.name not in there.claims and use.can_be_made and not _is_lost(use, status)
     ]
-    if there.config_hash != wanted:
-        secret = config_secret(seen.run, token=token)
-        actions.insert(0, Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
     return actions
 
 

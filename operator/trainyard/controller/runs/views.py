@@ -105,6 +105,11 @@ class PodView:
     node_lost: bool = False
 
     @property
+    def started(self) -> bool:
+        """Whether the trainer's container runs, or has run."""
+        return self.running or self.exit_code is not None
+
+    @property
     def live(self) -> bool:
         """Whether the trainer's container runs or may still do so."""
         return self.exit_code is None and self.phase not in ("Succeeded", "Failed")
