@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from world import World, condition, manifest, progress, until_training
 
 
@@ -54,6 +55,28 @@ def test_a_run_is_not_suspended_while_the_kubelet_still_cleans_up_its_pod() -> N
     world.collect()
     world.settle()
     assert condition(world, "Suspended") == ("True", "Suspended")
+
+
+@pytest.mark.parametrize("exit_code", [75, 143, 137, 1])
+def test_a_pod_that_was_told_to_stop_has_not_failed_even_if_its_job_did(exit_code: int) -> None:
+    """The Job controller may notice the end of the pod before the garbage collector has removed the Job."""
+    world = suspended_in_training(saved=3)
+    world.end(exit_code=exit_code, record={"outcome": "Resume", "stepNumber": 7} if exit_code == 75 else None)
+    world.settle()
+    world.collect()
+    world.settle()
+    assert condition(world, "Suspended") == ("True", "Suspended")
+    attempt = (world.status().steps or [])[1].attempts[-1]  # type: ignore[index]
+    reached = 7 if exit_code == 75 else 4
+    assert (attempt.state, attempt.reason, attempt.counted, attempt.last_step) == (
+        "Stopped",
+        "Suspended",
+        False,
+        reached,
+    )
+    world.edit(suspend=False)
+    world.settle()
+    assert world.created[-1] == "tiny-train-2"
 
 
 def test_where_a_suspended_pod_stopped_is_read_before_it_is_gone() -> None:

@@ -94,7 +94,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         return replace(ledger, steps=(*ledger.steps, step))
     job = seen.job_of(step.name, last.number)
     if job is None:
-        return replace(ledger, steps=(*ledger.steps, _close_missing(seen, step, last)))
+        return replace(ledger, steps=(*ledger.steps, _close_deleted(seen, step)))
     pod = seen.pod_of(job)
     pods = seen.pods_of(job)
     if last.node is None and (first := next((p for p in pods if p.started), None)):
@@ -105,12 +105,14 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     step, forgiven = _learn_start(step, record or seen.progress)
     ledger = replace(ledger, counted=ledger.counted - forgiven)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
-    if not (job.finished or succeeded):
+    if not succeeded and (job.terminating or not job.finished):
         if job.terminating and record is not None:
             # The pod of a Job that was deleted says where it stopped, and is gone a moment later.
             step = amend(step, last_step=record.step_number)
-            return replace(ledger, steps=(*ledger.steps, step), finals=finals)
-        return replace(ledger, steps=(*ledger.steps, step))
+        if job.finished:
+            # Its pod failed because it was told to stop, with whatever exit code; that is no fault of the attempt.
+            step = _close_deleted(seen, step)
+        return replace(ledger, steps=(*ledger.steps, step), finals=finals)
 
     ended = rfc3339((pod.ended if pod else None) or job.ended or seen.now)
     last_step = record.step_number if record else None
@@ -169,9 +171,10 @@ def _overtaken(seen: Observed, step: StepStatus, last: Attempt | None) -> bool:
     return any(job.step in order[order.index(step.name) + 1 :] for job in seen.jobs)
 
 
-def _close_missing(seen: Observed, step: StepStatus, last: Attempt) -> StepStatus:
-    """The Job is gone: the operator deleted it to suspend (then the reason stands there already), or somebody else did."""
-    suspended = last.reason == Reason.SUSPENDED
+def _close_deleted(seen: Observed, step: StepStatus) -> StepStatus:
+    """The Job was deleted before it had finished: by the operator, to suspend or to cancel, or by somebody else."""
+    last = (step.attempts or [])[-1]
+    suspended = last.reason == Reason.SUSPENDED or seen.run.spec.suspend or seen.cancel is not None
     return amend(
         step,
         state="Stopped",
