@@ -85,22 +85,43 @@ async def create_all(cluster: Cluster, resource: Any, bodies: list[dict[str, Any
     return answered
 
 
-async def watch_jobs(namespace: str) -> asyncio.subprocess.Process:
-    """The watch as it comes over the wire: nobody decodes it, because that would take the processor from the measured."""
-    return await asyncio.create_subprocess_exec(
-        "kubectl", "get", "--raw", f"/apis/batch/v1/namespaces/{namespace}/jobs?watch=true",
-        stdout=asyncio.subprocess.PIPE, limit=2**24,
-    )  # fmt: skip
+class JobWatch:
+    """Jobs as they come over the wire: nobody decodes them, because that would take the processor from the measured.
 
+    The API server closes the watch of a client that falls behind. The next watch begins with all Jobs that are there, so
+    none is missed; those made in between are seen a little late.
+    """
 
-async def note_jobs(process: asyncio.subprocess.Process, seen: dict[str, float], wanted: int) -> None:
-    assert process.stdout is not None
-    while len(seen) < wanted:
-        line = await process.stdout.readline()
-        if not line:
-            raise RuntimeError("the watch of Jobs has ended")
-        if line.startswith(ADDED) and (run := RUN_OF_JOB.search(line)):
-            seen.setdefault(run[1].decode(), time.monotonic())
+    def __init__(self, namespace: str) -> None:
+        self.seen: dict[str, float] = {}
+        """Monotonic time at which each run's Job was seen, by name of the run."""
+        self._path = f"/apis/batch/v1/namespaces/{namespace}/jobs?watch=true"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def until(self, wanted: int) -> None:
+        """Note Jobs until so many have been seen."""
+        while len(self.seen) < wanted:
+            process = await self._watching()
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            if line.startswith(ADDED) and (run := RUN_OF_JOB.search(line)):
+                self.seen.setdefault(run[1].decode(), time.monotonic())
+            elif not line:
+                self._process = None
+                if await process.wait():
+                    raise RuntimeError(f"kubectl get --raw {self._path} ended with {process.returncode}")
+
+    async def _watching(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            self._process = await asyncio.create_subprocess_exec(
+                "kubectl", "get", "--raw", self._path, stdout=asyncio.subprocess.PIPE, limit=2**24
+            )
+        return self._process
+
+    async def close(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            await self._process.wait()
 
 
 def processor_seconds(pids: dict[str, int]) -> dict[str, float]:
@@ -149,8 +170,17 @@ async def main() -> None:
     parser.add_argument("--processes", default="", help="processes of the cluster on this machine: name=pid,name=pid")
     parser.add_argument("--idle", type=float, default=60, help="seconds of silence that are counted afterwards")
     args = parser.parse_args()
-    pids = {name: int(pid) for name, _, pid in (pair.partition("=") for pair in args.processes.split(",") if pair)}
     cluster = await Cluster.connect()
+    try:
+        await measure(cluster, args)
+    finally:
+        await cluster.delete(NAMESPACES, None, args.namespace)
+        await cluster.close()
+
+
+async def measure(cluster: Cluster, args: argparse.Namespace) -> None:
+    """The burst, the silence after it, and the bare Jobs to compare with; prints the figures."""
+    pids = {name: int(pid) for name, _, pid in (pair.partition("=") for pair in args.processes.split(",") if pair)}
     present = await cluster.get(NAMESPACES, None, args.namespace)
     if present is not None and "deletionTimestamp" in present["metadata"]:  # that of an earlier burst is still going
         wait = ("kubectl", "wait", "--for=delete", f"namespace/{args.namespace}", "--timeout=10m")
@@ -160,28 +190,26 @@ async def main() -> None:
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": args.namespace}}
         await cluster.create(NAMESPACES, None, body)
 
-    seen: dict[str, float] = {}
-    process = await watch_jobs(args.namespace)
+    watch = JobWatch(args.namespace)
     try:
-        # One alone first: what a single user feels.
-        await asyncio.sleep(1)
+        # One alone first: what a single user feels. The first of them also waits for the watch to begin.
         ones = []
         for name in (f"alone-{i}" for i in range(ALONE)):
-            alone = asyncio.create_task(note_jobs(process, seen, len(seen) + 1))
+            alone = asyncio.create_task(watch.until(len(watch.seen) + 1))
             started = await create_all(cluster, TRAININGRUNS, [manifest(name, args.namespace, args.held_by)])
             await asyncio.wait_for(alone, 60)
-            ones.append(seen[name] - started[name])
+            ones.append(watch.seen[name] - started[name])
             await asyncio.sleep(0.5)  # its status is out of the way of the next
 
-        pids |= {"benchmark": os.getpid(), "benchmark's watch": process.pid}
+        pids["benchmark"] = os.getpid()
         before, spent_before = scrape(args.metrics), processor_seconds(pids)
         bodies = [manifest(f"burst-{i:04}", args.namespace, args.held_by) for i in range(args.runs)]
-        noting = asyncio.create_task(note_jobs(process, seen, args.runs + ALONE))
+        noting = asyncio.create_task(watch.until(args.runs + ALONE))
         begin = time.monotonic()
         created = await create_all(cluster, TRAININGRUNS, bodies)
         creating = time.monotonic() - begin
         await asyncio.wait_for(noting, 600)
-        whole = max(seen.values()) - begin
+        whole = max(watch.seen.values()) - begin
         at_once, spent = scrape(args.metrics), processor_seconds(pids)
         # The operator puts off the runs' first statuses while new runs wait; so this is when all of its work is done.
         while written_statuses(told := scrape(args.metrics)) - written_statuses(before) < args.runs:
@@ -191,9 +219,8 @@ async def main() -> None:
         telling = time.monotonic() - begin
         spent_in_all = processor_seconds(pids)
     finally:
-        process.terminate()
-        await process.wait()
-    delays = [max(0.0, seen[name] - at) for name, at in created.items()]
+        await watch.close()
+    delays = [max(0.0, watch.seen[name] - at) for name, at in created.items()]
     per_run = {k: round((v - writes(before).get(k, 0)) / args.runs, 2) for k, v in writes(at_once).items()}
 
     settled = time.monotonic()
@@ -238,8 +265,6 @@ async def main() -> None:
             indent=1,
         )
     )
-    await cluster.delete(NAMESPACES, None, args.namespace)
-    await cluster.close()
 
 
 if __name__ == "__main__":
