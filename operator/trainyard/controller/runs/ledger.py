@@ -105,11 +105,11 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     step, forgiven = _learn_start(step, record or seen.progress)
     ledger = replace(ledger, counted=ledger.counted - forgiven)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
-    if not succeeded and (job.terminating or not job.finished):
+    if not succeeded and (job.terminating or not job.failed):
         if job.terminating and record is not None:
             # The pod of a Job that was deleted says where it stopped, and is gone a moment later.
             step = amend(step, last_step=record.step_number)
-        if job.finished:
+        if job.failed:
             # Its pod failed because it was told to stop, with whatever exit code; that is no fault of the attempt.
             step = _close_deleted(seen, step)
         return replace(ledger, steps=(*ledger.steps, step), finals=finals)
@@ -174,7 +174,7 @@ def _overtaken(seen: Observed, step: StepStatus, last: Attempt | None) -> bool:
 def _close_deleted(seen: Observed, step: StepStatus) -> StepStatus:
     """The Job was deleted before it had finished: by the operator, to suspend or to cancel, or by somebody else."""
     last = (step.attempts or [])[-1]
-    suspended = last.reason == Reason.SUSPENDED or seen.run.spec.suspend or seen.cancel is not None
+    suspended = last.reason == Reason.SUSPENDED or seen.told_to_stop
     return amend(
         step,
         state="Stopped",

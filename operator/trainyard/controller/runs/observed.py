@@ -54,6 +54,11 @@ class Observed:
     """Digest of prepared data with which there is nothing new to train."""
 
     @property
+    def told_to_stop(self) -> bool:
+        """Whether no pod of the run is to work now: it is suspended, or ended for good."""
+        return self.run.spec.suspend or self.cancel is not None
+
+    @property
     def open_job(self) -> JobView | None:
         """The newest Job that has not finished."""
         return max((j for j in self.jobs if not j.finished), key=lambda j: j.created, default=None)

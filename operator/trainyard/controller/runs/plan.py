@@ -178,7 +178,7 @@ def _while_running(
     if (edited or admitted) and Question.PREREQUISITES not in answered:
         return Plan(status, questions=frozenset({Question.PREREQUISITES}))
     upkeep = tuple(retention(seen))
-    if seen.run.spec.suspend or seen.cancel is not None:
+    if seen.told_to_stop:
         status = _amend(status, current, reason=Reason.SUSPENDED.value)
         stop = () if job.terminating else (Delete(JOBS, job.name, job.uid, "Foreground"),)
         verb = "suspending" if seen.cancel is None else "cancelling"
