@@ -22,6 +22,7 @@ import re
 import statistics
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ class JobWatch:
 
     async def close(self) -> None:
         if self._process is not None:
-            self._process.terminate()
+            with suppress(ProcessLookupError):  # it ends by itself when its watch is closed
+                self._process.terminate()
             await self._process.wait()
 
 
