@@ -1,7 +1,7 @@
 # What people and CI share. `make` alone lists the targets.
 #
 # State lives in two folders that git ignores: .venv (Python) and .cluster (the local Kubernetes, its tools and images).
-# CLUSTER=local     the two-node cluster that tests/cluster builds on this machine (default)
+# CLUSTER=local     the two-node cluster that tools/cluster builds on this machine (default)
 # CLUSTER=kind      a kind cluster, where Docker is there
 # CLUSTER=existing  the cluster of the current kubeconfig; asks for its name (or reads TRAINYARD_CONTEXT) before it touches
 #                   it. Images: TRAINYARD_REGISTRY to build and push, or OPERATOR_IMAGE and TRAINER_IMAGE that are there
@@ -26,7 +26,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
-DRIVER := $(PYTHON3) tests/cluster/cluster.py
+DRIVER := $(PYTHON3) tools/cluster
 CHART := charts/trainyard
 # At the same time; most tests against the cluster wait, and the cluster's two nodes are this machine.
 WORKERS ?= 2

@@ -26,8 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trainyard.controller.cluster import Cluster
-from trainyard.controller.resources import JOBS, NAMESPACES, TRAININGRUNS
+from trainyard.controller.kube.cluster import Cluster
+from trainyard.controller.kube.resources import JOBS, NAMESPACES, TRAININGRUNS
 
 CONCURRENCY = 32
 ALONE = 9

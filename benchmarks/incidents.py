@@ -25,10 +25,11 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=16)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
-    from api.server import ApiServer
-    from e2e import incidents
-    from e2e.kube import Kube
-    from trainyard.controller.resources import NAMESPACES
+    from tests.api.server import ApiServer
+    from tests.e2e import incidents
+    from tests.e2e.kube import Kube
+
+    from trainyard.controller.kube.resources import NAMESPACES
 
     kube = Kube(ApiServer())
     with open(options.output, "w", encoding="utf-8") as stream:

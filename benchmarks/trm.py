@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainyard.trainer.device import keep_freed_memory
+from trainyard.trainer.machine.device import keep_freed_memory
 from trainyard.trainer.trm.augment import sudoku_forms
 from trainyard.trainer.trm.fit import Fit, Recipe, cache_sized_chunk
 from trainyard.trainer.trm.folder import Split, flat_split, read_split

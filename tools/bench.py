@@ -37,7 +37,7 @@ def processes() -> dict[str, int]:
     """The local cluster's processes whose processor time a burst takes, with their ids; none in another cluster."""
     if target.cluster() != "local":
         return {}
-    command = [sys.executable, str(target.ROOT / "tests/cluster/cluster.py"), "pids"]
+    command = [sys.executable, str(target.ROOT / "tools/cluster"), "pids"]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return {name: found[name] for name in MEASURED if name in found}
 

@@ -66,9 +66,9 @@ def _time(text: str) -> datetime:
 
 def driver(command: str) -> None:
     """Run the cluster's driver with its own output on the terminal."""
-    result = subprocess.run([sys.executable, str(target.ROOT / "tests/cluster/cluster.py"), command])
+    result = subprocess.run([sys.executable, str(target.ROOT / "tools/cluster"), command])
     if result.returncode != 0:
-        raise target.Refused(f"`cluster.py {command}` failed; its last lines above say why")
+        raise target.Refused(f"`python3 tools/cluster {command}` failed; its last lines above say why")
 
 
 def show(*arguments: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from api.server import Answer, ApiServer, NotTheLocalCluster
+from tests.api.server import Answer, ApiServer, NotTheLocalCluster
 from trainyard.api import API_VERSION, GROUP, VERSION
 from trainyard.api.crd import files
 

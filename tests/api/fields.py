@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from api.manifests import COMPLETE, COMPLETE_SCHEDULES, Manifest, run, schedule
-from api.places import Place, at, shown
+from tests.api.manifests import COMPLETE, COMPLETE_SCHEDULES, Manifest, run, schedule
+from tests.api.places import Place, at, shown
 from trainyard.api.crd import training_run_crd, training_schedule_crd
 from trainyard.api.manifest import parse_run, parse_schedule
 

@@ -18,7 +18,8 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 KUBECONFIG = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", ROOT / ".cluster")) / "kubeconfig"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

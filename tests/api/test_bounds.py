@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from api.conftest import Objects
-from api.fields import RUN, SCHEDULE, Kind, accepted_values, refused_values
-from api.places import Place, at, put, shown
+from tests.api.conftest import Objects
+from tests.api.fields import RUN, SCHEDULE, Kind, accepted_values, refused_values
+from tests.api.places import Place, at, put, shown
 from trainyard.api.manifest import InvalidManifest
 
 pytestmark = pytest.mark.api

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from api.conftest import Objects
-from api.manifests import FINE_TUNING, SCRIPT, run
-from api.places import Place, put, shown
-from trainyard.api.changes import ROOT_RULES, TRAINING_IDENTITY
+from tests.api.conftest import Objects
+from tests.api.manifests import FINE_TUNING, SCRIPT, run
+from tests.api.places import Place, put, shown
+from trainyard.api.run.changes import ROOT_RULES, TRAINING_IDENTITY
 
 pytestmark = pytest.mark.api
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from api.conftest import CRDS, Group, Objects
-from api.manifests import SCRATCH, run
-from api.server import KUBECONFIG, ApiServer
+from tests import ROOT
+from tests.api.conftest import CRDS, Group, Objects
+from tests.api.manifests import SCRATCH, run
+from tests.api.server import KUBECONFIG, ApiServer
 from trainyard.api import API_VERSION
 from trainyard.api.crd import PRINTER_COLUMNS, files
 from trainyard.api.manifest import parse_run, read_documents
 
 pytestmark = pytest.mark.api
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if API_VERSION in p.read_text())
 
 

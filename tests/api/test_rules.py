@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from api.conftest import Objects
-from api.fields import RUN, SCHEDULE, Kind
-from api.manifests import (
+from tests.api.conftest import Objects
+from tests.api.fields import RUN, SCHEDULE, Kind
+from tests.api.manifests import (
     BY_ALIAS,
     FINE_TUNING,
     PHASED,
@@ -22,11 +22,11 @@ from api.manifests import (
     run,
     schedule,
 )
-from api.places import Place, at, put, without
-from trainyard.api.changes import ROOT_RULES
+from tests.api.places import Place, at, put, without
 from trainyard.api.crd import rule_messages
 from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
-from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES
+from trainyard.api.run.changes import ROOT_RULES
+from trainyard.api.schedule.trainingschedule import SCHEDULE_ROOT_RULES
 
 pytestmark = pytest.mark.api
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 CHART = ROOT / "charts/trainyard"
 Objects = list[dict[str, Any]]
 Render = Callable[..., Objects]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from chart.conftest import CHART, Objects, Render, of_kind, one
+from tests.chart.conftest import CHART, Objects, Render, of_kind, one
 from trainyard.api.crd import files
 from trainyard.controller.settings import Settings
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from api.server import KUBECONFIG, ApiServer
-from chart.conftest import CHART
+from tests.api.server import KUBECONFIG, ApiServer
+from tests.chart.conftest import CHART
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 RELEASE, NAMESPACE = "trainyard", "trainyard-system"

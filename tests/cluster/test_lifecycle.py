@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
+
 HERE = Path(__file__).parent
-BUILT = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", HERE.parents[1] / ".cluster")) / "bin"
+BUILT = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", ROOT / ".cluster")) / "bin"
 ONE_HIERARCHY = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
@@ -23,7 +25,7 @@ def test_life_of_a_cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
     shutil.copytree(BUILT, state / "bin", symlinks=True)  # the compiler is not what is tested
     environment = {k: v for k, v in os.environ.items() if k not in ("KUBECONFIG", "CLUSTER")}
     environment |= {"CLUSTER": "local", "TRAINYARD_CLUSTER_DIR": str(state)}
-    inside = [sys.executable, str(HERE / "lifecycle" / "inside.py"), str(HERE / "cluster.py"), str(state)]
+    inside = [sys.executable, str(HERE / "lifecycle" / "inside.py"), str(ROOT / "tools" / "cluster"), str(state)]
     done = subprocess.run(
         [str(HERE / "lifecycle" / "sandbox.sh"), f"machine-{os.getpid()}", *inside],
         env=environment,

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from api.server import ApiServer, NotTheLocalCluster
-from e2e.installed import NAME, NAMESPACE
-from e2e.kube import DEPLOYMENTS, Kube, Object, namespace_of
-from trainyard.controller.resources import NAMESPACES
+from tests.api.server import ApiServer, NotTheLocalCluster
+from tests.e2e.installed import NAME, NAMESPACE
+from tests.e2e.kube import DEPLOYMENTS, Kube, Object, namespace_of
+from trainyard.controller.kube.resources import NAMESPACES
 
 KILLS = int(os.environ.get("TRAINYARD_KILLS", "3"))
 """How often the tests that kill something do so. The published figures are made with 20."""

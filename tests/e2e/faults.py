@@ -4,15 +4,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-DRIVER = Path(__file__).parents[1] / "cluster" / "cluster.py"
+from tests import ROOT
+
+DRIVER = ROOT / "tools" / "cluster"
 
 
 def driver(*words: str) -> None:
     """One command of the cluster's driver."""
     done = subprocess.run([sys.executable, str(DRIVER), *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"cluster.py {' '.join(words)}: {done.stderr or done.stdout}"
+    assert done.returncode == 0, f"tools/cluster {' '.join(words)}: {done.stderr or done.stdout}"
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e.kstatus import readings
-from e2e.kube import Kube, Object, Refused
-from e2e.measure import FOLDER
+from tests.e2e.kstatus import readings
+from tests.e2e.kube import Kube, Object, Refused
+from tests.e2e.measure import FOLDER
 from trainyard.api.manifest import read_documents
-from trainyard.controller.resources import NAMESPACES, TRAININGRUNS, TRAININGSCHEDULES
+from trainyard.controller.kube.resources import NAMESPACES, TRAININGRUNS, TRAININGSCHEDULES
 
 MANAGER = "kustomize-controller"
 KINDS = {r.kind: r for r in (NAMESPACES, TRAININGRUNS, TRAININGSCHEDULES)}

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from e2e.kube import EVENTS, QUOTAS, Kube, Object, TimedOut, namespace_of
-from trainyard.controller.resources import JOBS, PODS
+from tests.e2e.kube import EVENTS, QUOTAS, Kube, Object, TimedOut, namespace_of
+from trainyard.controller.kube.resources import JOBS, PODS
 
 IMAGE = "localhost:5001/trainyard/operator:dev"
 _NAMES = (

@@ -8,9 +8,9 @@ the Lease over from a dead holder.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from e2e import processes
-from e2e.kube import DEPLOYMENTS, Kube, Object, TimedOut
-from trainyard.controller.resources import PODS
+from tests.e2e import processes
+from tests.e2e.kube import DEPLOYMENTS, Kube, Object, TimedOut
+from trainyard.controller.kube.resources import PODS
 
 NAMESPACE = "trainyard-system"
 NAME = "trainyard"

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from e2e.kube import Found
-from e2e.measure import FOLDER
+from tests import ROOT
+from tests.e2e.kube import Found
+from tests.e2e.measure import FOLDER
 
-SOURCE = Path(__file__).parents[1] / "kstatus"
+SOURCE = ROOT / "tests" / "kstatus"
 
 
 @cache

@@ -16,8 +16,8 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from api.server import Answer, ApiServer
-from trainyard.controller.resources import NAMESPACES, PODS, Resource
+from tests.api.server import Answer, ApiServer
+from trainyard.controller.kube.resources import NAMESPACES, PODS, Resource
 
 Object = dict[str, Any]
 Found = Mapping[str, Any]

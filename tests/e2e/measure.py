@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 FOLDER = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", ROOT / ".cluster")) / "measurements"
 
 

@@ -19,13 +19,13 @@ from urllib.parse import urlencode
 
 import yaml
 
-from api.server import KUBECONFIG
-from e2e.installed import NAME, NAMESPACE
-from e2e.kube import EVENTS, Kube, Object
-from e2e.web import ADDRESS
-from servers.field import HTTP, Server, until
-from servers.programs import loki, prometheus
-from trainyard.controller.resources import NODES, PODS
+from tests.api.server import KUBECONFIG
+from tests.e2e.installed import NAME, NAMESPACE
+from tests.e2e.kube import EVENTS, Kube, Object
+from tests.e2e.web import ADDRESS
+from tests.servers.field import HTTP, Server, until
+from tests.servers.programs import loki, prometheus
+from trainyard.controller.kube.resources import NODES, PODS
 
 LOGS = KUBECONFIG.parent / "log"
 NANO = 10**9

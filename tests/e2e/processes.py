@@ -9,7 +9,7 @@ import os
 import signal
 from pathlib import Path
 
-from e2e.kube import Found
+from tests.e2e.kube import Found
 
 
 def container_id(pod: Found, container: str) -> str | None:

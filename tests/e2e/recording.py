@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from e2e.kube import Change, Kube, Object
-from trainyard.controller.resources import Resource
+from tests.e2e.kube import Change, Kube, Object
+from trainyard.controller.kube.resources import Resource
 
 FOREVER = 24 * 3600.0
 

@@ -8,13 +8,14 @@ import copy
 import json
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from e2e.kube import CONFIG_MAPS, Found, Kube, Object
+from tests import ROOT
+from tests.e2e.kube import CONFIG_MAPS, Found, Kube, Object
 from trainyard.api import names
 from trainyard.api.manifest import read_documents
-from trainyard.controller.resources import JOBS, PODS, PVCS, SECRETS, TRAININGRUNS
+from trainyard.api.steps import STEP_TRAIN
+from trainyard.controller.kube.resources import JOBS, PODS, PVCS, SECRETS, TRAININGRUNS
 
 SAMPLES = "file:///opt/trainyard/samples/python-stdlib"
 TEXT: Object = {"name": "text", "storageUri": f"{SAMPLES}/json/*.py", "split": {"eval": 0.1}}
@@ -98,7 +99,7 @@ def evaluated(run: Found, part: str = "metrics") -> dict[str, float]:
     return {m["name"]: float(m["value"]) for m in run["status"]["evaluation"][part]}
 
 
-def attempts(run: Found, step: str = names.STEP_TRAIN) -> list[Object]:
+def attempts(run: Found, step: str = STEP_TRAIN) -> list[Object]:
     """The attempts of a step, oldest first."""
     steps = run.get("status", {}).get("steps", [])
     return next((s.get("attempts", []) for s in steps if s["name"] == step), [])
@@ -176,7 +177,7 @@ def suspend(kube: Kube, namespace: str, name: str, wanted: bool) -> None:
 
 def example(topic: str) -> list[Object]:
     """The manifests of an example, as they stand in the repository."""
-    folder = Path(__file__).parents[2] / "examples" / topic
+    folder = ROOT / "examples" / topic
     documents = [d.value for f in sorted(folder.glob("*.yaml")) for d in read_documents(f.read_text())]
     assert documents, f"there is no example {topic}"
     return documents

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from e2e import measure
-from e2e.kube import Kube, Object
-from e2e.scripted import counting
+from tests.e2e import measure
+from tests.e2e.kube import Kube, Object
+from tests.e2e.scripted import counting
 from trainyard.api.names import QUEUE_LABEL
-from trainyard.controller.resources import TRAININGSCHEDULES
+from trainyard.controller.kube.resources import TRAININGSCHEDULES
 
 HELD: Object = {"labels": {QUEUE_LABEL: "nobody-serves-this-queue"}}
 MINUTE = 60.0

@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from e2e.kube import Found, Kube, Object
-from e2e.runs import SMALL
-from e2e.volumes import work_folder
+from tests.e2e.kube import Found, Kube, Object
+from tests.e2e.runs import SMALL
+from tests.e2e.volumes import work_folder
 
 IMAGE = "localhost:5001/trainyard/trainer:dev"
 SOURCE = Path(__file__).with_name("counting_script.py")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from e2e.measure import FOLDER
+from tests.e2e.measure import FOLDER
 
 SHORTENED = 420
 Row = tuple[str, str, str, float]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from e2e import runs
-from e2e.kube import Kube
-from e2e.web import ADDRESS, PASSWORD, USER
-from servers.githttp import commit, serving
-from trainyard.controller.resources import SECRETS
+from tests.e2e import runs
+from tests.e2e.kube import Kube
+from tests.e2e.web import ADDRESS, PASSWORD, USER
+from tests.servers.githttp import commit, serving
+from trainyard.controller.kube.resources import SECRETS
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from e2e import measure, processes, runs
-from e2e.kube import Kube, Object
-from e2e.recording import Recording
-from e2e.volumes import weights
+from tests.e2e import measure, processes, runs
+from tests.e2e.kube import Kube, Object
+from tests.e2e.recording import Recording
+from tests.e2e.volumes import weights
 from trainyard.api import names
-from trainyard.controller.resources import PODS, TRAININGRUNS
+from trainyard.api.steps import STEP_TRAIN
+from trainyard.controller.kube.resources import PODS, TRAININGRUNS
 
 STEPS = 400
 SAVE = 25
@@ -53,7 +54,7 @@ def logged_steps(kube: Kube, namespace: str, pod: str, *, seconds: float) -> Ite
 
 def training_pod(kube: Kube, namespace: str, name: str, attempt: int, *, seconds: float) -> Object:
     """The training pod of an attempt, once its container runs."""
-    job = names.job_name(name, names.STEP_TRAIN, attempt)
+    job = names.job_name(name, STEP_TRAIN, attempt)
     for change in kube.watch(PODS, namespace, seconds=seconds, labels=f"batch.kubernetes.io/job-name={job}"):
         if change.type != "DELETED" and processes.container_id(change.object, names.TRAINER_CONTAINER):
             return change.object

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kube import Kube
-from e2e.volumes import work_folder
+from tests.e2e import measure, runs
+from tests.e2e.kube import Kube
+from tests.e2e.volumes import work_folder
 
 pytestmark = pytest.mark.timeout(500)
 

@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kstatus import readings
-from e2e.kube import Kube
-from e2e.recording import Recording
-from e2e.scripted import counting
-from trainyard.controller.resources import TRAININGRUNS
+from tests.e2e import measure, runs
+from tests.e2e.kstatus import readings
+from tests.e2e.kube import Kube
+from tests.e2e.recording import Recording
+from tests.e2e.scripted import counting
+from trainyard.controller.kube.resources import TRAININGRUNS
 
 pytestmark = pytest.mark.timeout(400)
 

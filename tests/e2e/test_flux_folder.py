@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from e2e import installed, runs, schedules
-from e2e.flux import Flux, dump, managers
-from e2e.kstatus import readings
-from e2e.kube import Kube, Object
-from e2e.recording import Recording
-from e2e.scripted import counting
-from e2e.test_schedules import trainyard
+from tests import ROOT
+from tests.e2e import installed, runs, schedules
+from tests.e2e.flux import Flux, dump, managers
+from tests.e2e.kstatus import readings
+from tests.e2e.kube import Kube, Object
+from tests.e2e.recording import Recording
+from tests.e2e.scripted import counting
+from tests.e2e.test_schedules import trainyard
 from trainyard.api.manifest import read_documents
-from trainyard.controller.resources import JOBS, TRAININGRUNS, TRAININGSCHEDULES
+from trainyard.controller.kube.resources import JOBS, TRAININGRUNS, TRAININGSCHEDULES
 
 pytestmark = pytest.mark.timeout(400)
-EXAMPLE = Path(__file__).parents[2] / "examples" / "flux" / "training"
+EXAMPLE = ROOT / "examples" / "flux" / "training"
 NAME = "assistant"
 
 

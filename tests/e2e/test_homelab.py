@@ -15,21 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub import Hub
 
-from e2e import measure, observed, runs
-from e2e.kube import Kube, Object
-from e2e.test_schedules import trainyard
-from e2e.web import ADDRESS, PASSWORD, USER
-from servers.githttp import git, serving
-from servers.programs import create_blocks, loki, prometheus
+from tests import ROOT
+from tests.e2e import measure, observed, runs
+from tests.e2e.kube import Kube, Object
+from tests.e2e.test_schedules import trainyard
+from tests.e2e.web import ADDRESS, PASSWORD, USER
+from tests.servers.githttp import git, serving
+from tests.servers.programs import create_blocks, loki, prometheus
+from tests.unit.trainer.hub import Hub
 from trainyard.api.manifest import read_documents
-from trainyard.api.trainingschedule import SCHEDULE_LABEL
-from trainyard.controller.resources import SECRETS, TRAININGRUNS, TRAININGSCHEDULES
+from trainyard.api.schedule.trainingschedule import SCHEDULE_LABEL
+from trainyard.controller.kube.resources import SECRETS, TRAININGRUNS, TRAININGSCHEDULES
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[2]
 NAME = "homelab-data"
 DAYS = 30
 SAMPLE_SECONDS = 120

@@ -2,11 +2,11 @@
 
 import threading
 
-from e2e import processes
-from e2e.kube import CONFIG_MAPS, Kube
-from e2e.recording import Recording
-from e2e.scripted import IMAGE
-from trainyard.controller.resources import PODS
+from tests.e2e import processes
+from tests.e2e.kube import CONFIG_MAPS, Kube
+from tests.e2e.recording import Recording
+from tests.e2e.scripted import IMAGE
+from trainyard.controller.kube.resources import PODS
 
 
 def test_a_recording_shows_what_was_gone_before_the_next_look(kube: Kube, space: str) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from e2e import runs
-from e2e.kube import Kube, Object
-from e2e.recording import Recording
-from e2e.scripted import IMAGE, counting
-from trainyard.controller.resources import JOBS, PVCS, SECRETS, TRAININGRUNS
+from tests.e2e import runs
+from tests.e2e.kube import Kube, Object
+from tests.e2e.recording import Recording
+from tests.e2e.scripted import IMAGE, counting
+from trainyard.controller.kube.resources import JOBS, PVCS, SECRETS, TRAININGRUNS
 
 pytestmark = pytest.mark.timeout(300)
 SUCCEEDS = 'print("fine")'

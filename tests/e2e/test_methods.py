@@ -2,7 +2,7 @@
 
 What has to move moves, read from what each phase's pod printed: the margin between chosen and rejected answers grows from
 nothing, and the reward rises while the distance from the start stays bounded. That neither moves where there is nothing to
-learn is shown without a cluster, in tests/trainer/test_methods.py.
+learn is shown without a cluster, in tests/training/test_methods.py.
 """
 
 import re
@@ -10,11 +10,11 @@ from statistics import fmean
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kube import Kube
-from e2e.kube import Object as Json
-from trainer.methods import preferences, prompts
-from trainyard.api import names
+from tests.e2e import measure, runs
+from tests.e2e.kube import Kube
+from tests.e2e.kube import Object as Json
+from tests.training.methods import preferences, prompts
+from trainyard.api.steps import train_step
 
 LANGUAGE = [{"text": f"{r['prompt']}{r['chosen']}. {r['prompt']}{r['rejected']}."} for r in preferences(96)]
 PREFERENCES = {"name": "preferences", "format": "Preference", "inline": {"records": preferences(96)}}
@@ -71,6 +71,6 @@ def test_a_model_goes_from_method_to_method(kube: Kube, space: str) -> None:
 
 def printed(kube: Kube, space: str, phase: str, name: str) -> list[float]:
     """The values of a metric in the log of a phase, step by step."""
-    pod = runs.pods(kube, space, "methods", step=names.train_step(phase))[-1]["metadata"]["name"]
+    pod = runs.pods(kube, space, "methods", step=train_step(phase))[-1]["metadata"]["name"]
     lines = [line for line in kube.log(space, pod).splitlines() if line.startswith("step ") and " lr " in line]
     return [float(found[1]) for line in lines if (found := re.search(rf"\b{name} (-?[\d.]+)", line))]

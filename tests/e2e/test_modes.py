@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kube import Kube
-from e2e.scripted import IMAGE, counting
-from e2e.volumes import work_folder
-from trainyard.controller.resources import PVCS
+from tests.e2e import measure, runs
+from tests.e2e.kube import Kube
+from tests.e2e.scripted import IMAGE, counting
+from tests.e2e.volumes import work_folder
+from trainyard.controller.kube.resources import PVCS
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from e2e import measure, runs
-from e2e.faults import node_lost
-from e2e.kube import Kube
-from e2e.recording import Recording
-from e2e.scripted import counting, steps_done
-from trainyard.controller.resources import JOBS, PODS
+from tests.e2e import measure, runs
+from tests.e2e.faults import node_lost
+from tests.e2e.kube import Kube
+from tests.e2e.recording import Recording
+from tests.e2e.scripted import counting, steps_done
+from trainyard.controller.kube.resources import JOBS, PODS
 
 NODE = "arcanine"
 

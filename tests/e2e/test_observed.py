@@ -10,22 +10,21 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2e import incidents, measure, observed, runs
-from e2e.kube import Kube, Object
-from e2e.volumes import work_folder
-from e2e.web import ADDRESS
-from servers.field import until
-from servers.githttp import commit, git, serving
-from trainyard.controller.resources import NAMESPACES
+from tests import ROOT
+from tests.e2e import incidents, measure, observed, runs
+from tests.e2e.kube import Kube, Object
+from tests.e2e.volumes import work_folder
+from tests.e2e.web import ADDRESS
+from tests.servers.field import until
+from tests.servers.githttp import commit, git, serving
+from trainyard.controller.kube.resources import NAMESPACES
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[2]
 SCRAPES = 30
 QUERIES = [
     "rate(process_cpu_seconds_total[30s])",

@@ -13,12 +13,12 @@ from collections import Counter
 
 import pytest
 
-from e2e import installed, measure, runs
-from e2e.kube import Kube
-from e2e.recording import Recording
-from e2e.scripted import counting, steps_done
+from tests.e2e import installed, measure, runs
+from tests.e2e.kube import Kube
+from tests.e2e.recording import Recording
+from tests.e2e.scripted import counting, steps_done
 from trainyard.api import names
-from trainyard.controller.resources import JOBS, PODS, TRAININGRUNS
+from trainyard.controller.kube.resources import JOBS, PODS, TRAININGRUNS
 
 RUNS = 10
 REAL = int(os.environ.get("TRAINYARD_REAL_RUNS", "1"))

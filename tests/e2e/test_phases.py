@@ -5,11 +5,12 @@ import time
 
 import pytest
 
-from e2e import measure, processes, runs
-from e2e.kube import Kube
-from e2e.volumes import work_folder
+from tests.e2e import measure, processes, runs
+from tests.e2e.kube import Kube
+from tests.e2e.volumes import work_folder
 from trainyard.api import names
-from trainyard.controller.resources import PODS
+from trainyard.api.steps import is_train, train_step
+from trainyard.controller.kube.resources import PODS
 
 PHASES = ("pretrain", "code", "instruct", "specialist", "consensus")
 NAME = "committee-small"
@@ -43,7 +44,7 @@ def test_the_committee_is_killed_in_its_third_phase_and_ends_right(kube: Kube, s
     run = runs.until_succeeded(kube, space, NAME, seconds=400)
 
     made = sorted(j["metadata"]["name"] for j in runs.jobs(kube, space, NAME))
-    steps = ["prepare", *map(names.train_step, PHASES), "evaluate"]
+    steps = ["prepare", *map(train_step, PHASES), "evaluate"]
     assert made == sorted([f"{NAME}-{step}-1" for step in steps] + [f"{NAME}-train-instruct-2"])
     killed, again = runs.attempts(run, "train-instruct")
     # What was printed between the decision and the death counts too.
@@ -52,7 +53,7 @@ def test_the_committee_is_killed_in_its_third_phase_and_ends_right(kube: Kube, s
     log = kube.log(space, f"{runs.pods(kube, space, NAME, step='train-instruct')[-1]['metadata']['name']}")
     assert f"going on from step-{again['firstStep']:08d}" in log
     assert f"step {again['firstStep'] + 1}/200" in log
-    digests = [s["datasetDigest"] for s in run["status"]["steps"] if names.is_train(s["name"])]
+    digests = [s["datasetDigest"] for s in run["status"]["steps"] if is_train(s["name"])]
     assert len(set(digests)) == len(PHASES)
     assert run["status"]["evaluation"]["metrics"]
     assert run["status"]["trainerStatus"]["progressPercentage"] == 100

@@ -2,9 +2,9 @@
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kube import PRIORITY_CLASSES, Kube
-from e2e.scripted import counting, steps_done
+from tests.e2e import measure, runs
+from tests.e2e.kube import PRIORITY_CLASSES, Kube
+from tests.e2e.scripted import counting, steps_done
 
 STEPS = 60
 

@@ -14,13 +14,13 @@ from itertools import pairwise
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kstatus import readings
-from e2e.kube import VOLUMES, Kube, Object
-from e2e.recording import Recording
-from e2e.volumes import work_folder
+from tests.e2e import measure, runs
+from tests.e2e.kstatus import readings
+from tests.e2e.kube import VOLUMES, Kube, Object
+from tests.e2e.recording import Recording
+from tests.e2e.volumes import work_folder
 from trainyard.api import names
-from trainyard.controller.resources import EVENTS, JOBS, PODS, TRAININGRUNS
+from trainyard.controller.kube.resources import EVENTS, JOBS, PODS, TRAININGRUNS
 
 NAME = "quick"
 STEPS = int(os.environ.get("TRAINYARD_QUICK_STEPS", "1200"))

@@ -14,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from e2e import installed, measure, runs, schedules
-from e2e.faults import driver
-from e2e.kube import PRIORITY_CLASSES, QUOTAS, Kube
-from e2e.recording import Recording
-from e2e.scripted import counting
-from trainyard.controller.resources import TRAININGRUNS, TRAININGSCHEDULES
+from tests.e2e import installed, measure, runs, schedules
+from tests.e2e.faults import driver
+from tests.e2e.kube import PRIORITY_CLASSES, QUOTAS, Kube
+from tests.e2e.recording import Recording
+from tests.e2e.scripted import counting
+from trainyard.controller.kube.resources import TRAININGRUNS, TRAININGSCHEDULES
 
 MINUTES = int(os.environ.get("TRAINYARD_SOAK_MINUTES", "20"))
 SOAK_KILLS = int(os.environ.get("TRAINYARD_KILLS", "40"))

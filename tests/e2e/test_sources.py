@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from e2e import runs
-from e2e.kube import Kube, Object
-from e2e.web import ADDRESS, PASSWORD, USER, serving
-from trainyard.controller.resources import SECRETS
+from tests.e2e import runs
+from tests.e2e.kube import Kube, Object
+from tests.e2e.web import ADDRESS, PASSWORD, USER, serving
+from trainyard.controller.kube.resources import SECRETS
 
 pytestmark = pytest.mark.timeout(300)
 

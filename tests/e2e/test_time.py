@@ -13,12 +13,12 @@ from datetime import datetime
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kube import Kube, Object
-from e2e.processes import container_id
-from e2e.recording import Recording
+from tests.e2e import measure, runs
+from tests.e2e.kube import Kube, Object
+from tests.e2e.processes import container_id
+from tests.e2e.recording import Recording
 from trainyard.api import names
-from trainyard.controller.resources import PODS
+from trainyard.controller.kube.resources import PODS
 
 REPEATS = int(os.environ.get("TRAINYARD_REPEATS", "1"))
 FIRST_STEP_SECONDS = 20.0

@@ -1,13 +1,13 @@
 """An MLflow that pods can reach: one run for a training whose pod is deleted, and its id in the status."""
 
 import pytest
-from mlflow_stand_in import running
 
-from e2e import runs
-from e2e.kube import Kube
-from e2e.volumes import work_folder
-from e2e.web import ADDRESS
-from trainyard.controller.resources import PODS, SECRETS
+from tests.e2e import runs
+from tests.e2e.kube import Kube
+from tests.e2e.volumes import work_folder
+from tests.e2e.web import ADDRESS
+from tests.unit.trainer.tracking.mlflow_stand_in import running
+from trainyard.controller.kube.resources import PODS, SECRETS
 
 STEPS = 400
 

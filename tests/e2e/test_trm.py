@@ -2,9 +2,9 @@
 
 import pytest
 
-from e2e import runs
-from e2e.kube import Kube
-from e2e.volumes import work_folder
+from tests.e2e import runs
+from tests.e2e.kube import Kube
+from tests.e2e.volumes import work_folder
 
 NAME = "trm-homelab-small"
 

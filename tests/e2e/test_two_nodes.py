@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from e2e import measure, processes, runs
-from e2e.kube import Kube, Object
+from tests.e2e import measure, processes, runs
+from tests.e2e.kube import Kube, Object
 from trainyard.api import names
-from trainyard.controller.resources import JOBS, PODS, SERVICES
+from trainyard.api.steps import STEP_TRAIN
+from trainyard.controller.kube.resources import JOBS, PODS, SERVICES
 from trainyard.controller.runs.views import INDEX_LABEL
 
 NAME = "two-nodes"
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def pods(kube: Kube, namespace: str, attempt: int, *, seconds: float) -> list[Object]:
     """Both pods of an attempt at the training, once their containers run."""
-    job = names.job_name(NAME, names.STEP_TRAIN, attempt)
+    job = names.job_name(NAME, STEP_TRAIN, attempt)
     running: dict[str, Object] = {}
     for change in kube.watch(PODS, namespace, seconds=seconds, labels=f"batch.kubernetes.io/job-name={job}"):
         if change.type != "DELETED" and processes.container_id(change.object, names.TRAINER_CONTAINER):
@@ -45,7 +46,7 @@ def test_two_pods_train_as_one_and_go_on_as_one(kube: Kube, space: str) -> None:
     runs.create_any(kube, space, manifest)
     first, second = pods(kube, space, 1, seconds=200)
     assert kube.get(SERVICES, space, names.service_name(NAME)) is not None
-    assert kube.need(JOBS, space, names.job_name(NAME, names.STEP_TRAIN, 1))["spec"]["completionMode"] == "Indexed"
+    assert kube.need(JOBS, space, names.job_name(NAME, STEP_TRAIN, 1))["spec"]["completionMode"] == "Indexed"
     killed_at = until_step(kube, space, first, KILLED_AT)
     assert processes.kill(second, names.TRAINER_CONTAINER)
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from e2e import measure, runs
-from e2e.kube import QUOTAS, Kube, Object, namespace_of
-from e2e.recording import Recording
-from e2e.table import write_table
-from e2e.web import ADDRESS, serving
-from e2e.wrong import AT_APPLY, AT_RUN_TIME, Surroundings, Wrong
-from trainyard.controller.resources import JOBS, NAMESPACES, PODS, PVCS, SECRETS, TRAININGRUNS
-from webserver import Web
+from tests.e2e import measure, runs
+from tests.e2e.kube import QUOTAS, Kube, Object, namespace_of
+from tests.e2e.recording import Recording
+from tests.e2e.table import write_table
+from tests.e2e.web import ADDRESS, serving
+from tests.e2e.wrong import AT_APPLY, AT_RUN_TIME, Surroundings, Wrong
+from tests.webserver import Web
+from trainyard.controller.kube.resources import JOBS, NAMESPACES, PODS, PVCS, SECRETS, TRAININGRUNS
 
 QUIET_SECONDS = 60.0
 

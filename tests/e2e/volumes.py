@@ -3,9 +3,9 @@
 import hashlib
 from pathlib import Path
 
-from e2e.kube import VOLUMES, Found, Kube
+from tests.e2e.kube import VOLUMES, Found, Kube
 from trainyard.api import names
-from trainyard.controller.resources import PVCS
+from trainyard.controller.kube.resources import PVCS
 
 
 def folder(kube: Kube, namespace: str, claim: str) -> Path:

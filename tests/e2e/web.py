@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from webserver import Asked, Reply, Web, web
+from tests.webserver import Asked, Reply, Web, web
 
 ADDRESS = "10.91.0.1"
 """The machine's address on the local cluster's network; nothing outside the machine can reach it."""

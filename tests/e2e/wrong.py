@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from e2e import runs
-from e2e.kube import Object
-from e2e.scripted import counting
+from tests.e2e import runs
+from tests.e2e.kube import Object
+from tests.e2e.scripted import counting
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import urllib3
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 KEPT = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", ROOT / ".cluster")) / "servers"
 MLFLOW_VERSION = "3.17.2"
 HTTP = urllib3.PoolManager(retries=False, timeout=5)

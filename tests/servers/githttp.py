@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from webserver import Asked, Reply, web
+from tests.webserver import Asked, Reply, web
 
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collecting import MOMENT
 
-from e2e.measure import record
-from servers.programs import create_blocks, loki, prometheus
-from servers.test_loki import push
-from servers.test_prometheus import write_metrics
+from tests.e2e.measure import record
+from tests.servers.programs import create_blocks, loki, prometheus
+from tests.servers.test_loki import push
+from tests.servers.test_prometheus import write_metrics
+from tests.unit.trainer.data.collect.collecting import MOMENT
 
 pytestmark = [pytest.mark.servers, pytest.mark.load, pytest.mark.timeout(3600)]
 

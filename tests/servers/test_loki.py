@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from collecting import MOMENT, begin_anew, records, secret
 
-from servers.field import Server, until
-from servers.programs import loki
-from servers.test_prometheus import killed
+from tests.servers.field import Server, until
+from tests.servers.programs import loki
+from tests.servers.test_prometheus import killed
+from tests.unit.trainer.data.collect.collecting import MOMENT, begin_anew, records, secret
 from trainyard.trainer.errors import UserError
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(2400)]

@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from collecting import MOMENT, begin_anew, records
 
-from servers.field import Server, until
-from servers.programs import create_blocks, prometheus
+from tests.servers.field import Server, until
+from tests.servers.programs import create_blocks, prometheus
+from tests.unit.trainer.data.collect.collecting import MOMENT, begin_anew, records
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.errors import UserError
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collecting import begin_anew, records, secret
 
-from servers.field import Server
-from servers.programs import versitygw
-from trainyard.api.dataset import Dataset
+from tests.servers.field import Server
+from tests.servers.programs import versitygw
+from tests.unit.trainer.data.collect.collecting import begin_anew, records, secret
 from trainyard.api.exitcodes import ExitCode
-from trainyard.trainer.commit import commit_folder
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import fetch
 from trainyard.trainer.errors import UserError
+from trainyard.trainer.volume.commit import commit_folder
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(2400)]
 

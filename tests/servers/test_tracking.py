@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from servers import field
+from tests.servers import field
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 STEPS = 40

@@ -13,11 +13,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from schedule_git import GitServer, commit, git
 
-from servers import field
-from trainyard.api.schedulestatus import TriggerStatus
-from trainyard.api.triggers import Trigger
+from tests.servers import field
+from tests.unit.controller.schedules.schedule_git import GitServer, commit, git
+from trainyard.api.schedule.status import TriggerStatus
+from trainyard.api.schedule.triggers import Trigger
 from trainyard.controller.schedules.observed import Look, Reading
 from trainyard.controller.schedules.triggers import gitpath, mlflow, prometheus
 from trainyard.controller.schedules.triggers.access import Access, SourceDown

@@ -16,11 +16,11 @@ from pydantic import BaseModel
 
 from trainyard.api import GROUP, VERSION
 from trainyard.api.base import ApiModel, Fetched, Rule
-from trainyard.api.changes import ROOT_RULES
-from trainyard.api.schedulestatus import TrainingScheduleStatus
-from trainyard.api.status import TrainingRunStatus
-from trainyard.api.trainingrun import TrainingRunSpec
-from trainyard.api.trainingschedule import SCHEDULE_ROOT_RULES, TrainingScheduleSpec
+from trainyard.api.run.changes import ROOT_RULES
+from trainyard.api.run.status import TrainingRunStatus
+from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.api.schedule.status import TrainingScheduleStatus
+from trainyard.api.schedule.trainingschedule import SCHEDULE_ROOT_RULES, TrainingScheduleSpec
 
 Schema = dict[str, Any]
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
 from trainyard.api import API_VERSION
-from trainyard.api.trainingrun import TrainingRun
-from trainyard.api.trainingschedule import TrainingSchedule
+from trainyard.api.run.trainingrun import TrainingRun
+from trainyard.api.schedule.trainingschedule import TrainingSchedule
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)

@@ -72,35 +72,10 @@ MASTER_PORT = 29500
 """Where the first of several processes waits for the others: torch's own default."""
 RESERVED_ENV_PREFIXES = ("TRAINYARD_", "KUBEFLOW_TRAINER_SERVER_")
 
-STEP_PREPARE = "prepare"
-STEP_VALIDATE = "validate"
-STEP_TRAIN = "train"
-STEP_EVALUATE = "evaluate"
 PHASES_DIR = "phases"
 """Folder in the run's own one: each phase has one in there, with data, checkpoints and model."""
 JOB_NAME_LIMIT = 60
 """Characters: a pod of a Job with several is called `<job>-<index>`, and that has to fit into a label of 63."""
-
-
-def train_step(phase: str | None) -> str:
-    """The step that trains a phase; without one, the training of a run without phases."""
-    return STEP_TRAIN if phase is None else f"{STEP_TRAIN}-{phase}"
-
-
-def is_train(step: str) -> bool:
-    """Whether the step is a training: the only one, or one of several phases."""
-    return step == STEP_TRAIN or step.startswith(f"{STEP_TRAIN}-")
-
-
-def phase_of(step: str) -> str | None:
-    """The phase that a step trains."""
-    return step.removeprefix(f"{STEP_TRAIN}-") if step.startswith(f"{STEP_TRAIN}-") else None
-
-
-def step_arguments(step: str) -> list[str]:
-    """What the trainer is told on its command line to do a step."""
-    phase = phase_of(step)
-    return [step] if phase is None else [STEP_TRAIN, "--phase", phase]
 
 
 def work_dir(run_name: str, run_uid: str, *, mount: str = CHECKPOINTS_MOUNT) -> str:

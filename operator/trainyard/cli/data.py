@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainyard.api.dataset import Dataset
 from trainyard.api.manifest import Fault
-from trainyard.cli.validate import FileReport, ObjectReport
+from trainyard.api.run.dataset import Dataset
+from trainyard.cli.checking import FileReport, ObjectReport
 
 FAULTS_LISTED = 20
 

@@ -8,8 +8,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from trainyard.api.trainingrun import TrainingRun
-from trainyard.cli.validate import check, read_sources, render_table
+from trainyard.api.run.trainingrun import TrainingRun
+from trainyard.cli.checking import check, read_sources, render_table
 
 FAULTS = 1
 USAGE = 2

@@ -64,7 +64,7 @@ def validate(
 
     Other kinds in the same file (a Secret, a Namespace) are passed over. Exit code 0: valid; 1: faults; 2: no such file.
     """
-    from trainyard.cli.validate import check, read_sources, render_json, render_table
+    from trainyard.cli.checking import check, read_sources, render_json, render_table
 
     try:
         sources = read_sources(files, stdin=sys.stdin)

@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trainyard.api.manifest import InvalidManifest, parse_schedule, read_documents
-from trainyard.api.schedulestatus import RUN_NOW, Firing
-from trainyard.api.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
+from trainyard.api.schedule.children import ScheduleRef, child_name
+from trainyard.api.schedule.status import RUN_NOW, Firing
+from trainyard.api.schedule.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
+from trainyard.api.schedule.validity import faults
 from trainyard.cli.kubectl import kubectl, tidy
-from trainyard.controller.schedules.children import child_name
-from trainyard.controller.schedules.observed import ScheduleRef
-from trainyard.controller.schedules.validity import faults
 
 RESOURCE = "trainingschedules.trainyard.dev"
 RUNS = "trainingruns.trainyard.dev"

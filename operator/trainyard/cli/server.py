@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from trainyard.api.manifest import Fault
-from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.cli.checking import FileReport, ObjectReport
 from trainyard.cli.kubectl import kubectl, tidy
-from trainyard.cli.validate import FileReport, ObjectReport
 
 _PVC_URI = re.compile(r"^pvc://([^/]+)/")
 

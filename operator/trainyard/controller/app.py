@@ -19,27 +19,28 @@ from typing import Any
 
 from aiohttp import web
 
-from trainyard.controller import errors, handlers, logs
+from trainyard.controller import handlers, logs
 from trainyard.controller.clock import Clock, SystemClock
-from trainyard.controller.cluster import TRAININGRUNS, Cluster
-from trainyard.controller.events import EventRecorder
 from trainyard.controller.health import Served, health_application, metrics_application
-from trainyard.controller.inbox import Inbox
-from trainyard.controller.lease import Lease, LeaseLost
+from trainyard.controller.kube import errors
+from trainyard.controller.kube.cluster import TRAININGRUNS, Cluster
+from trainyard.controller.kube.events import EventRecorder
+from trainyard.controller.kube.lease import Lease, LeaseLost
+from trainyard.controller.kube.resources import TRAININGSCHEDULES
+from trainyard.controller.loop.inbox import Inbox
+from trainyard.controller.loop.queue import WorkQueue
+from trainyard.controller.loop.resync import Resync
+from trainyard.controller.loop.watchdog import Watchdog
 from trainyard.controller.manifests.metadata import Defaults
 from trainyard.controller.metrics import Metrics
-from trainyard.controller.pacing import ProgressPacer
-from trainyard.controller.progress_store import ProgressStore
-from trainyard.controller.queue import WorkQueue
-from trainyard.controller.receiver import Receiver
-from trainyard.controller.resources import TRAININGSCHEDULES
-from trainyard.controller.resync import Resync
+from trainyard.controller.reports.pacing import ProgressPacer
+from trainyard.controller.reports.progress_store import ProgressStore
+from trainyard.controller.reports.receiver import Receiver
+from trainyard.controller.reports.tokens import RunTokens, load_or_create_key
 from trainyard.controller.runs.observed import Policy
 from trainyard.controller.runs.reconcile import Reconciler
 from trainyard.controller.schedules.desk import ScheduleDesk
 from trainyard.controller.settings import Settings
-from trainyard.controller.tokens import RunTokens, load_or_create_key
-from trainyard.controller.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any
 import kopf
 
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
-from trainyard.controller.cluster import JOBS, PODS, TRAININGRUNS, Credentials, Resource
-from trainyard.controller.inbox import Inbox
-from trainyard.controller.resources import TRAININGSCHEDULES
+from trainyard.controller.kube.cluster import JOBS, PODS, TRAININGRUNS, Credentials, Resource
+from trainyard.controller.kube.resources import TRAININGSCHEDULES
+from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.schedules.inbox import ScheduleInbox
 
 log = logging.getLogger(__name__)

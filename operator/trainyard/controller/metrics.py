@@ -15,8 +15,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from trainyard.api.status import Attempt, TrainingRunStatus
-from trainyard.controller import errors
+from trainyard.api.run.status import Attempt, TrainingRunStatus
+from trainyard.controller.kube import errors
 
 Key = tuple[str, str]
 

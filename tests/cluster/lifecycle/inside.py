@@ -17,11 +17,11 @@ KERNEL = ("net/ipv4/ip_forward", "vm/overcommit_memory", "kernel/panic", "kernel
 
 
 def driver(*words: str) -> str:
-    print("$ cluster.py", *words, flush=True)
+    print("$ tools/cluster", *words, flush=True)
     done = subprocess.run([sys.executable, sys.argv[1], *words], stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout, flush=True)
     if done.returncode != 0:
-        raise SystemExit(f"cluster.py {' '.join(words)} failed")
+        raise SystemExit(f"tools/cluster {' '.join(words)} failed")
     return done.stdout
 
 

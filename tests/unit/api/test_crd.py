@@ -1,14 +1,13 @@
 """The CRD's own form. Whether the API server takes it is tests/api's business."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import ROOT
 from trainyard.api.crd import PRINTER_COLUMNS, files, training_run_crd
 
-ROOT = Path(__file__).parents[3]
 SCHEMA = training_run_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from trainyard.api import names
 from trainyard.api.base import ApiModel
 from trainyard.api.manifest import InvalidManifest, parse_run
-from trainyard.api.phases import HANDED_ON, TrainingOverrides, partial, phases_to_run, predecessor, resolve
-from trainyard.api.training import Training
-from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.api.run.phases import HANDED_ON, TrainingOverrides, partial, phases_to_run, predecessor, resolve
+from trainyard.api.run.training import Training
+from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.api.steps import is_train, phase_of, train_step
 
 TEXT = {"name": "stories", "inline": {"text": "hello"}, "split": {"eval": 0.1}}
 CHATS = {"name": "chats", "format": "Messages", "inline": {"records": [{"messages": []}]}}
@@ -96,7 +97,7 @@ def test_the_phases_that_run_keep_their_order_and_start_from_the_one_before(chos
     first = everything.index(order[0])
     assert predecessor(made, order[0]) == (everything[first - 1] if first else None)
     steps = made.steps()
-    assert [names.phase_of(s) for s in steps if names.is_train(s)] == list(order)
+    assert [phase_of(s) for s in steps if is_train(s)] == list(order)
     assert ("evaluate" in steps) == (order[-1] != "instruct")  # the chats hold nothing out
 
 
@@ -153,11 +154,11 @@ def test_objects_within_are_partial_too() -> None:
     attempt=st.integers(1, 99_999),
 )
 def test_a_job_name_fits_with_the_index_of_a_pod(run: str, phase: str, attempt: int) -> None:
-    step = names.train_step(phase)
+    step = train_step(phase)
     name = names.job_name(run, step, attempt)
     assert len(name) <= names.JOB_NAME_LIMIT
     assert name.endswith(f"-{attempt}")
-    assert names.phase_of(step) == phase
+    assert phase_of(step) == phase
     if len(f"{run}-{step}-{attempt}") <= names.JOB_NAME_LIMIT:
         assert name == f"{run}-{step}-{attempt}"
 

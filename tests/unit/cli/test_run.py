@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests import ROOT
 from trainyard.cli.main import app
 from trainyard.trainer import errors
 from trainyard.trainer import local as trainer
 
-ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "examples/quickstart/trainingrun.yaml"
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests import ROOT
 from trainyard.cli.main import app
 
-ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "examples/quickstart/trainingrun.yaml"
 EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if "apiVersion: trainyard.dev" in p.read_text())
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 import generate
+from tests import ROOT
 from trainyard.api import manifest
 from trainyard.api.base import Rule
-from trainyard.api.changes import ROOT_RULES
 from trainyard.api.conditions import ConditionType, Reason
 from trainyard.api.crd import training_run_crd
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.api.run.changes import ROOT_RULES
+from trainyard.api.run.trainingrun import TrainingRunSpec
 
-ROOT = Path(__file__).parents[3]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 METRIC = re.compile(r'"(trainyard_[a-z_]+)"')
 NOT_YET = frozenset({"docs/measurements.md"})

@@ -68,5 +68,5 @@ def test_the_seconds_of_each_step_are_those_of_its_last_attempt() -> None:
 
 def test_a_failing_driver_ends_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
-    with pytest.raises(demo.target.Refused, match=r"cluster\.py up"):
+    with pytest.raises(demo.target.Refused, match=r"tools/cluster up"):
         demo.driver("up")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainyard.trainer.commit import read_committed
 from trainyard.trainer.context import RunContext, read_context
 from trainyard.trainer.progress import Reporter
+from trainyard.trainer.volume.commit import read_committed
 
 
 def context_of(tmp_path: Path, spec: dict[str, Any]) -> RunContext:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import unquote
 
-from webserver import Asked, Reply, web
+from tests.webserver import Asked, Reply, web
 
 SHA = hashlib.sha1(b"main").hexdigest()
 FILES = {

@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import forks
 import pytest
-from hub import SHA, Hub
+
+from tests.unit.trainer import forks
+from tests.unit.trainer.hub import SHA, Hub
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
 from trainyard.api.base import SecretRef
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import fetch
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.models import source

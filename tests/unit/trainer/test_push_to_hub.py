@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import forks
 import pytest
 import yaml
 
-from trainyard.trainer.commit import commit_folder
-from webserver import Asked, Reply, web
+from tests.unit.trainer import forks
+from tests.webserver import Asked, Reply, web
+from trainyard.trainer.volume.commit import commit_folder
 
 TOKEN = "hf_may_write"
 WEIGHTS = bytes(range(256)) * 40

@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.names import STEP_TRAIN, step_arguments, train_step
-from trainyard.trainer import hub, threads
+from trainyard.api.steps import STEP_TRAIN, step_arguments, train_step
+from trainyard.trainer import hub
 from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
-from trainyard.trainer.launch import launch, processes_here
 from trainyard.trainer.ledger import LEDGER, write_final_record
 from trainyard.trainer.log import be_silent, say
+from trainyard.trainer.machine import threads
+from trainyard.trainer.machine.launch import launch, processes_here
+from trainyard.trainer.machine.team import lost_peer, ranks, team_of
 from trainyard.trainer.phases import in_phase
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
-from trainyard.trainer.team import lost_peer, ranks, team_of
 from trainyard.trainer.tracking.follow import Tracking, follow
 from trainyard.trainer.trm.task import is_trm
 
@@ -113,8 +114,8 @@ def run_tool(given: argparse.Namespace) -> int:
 
             serve(given.model, name=given.name, host=given.host, port=given.port)
         else:
-            from trainyard.trainer.trm.export import export_step
             from trainyard.trainer.trm.inference import TRMModel
+            from trainyard.trainer.trm.program import export_step
 
             export_step(TRMModel.load_from_checkpoint(given.model, device="cpu"), Path(given.output))
             say(f"one supervision step: {given.output}")
@@ -167,7 +168,7 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
 
                 validate_trm(context, reporter)
             else:
-                from trainyard.trainer.validate import validate
+                from trainyard.trainer.dryrun.validate import validate
 
                 validate(context, reporter)
 

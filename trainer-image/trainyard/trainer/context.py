@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainyard.api import names
-from trainyard.api.dataset import Dataset
 from trainyard.api.manifest import InvalidManifest, parse_run
-from trainyard.api.model import ModelSource
-from trainyard.api.training import Training
-from trainyard.api.trainingrun import TrainingRun
-from trainyard.api.trainingschedule import ENV_SCHEDULED_TIME, ENV_WINDOW_END
+from trainyard.api.run.dataset import Dataset
+from trainyard.api.run.model import ModelSource
+from trainyard.api.run.training import Training
+from trainyard.api.run.trainingrun import TrainingRun
+from trainyard.api.schedule.trainingschedule import ENV_SCHEDULED_TIME, ENV_WINDOW_END
 from trainyard.trainer.errors import invalid_config
 
 

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 
 import yaml
 
-from trainyard.api.hub import PushToHub
-from trainyard.trainer.commit import Committed, read_committed
+from trainyard.api.run.exports import PushToHub
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config, source_unavailable
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.models.source import PAUSES, TRIES, hub_token
+from trainyard.trainer.volume.commit import Committed, read_committed
 
 FIELD = "spec.pushToHub"
 CARD = "README.md"

@@ -18,7 +18,8 @@ from pathlib import Path
 from trainyard.api import names
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.manifest import read_run
-from trainyard.api.trainingrun import TrainingRun
+from trainyard.api.run.trainingrun import TrainingRun
+from trainyard.api.steps import step_arguments
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say
 
@@ -61,7 +62,7 @@ def run_local(
         say(f"--- {step}")
         environment[names.ENV_STEP] = step
         environment[names.ENV_TERMINATION_LOG] = str(work / "logs" / f"{step}.json")
-        code = _wait([sys.executable, "-m", "trainyard.trainer", *names.step_arguments(step)], environment)
+        code = _wait([sys.executable, "-m", "trainyard.trainer", *step_arguments(step)], environment)
         if code == ExitCode.RESUME:
             say(f"stopped in {step}; the same command goes on from here")
         if code != ExitCode.OK:

@@ -5,7 +5,7 @@
     <run>/phases/<name>/data/ checkpoints/ model/
     <run>/model -> phases/<last>/model       the result of the run
 
-The folder of a phase looks like that of a run, and its spec is that of a run (`trainyard.api.phases.resolve`), so that
+The folder of a phase looks like that of a run, and its spec is that of a run (`trainyard.api.run.phases.resolve`), so that
 training and evaluation work on a phase as they would on a run of its own.
 """
 
@@ -19,12 +19,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trainyard.api.names import PHASES_DIR, STEP_EVALUATE, is_train
-from trainyard.api.phases import phases_to_run, predecessor, resolve
-from trainyard.trainer.commit import TEMPORARY, commit_folder, find_damage, read_committed
+from trainyard.api.names import PHASES_DIR
+from trainyard.api.run.phases import phases_to_run, predecessor, resolve
+from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say
+from trainyard.trainer.volume.commit import TEMPORARY, commit_folder, find_damage, read_committed
 
 SHARED_TOKENIZER = "tokenizer"
 START = "start"

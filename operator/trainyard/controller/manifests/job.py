@@ -10,7 +10,8 @@ from typing import Any
 
 from trainyard.api import names
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.pod import Resources
+from trainyard.api.run.pod import Resources
+from trainyard.api.steps import STEP_EVALUATE, STEP_TRAIN, is_train, step_arguments
 from trainyard.controller.manifests.metadata import Defaults, Object, RunRef, child_labels, owner_reference
 from trainyard.controller.manifests.placement import extended_resources, placement_fields
 from trainyard.controller.manifests.storage import cache_name, checkpoints_name, source_claims
@@ -74,7 +75,7 @@ def build_job(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
 
 def pods_of_step(run: RunRef, step: str) -> int:
     """How many pods work on a step at once: only a training has several."""
-    return run.spec.num_nodes if names.is_train(step) else 1
+    return run.spec.num_nodes if is_train(step) else 1
 
 
 def build_service(run: RunRef) -> Object:
@@ -101,9 +102,9 @@ def step_resources(run: RunRef, step: str) -> Resources:
     """What the step's container asks for. Only the training step gets GPUs by itself."""
     training, others = run.spec.resources, run.spec.step_resources
     match step:
-        case _ if names.is_train(step):
+        case _ if is_train(step):
             return training
-        case names.STEP_EVALUATE:
+        case _ if step == STEP_EVALUATE:
             if others.evaluate is not None:
                 return others.evaluate
             devices = set(extended_resources(training))
@@ -164,11 +165,11 @@ def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
 
 
 def _container_image_and_command(run: RunRef, *, step: str, defaults: Defaults) -> Object:
-    if run.spec.command and step == names.STEP_TRAIN:
+    if run.spec.command and step == STEP_TRAIN:
         return {"image": run.spec.image, "command": list(run.spec.command), "args": list(run.spec.args)}
     # With a script in an image of its own, the steps around it still need the built-in trainer's image.
     image = defaults.trainer_image if run.spec.command else run.spec.image or defaults.trainer_image
-    return {"image": image, "command": ["python", "-m", "trainyard.trainer", *names.step_arguments(step)]}
+    return {"image": image, "command": ["python", "-m", "trainyard.trainer", *step_arguments(step)]}
 
 
 def _container_resources(resources: Resources) -> Object:
@@ -206,12 +207,12 @@ def _environment(run: RunRef, *, step: str, attempt: int, defaults: Defaults) ->
         "TORCHINDUCTOR_CACHE_DIR": f"{names.CACHE_MOUNT}/inductor",
         "HOME": "/tmp",
     }
-    if names.is_train(step):
+    if is_train(step):
         variables |= _group(run, step=step, attempt=attempt)
     if defaults.receiver_url:
         base = defaults.receiver_url.rstrip("/")
         variables[names.ENV_PROGRESS_URL] = f"{base}/v1/runs/{run.namespace}/{run.name}/progress"
-        if run.spec.command and step == names.STEP_TRAIN:
+        if run.spec.command and step == STEP_TRAIN:
             # transformers reports to this address by itself; the built-in trainer has better numbers of its own.
             report = f"{base}/v1/kubeflow/{run.namespace}/{run.name}/{run.uid}?step={step}&attempt={attempt}"
             variables[names.ENV_KUBEFLOW_URL] = report

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainyard.api import API_VERSION
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL, RUN_UID_LABEL
-from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.api.run.trainingrun import TrainingRunSpec
 
 Object = dict[str, Any]
 

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from trainyard.api.pod import Placement, Resources
+from trainyard.api.run.pod import Placement, Resources
 from trainyard.controller.manifests.metadata import Object
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"

@@ -15,7 +15,7 @@ from trainyard.api.names import (
     cache_claim_name,
     checkpoints_claim_name,
 )
-from trainyard.api.pod import Claim
+from trainyard.api.run.pod import Claim
 from trainyard.controller.manifests.metadata import Object, RunRef, child_labels, owner_reference
 
 DEFAULT_SIZE = "10Gi"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trainyard.controller.resources import Resource
+from trainyard.controller.kube.resources import Resource
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.progress import REDUCTIONS, REDUCTIONS_SEPARATOR
-from trainyard.api.status import Attempt, TrainingRunStatus
+from trainyard.api.run.status import Attempt, TrainingRunStatus
 
 
 @dataclass(frozen=True)

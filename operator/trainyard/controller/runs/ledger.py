@@ -8,10 +8,10 @@ way; a Job that exists without an entry (the status write was lost) is entered h
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from trainyard.api import names
 from trainyard.api.conditions import FINAL_REASONS, Reason
 from trainyard.api.progress import FinalRecord, ProgressRecord
-from trainyard.api.status import ATTEMPTS_KEPT, Attempt, StepStatus
+from trainyard.api.run.status import ATTEMPTS_KEPT, Attempt, StepStatus
+from trainyard.api.steps import is_train
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.runs.group import all_succeeded
 from trainyard.controller.runs.observed import Observed, Policy
@@ -222,7 +222,7 @@ def _fruitless(step: StepStatus) -> int:
     """How many attempts in a row ended without having moved the training on."""
     count = 0
     for attempt in reversed(step.attempts or ()):
-        if names.is_train(step.name) and (attempt.last_step or 0) > (attempt.first_step or 0):
+        if is_train(step.name) and (attempt.last_step or 0) > (attempt.first_step or 0):
             break
         count += 1
     return count

@@ -10,14 +10,15 @@ from typing import Any
 
 from trainyard.api import names
 from trainyard.api.names import SPEC_HASH_ANNOTATION
-from trainyard.controller.cluster import Cluster
-from trainyard.controller.errors import Forbidden
+from trainyard.api.quantity import parse_quantity
+from trainyard.api.steps import STEP_EVALUATE, is_train
+from trainyard.controller.kube.cluster import Cluster
+from trainyard.controller.kube.errors import Forbidden
+from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS
 from trainyard.controller.manifests.job import referenced_secrets, step_resources
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
 from trainyard.controller.manifests.storage import claims
-from trainyard.controller.quantity import parse_quantity
-from trainyard.controller.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS
 from trainyard.controller.runs.line import wanted_device, who_waits
 from trainyard.controller.runs.observed import Observed, Prerequisites
 from trainyard.controller.runs.plan import Question
@@ -154,7 +155,7 @@ def too_large(run: RunRef, step: str, nodes: list[Mapping[str, str]]) -> tuple[s
     """Which requests exceed the largest node, each as a sentence."""
     resources = step_resources(run, step)
     wanted = {**{k: str(v) for k, v in resources.limits.items()}, **{k: str(v) for k, v in resources.requests.items()}}
-    field = "spec.resources" if names.is_train(step) or step == names.STEP_EVALUATE else f"spec.stepResources.{step}"
+    field = "spec.resources" if is_train(step) or step == STEP_EVALUATE else f"spec.stepResources.{step}"
     result = []
     for name, value in wanted.items():
         largest = max((n.get(name, "0") for n in nodes), key=parse_quantity, default="0")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from trainyard.api.progress import ProgressRecord
-from trainyard.api.status import TrainingRunStatus
+from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.group import telling
 from trainyard.controller.runs.views import JobView, PodView

@@ -6,15 +6,16 @@ Everything else about them is a matter of order: each phase is a step like any o
 from collections.abc import Sequence
 
 from trainyard.api import names
-from trainyard.api.phases import phases_to_run, resolve
 from trainyard.api.progress import CheckpointRecord
-from trainyard.api.status import CheckpointStatus, StepStatus
-from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.api.run.phases import phases_to_run, resolve
+from trainyard.api.run.status import CheckpointStatus, StepStatus
+from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.api.steps import phase_of, train_step
 
 
 def reached(step: str, checkpoint: CheckpointStatus | CheckpointRecord | None) -> int:
     """The optimizer step that the newest checkpoint lets a training go on from; 0 where it is of another phase."""
-    phase = names.phase_of(step)
+    phase = phase_of(step)
     if checkpoint is None or (phase is not None and f"/{names.PHASES_DIR}/{phase}/" not in checkpoint.path):
         return 0
     return checkpoint.step
@@ -36,8 +37,8 @@ def overall_percentage(spec: TrainingRunSpec, steps: Sequence[StepStatus], step:
     if len(order) < 2:
         return int(percentage)
     hints = [resolve(spec, name).total_steps_hint() for name in order]
-    weights = {names.train_step(n): h for n, h in zip(order, hints, strict=True) if h}
+    weights = {train_step(n): h for n, h in zip(order, hints, strict=True) if h}
     if len(weights) < len(order):
-        weights = {names.train_step(n): 1 for n in order}
+        weights = {train_step(n): 1 for n in order}
     done = sum(weights[s.name] for s in steps if s.state == "Succeeded" and s.name in weights and s.name != step)
     return int((done * 100 + weights.get(step, 0) * percentage) / sum(weights.values()))

@@ -11,11 +11,12 @@ from typing import Any
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
-from trainyard.api.status import Attempt, Failure, StepStatus, TrainingRunStatus
+from trainyard.api.run.status import Attempt, Failure, StepStatus, TrainingRunStatus
+from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_VALIDATE, is_train, phase_of
 from trainyard.controller.clock import rfc3339
+from trainyard.controller.kube.resources import JOBS, SECRETS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
 from trainyard.controller.manifests.storage import claims
-from trainyard.controller.resources import JOBS, SECRETS, SERVICES
 from trainyard.controller.runs import ledger as books
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete
 from trainyard.controller.runs.group import others
@@ -156,9 +157,9 @@ def _ttl_left(seen: Observed, status: TrainingRunStatus) -> float | None:
 
 
 _RUNNING_STATE = {
-    names.STEP_PREPARE: (State.PREPARING, Reason.PREPARING, "preparing the data"),
-    names.STEP_VALIDATE: (State.VALIDATING, Reason.VALIDATING, "checking the spec and the data"),
-    names.STEP_EVALUATE: (State.EVALUATING, Reason.EVALUATING, "evaluating"),
+    STEP_PREPARE: (State.PREPARING, Reason.PREPARING, "preparing the data"),
+    STEP_VALIDATE: (State.VALIDATING, Reason.VALIDATING, "checking the spec and the data"),
+    STEP_EVALUATE: (State.EVALUATING, Reason.EVALUATING, "evaluating"),
 }
 
 
@@ -208,7 +209,7 @@ def _while_running(
         rest = others(job, pod, seen.pods_of(job))
         standing = Standing(State.PENDING, Reason.PENDING, f"starting {current.name}{where}{rest}")
         return _finish(seen, status, standing, actions=upkeep, requeue_after=_soonest(left, _recheck(seen, job)))
-    phase = names.phase_of(current.name)
+    phase = phase_of(current.name)
     training = (State.TRAINING, Reason.TRAINING, f"training phase {phase}" if phase else "training")
     state, reason, verb = _RUNNING_STATE.get(current.name, training)
     nodes = ", ".join(dict.fromkeys(str(p.node) for p in seen.pods_of(job)))
@@ -237,7 +238,7 @@ def _before_an_attempt(
         return _cancel(
             seen, status, reason=Reason.CANCELLED, message=f"cancelled: {seen.cancel or 'no reason was given'}"
         )
-    if names.is_train(current.name) and not _any_training(status) and _trained_already(seen, status):
+    if is_train(current.name) and not _any_training(status) and _trained_already(seen, status):
         text = "nothing new to train: the prepared data are those of the last successful run"
         return _cancel(seen, status, reason=Reason.UNCHANGED, message=text)
     if spec.suspend:
@@ -266,7 +267,7 @@ def _before_an_attempt(
 
 
 def _any_training(status: TrainingRunStatus) -> bool:
-    return any(names.is_train(s.name) and s.attempts for s in status.steps or ())
+    return any(is_train(s.name) and s.attempts for s in status.steps or ())
 
 
 def _trained_already(seen: Observed, status: TrainingRunStatus) -> bool:
@@ -307,7 +308,7 @@ def _start_attempt(
     job = build_job(run, step=current.name, attempt=number, defaults=policy.defaults)
     actions.append(Create(JOBS, job))
 
-    first_step = reached(current.name, status.checkpoint) if names.is_train(current.name) else None
+    first_step = reached(current.name, status.checkpoint) if is_train(current.name) else None
     entered = books.enter(current, attempt=number, job=job["metadata"]["name"], at=seen.now, first_step=first_step)
     steps = tuple(entered if s.name == current.name else s for s in status.steps or ())
     status = status.model_copy(

@@ -5,10 +5,10 @@ released that.
 """
 
 from trainyard.api.conditions import Reason, State
-from trainyard.api.status import TrainingRunStatus
+from trainyard.api.run.status import TrainingRunStatus
+from trainyard.controller.kube.resources import PVCS, SECRETS
 from trainyard.controller.manifests.config import config_secret, spec_hash
 from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, claims, ownership_patch
-from trainyard.controller.resources import PVCS, SECRETS
 from trainyard.controller.runs.actions import Action, Apply, Create, Patch
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.status import Standing

@@ -6,7 +6,7 @@ from typing import Any
 from trainyard.api import names
 from trainyard.api.conditions import State
 from trainyard.api.progress import CheckpointRecord, FinalRecord, ProgressRecord
-from trainyard.api.status import (
+from trainyard.api.run.status import (
     CheckpointStatus,
     DatasetStatus,
     EvaluationStatus,
@@ -16,7 +16,8 @@ from trainyard.api.status import (
     TrainerStatus,
     TrainingRunStatus,
 )
-from trainyard.api.trainingrun import TrainingRunSpec
+from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.api.steps import STEP_EVALUATE, is_train, phase_of
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.storage import checkpoints_name
 from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
@@ -32,7 +33,7 @@ def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
             "restarts": restarts(ledger.steps),
             "restarts_count_towards_max": ledger.counted,
             "current_step": ledger.current.name if ledger.current else None,
-            "current_phase": names.phase_of(ledger.current.name) if ledger.current else None,
+            "current_phase": phase_of(ledger.current.name) if ledger.current else None,
         }
     )
     if seen.progress is not None and _speaks_of_now(seen, ledger, seen.progress):
@@ -50,7 +51,7 @@ _TRAINED = {"progress_percentage": 100, "estimated_remaining_seconds": 0, "phase
 
 
 def _trained(steps: tuple[StepStatus, ...]) -> bool:
-    trainings = [s.state for s in steps if names.is_train(s.name)]
+    trainings = [s.state for s in steps if is_train(s.name)]
     return bool(trainings) and all(state == "Succeeded" for state in trainings)
 
 
@@ -77,7 +78,7 @@ def _speaks_of_now(seen: Observed, ledger: Ledger, record: ProgressRecord) -> bo
 
 def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressRecord) -> TrainingRunStatus:
     old = status.trainer_status or TrainerStatus()
-    if not names.is_train(record.step):
+    if not is_train(record.step):
         # Preparing and evaluating have a phase to show, but must not wipe out what the training has reached.
         changes: dict[str, Any] = {"phase": record.phase, "last_updated_time": record.time}
     else:
@@ -96,7 +97,7 @@ def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressR
         "checkpoint": _newer(status.checkpoint, record.checkpoint),
         "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
     }
-    if names.is_train(record.step) and record.effective:
+    if is_train(record.step) and record.effective:
         news["effective"] = _flat(record.effective)
     return status.model_copy(update=news)
 
@@ -106,15 +107,15 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
         "checkpoint": _newer(status.checkpoint, record.checkpoint),
         "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
     }
-    if names.phase_of(step) is not None:
+    if phase_of(step) is not None:
         told = {"total_steps": record.total_steps, "dataset_digest": record.dataset.digest if record.dataset else None}
         known = {k: v for k, v in told.items() if v is not None}
         changes["steps"] = [s.model_copy(update=known) if s.name == step else s for s in status.steps or ()]
-    elif record.dataset is not None and not (seen.run.spec.phases and step == names.STEP_EVALUATE):
+    elif record.dataset is not None and not (seen.run.spec.phases and step == STEP_EVALUATE):
         changes["dataset"] = DatasetStatus.model_validate(record.dataset.model_dump(exclude_none=True))
     if record.evaluation is not None:
         changes["evaluation"] = _evaluation(record.evaluation)
-    if names.is_train(step):
+    if is_train(step):
         changes |= {k: _flat(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
         if record.provenance and (image := _image(seen, step, record.attempt)):
             changes["provenance"]["image"] = image

@@ -18,12 +18,12 @@ from trainyard.api.conditions import Reason, State
 from trainyard.api.manifest import InvalidManifest, parse_run
 from trainyard.api.names import CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
 from trainyard.api.progress import ProgressRecord
-from trainyard.api.status import TrainingRunStatus
-from trainyard.controller import errors
+from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.clock import Clock
-from trainyard.controller.cluster import Cluster
+from trainyard.controller.kube import errors
+from trainyard.controller.kube.cluster import Cluster
+from trainyard.controller.kube.resources import JOBS, PVCS, TRAININGRUNS, identified
 from trainyard.controller.manifests.metadata import RunRef
-from trainyard.controller.resources import JOBS, PVCS, TRAININGRUNS, identified
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete, Patch
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.observe import answer

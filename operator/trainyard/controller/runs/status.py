@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trainyard.api.conditions import ConditionType, Reason, State
-from trainyard.api.status import Condition, TrainingRunStatus
+from trainyard.api.run.status import Condition, TrainingRunStatus
 from trainyard.controller.clock import rfc3339
 
 

@@ -1,20 +1,12 @@
-"""The runs of a schedule: their names and what they are made of.
+"""The TrainingRun of one start, ready to be created."""
 
-A name follows from the start alone: `<schedule>[-<variant>]-<n>`, where n is the slot in unix minutes (8 digits) for
-the clock and the moment in unix seconds (10 digits) for triggers and people. The two can never meet.
-"""
-
-import copy
-import hashlib
-import json
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from trainyard.api import API_VERSION
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL, SKIP_IF_DATASET_ANNOTATION
-from trainyard.api.schedulestatus import CLOCK, Firing
-from trainyard.api.trainingschedule import (
+from trainyard.api.schedule.children import Object, ScheduleRef, child_name, child_spec, digest
+from trainyard.api.schedule.status import CLOCK, Firing
+from trainyard.api.schedule.trainingschedule import (
     CAUSE_ANNOTATION,
     ENV_SCHEDULED_TIME,
     ENV_TRIGGER_TIME,
@@ -27,44 +19,6 @@ from trainyard.api.trainingschedule import (
     VARIANT_LABEL,
     Variant,
 )
-from trainyard.controller.schedules.observed import ScheduleRef
-
-Object = dict[str, Any]
-
-
-def merge(target: Any, patch: Any) -> Any:
-    """RFC 7386: mappings are merged, everything else replaces, null removes."""
-    if not isinstance(patch, Mapping):
-        return copy.deepcopy(patch)
-    merged = dict(target) if isinstance(target, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge(merged.get(key), value)
-    return merged
-
-
-def digest(value: Any) -> str:
-    """sha256 over the value's JSON with sorted keys, 16 bytes of it."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
-
-
-def child_name(schedule: str, variant: str | None, firing: Firing) -> str:
-    """The run's name."""
-    moment = int(datetime.fromisoformat(firing.time).timestamp())
-    number = moment // 60 if firing.started_by == CLOCK else moment
-    return "-".join(part for part in (schedule, variant, str(number)) if part)
-
-
-def child_spec(schedule: ScheduleRef, variant: Variant | None, overrides: str | None = None) -> Object:
-    """The run's spec before anything of this start is added to it."""
-    spec = schedule.raw_spec["template"]["spec"]
-    if variant is not None:
-        spec = merge(spec, variant.patch)
-    if overrides:
-        spec = merge(spec, json.loads(overrides))
-    return copy.deepcopy(dict(spec))
 
 
 def build_child(

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from trainyard.api.schedulestatus import TrainingScheduleStatus
-from trainyard.api.trainingschedule import TrainingScheduleSpec
-from trainyard.controller.runs.views import parse_time
-from trainyard.controller.schedules.timetable import (
+from trainyard.api.schedule.status import TrainingScheduleStatus
+from trainyard.api.schedule.timetable import (
+    DEFAULT_ZONE,
     Interval,
     Timetable,
     count_slots,
@@ -14,8 +13,8 @@ from trainyard.controller.schedules.timetable import (
     next_slot,
     parse_cron,
 )
-
-DEFAULT_ZONE = "Etc/UTC"
+from trainyard.api.schedule.trainingschedule import TrainingScheduleSpec
+from trainyard.controller.runs.views import parse_time
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import logging
 
 from prometheus_client import CollectorRegistry
 
-from trainyard.controller import errors, logs
+from trainyard.controller import logs
 from trainyard.controller.clock import Clock
-from trainyard.controller.cluster import Cluster
-from trainyard.controller.queue import WorkQueue
+from trainyard.controller.kube import errors
+from trainyard.controller.kube.cluster import Cluster
+from trainyard.controller.loop.queue import WorkQueue
 from trainyard.controller.schedules.inbox import ScheduleInbox
 from trainyard.controller.schedules.metrics import ScheduleMetrics
 from trainyard.controller.schedules.reconcile import Recorder, ScheduleReconciler

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainyard.api.schedulestatus import RunCounts, ScheduleReason, TrainingScheduleStatus
-from trainyard.api.trainingschedule import Variant
+from trainyard.api.schedule.status import RunCounts, ScheduleReason, TrainingScheduleStatus
+from trainyard.api.schedule.trainingschedule import Variant
 from trainyard.controller.schedules.observed import Observed
 
 

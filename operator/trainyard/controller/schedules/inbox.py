@@ -7,7 +7,7 @@ progress is written every few seconds.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from trainyard.api.trainingschedule import SCHEDULE_LABEL
+from trainyard.api.schedule.trainingschedule import SCHEDULE_LABEL
 
 Key = tuple[str, str]
 SOON = 0.2

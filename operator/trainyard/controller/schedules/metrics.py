@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from trainyard.api.schedulestatus import CLOCK, RUN_NOW, RunCounts, TrainingScheduleStatus
+from trainyard.api.schedule.status import CLOCK, RUN_NOW, RunCounts, TrainingScheduleStatus
 
 _LATE_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)
 _COUNTED = ("created", "succeeded", "failed", "missed", "skipped")

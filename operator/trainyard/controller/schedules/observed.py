@@ -3,39 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from trainyard.api.schedulestatus import TrainingScheduleStatus
-from trainyard.api.trainingschedule import TrainingSchedule, TrainingScheduleSpec
+from trainyard.api.schedule.children import ScheduleRef
+from trainyard.api.schedule.status import TrainingScheduleStatus
 from trainyard.controller.schedules.views import ChildView
-
-
-@dataclass(frozen=True)
-class ScheduleRef:
-    """The schedule whose runs are made."""
-
-    name: str
-    namespace: str
-    uid: str
-    created: datetime
-    spec: TrainingScheduleSpec
-    raw_spec: Mapping[str, Any]
-    """The spec as the API server returned it: what runs are made of."""
-    annotations: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any], schedule: TrainingSchedule) -> "ScheduleRef":
-        """From the object as the API server returned it, and what it was parsed to."""
-        metadata = raw["metadata"]
-        return cls(
-            name=metadata["name"],
-            namespace=metadata["namespace"],
-            uid=metadata["uid"],
-            created=datetime.fromisoformat(metadata["creationTimestamp"]),
-            spec=schedule.spec,
-            raw_spec=raw["spec"],
-            annotations=schedule.metadata.annotations,
-        )
 
 
 @dataclass(frozen=True)

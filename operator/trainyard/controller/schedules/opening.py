@@ -3,16 +3,16 @@
 import json
 from datetime import datetime, timedelta
 
-from trainyard.api.schedulestatus import CLOCK, RUN_NOW, Firing, ScheduleReason
-from trainyard.api.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
+from trainyard.api.schedule.status import CLOCK, RUN_NOW, Firing, ScheduleReason
+from trainyard.api.schedule.timetable import Timetable
+from trainyard.api.schedule.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
+from trainyard.api.schedule.validity import faults
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.runs.views import parse_time
 from trainyard.controller.schedules import clockwork
 from trainyard.controller.schedules.draft import Draft
 from trainyard.controller.schedules.observed import Observed
-from trainyard.controller.schedules.timetable import Timetable
 from trainyard.controller.schedules.triggers.judge import Judgement, fired
-from trainyard.controller.schedules.validity import faults
 
 
 def open_next(draft: Draft, timetable: Timetable | None, verdicts: dict[str, Judgement]) -> bool:

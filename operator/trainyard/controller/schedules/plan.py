@@ -8,25 +8,19 @@ neither lost nor doubled, and no policy mistakes a start's own runs for somebody
 
 from datetime import datetime
 
-from trainyard.api.schedulestatus import (
-    RUN_NOW,
-    ActiveRun,
-    Firing,
-    LastRun,
-    ScheduleReason,
-    ScheduleState,
-)
-from trainyard.api.trainingschedule import Variant
+from trainyard.api.schedule.children import child_name, child_spec, digest
+from trainyard.api.schedule.status import RUN_NOW, ActiveRun, Firing, LastRun, ScheduleReason, ScheduleState
+from trainyard.api.schedule.timetable import Timetable
+from trainyard.api.schedule.trainingschedule import Variant
+from trainyard.api.schedule.validity import faults
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.schedules import clockwork, history
-from trainyard.controller.schedules.books import book, look_at_triggers, wind_up
-from trainyard.controller.schedules.children import build_child, child_name, child_spec, digest
+from trainyard.controller.schedules.children import build_child
 from trainyard.controller.schedules.draft import Cancel, Create, Delete, Draft, Plan
+from trainyard.controller.schedules.ledger import book, look_at_triggers, wind_up
 from trainyard.controller.schedules.observed import Observed
 from trainyard.controller.schedules.opening import open_next
-from trainyard.controller.schedules.standing import Standing, stand
-from trainyard.controller.schedules.timetable import Timetable
-from trainyard.controller.schedules.validity import faults
+from trainyard.controller.schedules.status import Standing, stand
 
 QUICK_LOOK_SECONDS = 0.5
 """Something was noticed that the next look has to book."""

@@ -13,17 +13,18 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from trainyard.api.names import CANCEL_ANNOTATION
-from trainyard.api.schedulestatus import ScheduleReason, ScheduleState, TrainingScheduleStatus
-from trainyard.api.trainingschedule import SCHEDULE_UID_LABEL, TrainingSchedule
-from trainyard.controller import errors
+from trainyard.api.schedule.children import ScheduleRef
+from trainyard.api.schedule.status import ScheduleReason, ScheduleState, TrainingScheduleStatus
+from trainyard.api.schedule.trainingschedule import SCHEDULE_UID_LABEL, TrainingSchedule
 from trainyard.controller.clock import Clock
-from trainyard.controller.cluster import Cluster
-from trainyard.controller.resources import TRAININGRUNS, TRAININGSCHEDULES, identified
+from trainyard.controller.kube import errors
+from trainyard.controller.kube.cluster import Cluster
+from trainyard.controller.kube.resources import TRAININGRUNS, TRAININGSCHEDULES, identified
 from trainyard.controller.runs.views import parse_time
 from trainyard.controller.schedules.draft import Cancel, Create, Delete, Notice, Plan
-from trainyard.controller.schedules.observed import Look, Observed, ScheduleRef
+from trainyard.controller.schedules.observed import Look, Observed
 from trainyard.controller.schedules.plan import plan
-from trainyard.controller.schedules.standing import Standing, stand
+from trainyard.controller.schedules.status import Standing, stand
 from trainyard.controller.schedules.views import ChildView, controller_uid
 
 log = logging.getLogger(__name__)

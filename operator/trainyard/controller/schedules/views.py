@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from trainyard.api.names import CANCEL_ANNOTATION
-from trainyard.api.trainingschedule import TEMPLATE_DIGEST_ANNOTATION, VARIANT_LABEL
+from trainyard.api.schedule.trainingschedule import TEMPLATE_DIGEST_ANNOTATION, VARIANT_LABEL
 from trainyard.controller.runs.views import parse_time
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import source_of
 from trainyard.trainer.data.convert import LEARNED, TO, convert, target

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Any
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import moment, source_of
 from trainyard.trainer.data.collect.windows import window_of

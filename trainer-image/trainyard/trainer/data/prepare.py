@@ -19,15 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.progress import DatasetRecord, DatasetSource
-from trainyard.api.training import Training
-from trainyard.trainer.commit import (
-    Committed,
-    commit_folder,
-    find_damage,
-    read_committed,
-    read_made_from,
-    remove_leftovers,
-)
+from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import forget
 from trainyard.trainer.data.formats import Record
@@ -37,12 +29,20 @@ from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.version import build_key, ensure_dataset, upload
 from trainyard.trainer.errors import invalid_config, invalid_data, storage
-from trainyard.trainer.known_names import check_names
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
+from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.models.source import local_folder
 from trainyard.trainer.phases import SHARED_TOKENIZER
 from trainyard.trainer.progress import Reporter
+from trainyard.trainer.volume.commit import (
+    Committed,
+    commit_folder,
+    find_damage,
+    read_committed,
+    read_made_from,
+    remove_leftovers,
+)
 
 LAYOUT = 2
 """Raised when the files of prepared data change their meaning, so that older ones are made anew."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from trainyard.api.phases import phases_to_run
-from trainyard.trainer.commit import Committed, commit_folder, read_committed, read_made_from
+from trainyard.api.run.phases import phases_to_run
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.prepare import make_tokenizer, note_datasets, prepare
 from trainyard.trainer.data.records import Built
-from trainyard.trainer.known_names import check_names
 from trainyard.trainer.log import say
+from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.phases import SHARED_TOKENIZER, in_phase, settle_start, whole_run
 from trainyard.trainer.progress import Reporter
+from trainyard.trainer.volume.commit import Committed, commit_folder, read_committed, read_made_from
 
 
 def prepare_phases(context: RunContext, reporter: Reporter) -> None:

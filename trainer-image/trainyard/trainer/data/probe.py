@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import source_name
 from trainyard.trainer.data.collect.access import read_access

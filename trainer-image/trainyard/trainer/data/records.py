@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.duplicates import Signatures
 from trainyard.trainer.data.formats import Record
 from trainyard.trainer.data.readers import Fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.plain import plain_text
 from trainyard.trainer.data.collect.run import collected, source_of

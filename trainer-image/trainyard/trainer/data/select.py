@@ -12,8 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from trainyard.api.dataset import Dataset
-from trainyard.api.examples import Filter
+from trainyard.api.run.dataset import Dataset
+from trainyard.api.run.selection import Filter
 from trainyard.trainer.data.readers import Fault, Row
 
 TIME_FIELDS = ("timestamp", "created_at", "time", "date", "metadata.timestamp")

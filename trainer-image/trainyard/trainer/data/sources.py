@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.errors import invalid_data, source_unavailable
 from trainyard.trainer.log import say
 

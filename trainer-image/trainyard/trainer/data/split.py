@@ -13,7 +13,7 @@ import heapq
 from array import array
 from dataclasses import dataclass, replace
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 
 _WHOLE = 1 << 64
 DEFAULT_SEED = 42

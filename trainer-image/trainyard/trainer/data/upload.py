@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainyard.api.base import SecretRef
-from trainyard.api.dataset import Dataset
-from trainyard.trainer.commit import MANIFEST
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import PAUSES, TRIES, read_secret, s3_client
 from trainyard.trainer.errors import invalid_config, source_unavailable
 from trainyard.trainer.log import say
+from trainyard.trainer.volume.commit import MANIFEST
 
 FIELD = "spec.datasetUpload"
 T = TypeVar("T")

@@ -22,7 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trainyard.trainer.commit import (
+from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.build import build_records, source_name, trained_format
+from trainyard.trainer.data.identity import identity_of
+from trainyard.trainer.data.records import Built
+from trainyard.trainer.log import say
+from trainyard.trainer.volume.commit import (
     TEMPORARY,
     commit_folder,
     discard,
@@ -30,11 +35,6 @@ from trainyard.trainer.commit import (
     read_committed,
     read_made_from,
 )
-from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.build import build_records, source_name, trained_format
-from trainyard.trainer.data.identity import identity_of
-from trainyard.trainer.data.records import Built
-from trainyard.trainer.log import say
 
 KEPT = 20
 """Versions in a cache; of more, those that were not used for longest are deleted."""

@@ -15,16 +15,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from trainyard.trainer.commit import commit_folder, read_committed
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config, is_device_out_of_memory, storage
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
-from trainyard.trainer.methods.memory import recall
+from trainyard.trainer.methods.out_of_memory import recall
 from trainyard.trainer.methods.train import find_result
 from trainyard.trainer.progress import Reporter
+from trainyard.trainer.volume.commit import commit_folder, read_committed
 
 
 def evaluate(context: RunContext, reporter: Reporter) -> None:
@@ -60,9 +60,9 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
 
         from trainyard.trainer.data.store import Sequences
         from trainyard.trainer.data.tokenizer import load_tokenizer
-        from trainyard.trainer.device import find_device, free_memory
-        from trainyard.trainer.evaluation import samples
         from trainyard.trainer.evaluation.loss import measure
+        from trainyard.trainer.machine.device import find_device, free_memory
+        from trainyard.trainer.methods import samples
         from trainyard.trainer.methods.recipes import Material, evaluation_objective
         from trainyard.trainer.models.load import load_for_evaluation, load_untrained
 

@@ -14,11 +14,11 @@ import typing
 from dataclasses import fields, make_dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainyard.api.training import Training
+from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
-from trainyard.trainer.known_names import optimizer_names, unknown_name
+from trainyard.trainer.machine.device import Device
+from trainyard.trainer.models.known_names import optimizer_names, unknown_name
 
 if TYPE_CHECKING:
     from trl import SFTConfig

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from trainyard.trainer.data.store import IGNORED, Sequences
-from trainyard.trainer.team import ALONE, Team
+from trainyard.trainer.machine.team import ALONE, Team
 
 TOKEN_COUNT = "token_count"
 """Key in a batch for the number of real tokens, which the model must not see."""

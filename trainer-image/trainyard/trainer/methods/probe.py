@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from trainyard.trainer.estimate import optimizer_bytes
 from trainyard.trainer.log import say
 from trainyard.trainer.methods import state
+from trainyard.trainer.models.estimate import optimizer_bytes
 
 TRACES = ("_metrics", "_stored_metrics", "_total_train_tokens", "counters", "current_flos")
 """What a trainer of TRL notes about a batch that it computes a loss for."""

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from trainyard.trainer.commit import Committed
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.store import Sequences
-from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_data
-from trainyard.trainer.evaluation.samples import end_tokens
 from trainyard.trainer.log import say
+from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.arguments import method_arguments, total_steps
 from trainyard.trainer.methods.batches import EpochOrder, SequenceDataset, collate
 from trainyard.trainer.methods.dpo import dpo_loss, dpo_settings
@@ -25,7 +23,9 @@ from trainyard.trainer.methods.pairs import PairDataset, PairLoss, PairObjective
 from trainyard.trainer.methods.ppo import Ppo, Prompts, Steps
 from trainyard.trainer.methods.ppo_config import PPOConfig, ppo_settings
 from trainyard.trainer.methods.rewards import make_judge
+from trainyard.trainer.methods.samples import end_tokens
 from trainyard.trainer.models.load import load_untrained
+from trainyard.trainer.volume.commit import Committed
 
 Progress = Callable[[int, int], None]
 

@@ -14,11 +14,11 @@ from typing import Any
 from transformers import TrainerCallback
 
 from trainyard.api.conditions import Reason
-from trainyard.trainer.device import Device
 from trainyard.trainer.durations import duration
 from trainyard.trainer.errors import UNEXPECTED, UserError
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
+from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.trainer import CommittingTrainer
 from trainyard.trainer.methods.utilisation import operations_per_token, peak_of
 from trainyard.trainer.progress import Reporter

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from trainyard.api.reward import Reward
+from trainyard.api.run.reward import Reward
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.load import load_reward_model
 
 FIELD = "spec.training.rewards"

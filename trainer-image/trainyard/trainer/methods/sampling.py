@@ -14,8 +14,8 @@ from transformers import TrainerCallback
 
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.store import Sequences
-from trainyard.trainer.evaluation import samples
 from trainyard.trainer.log import warn
+from trainyard.trainer.methods import samples
 
 FOLDER = "samples"
 

@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard.api.names import GIT_COMMIT_LABEL
-from trainyard.trainer import __version__, checkpoint, space
-from trainyard.trainer.checkpoint import Checkpoint
-from trainyard.trainer.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
+from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import is_packed, open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config
-from trainyard.trainer.estimate import optimizer_bytes
 from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
-from trainyard.trainer.methods.memory import (
+from trainyard.trainer.machine.team import team_of
+from trainyard.trainer.methods.out_of_memory import (
     DidNotFit,
     Reductions,
     fitted,
@@ -37,12 +35,15 @@ from trainyard.trainer.methods.memory import (
     remember,
     too_large,
 )
-from trainyard.trainer.methods.memory import smaller_evaluation as smaller_batches
+from trainyard.trainer.methods.out_of_memory import smaller_evaluation as smaller_batches
+from trainyard.trainer.models.estimate import optimizer_bytes
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.phases import hand_over
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
-from trainyard.trainer.team import team_of
+from trainyard.trainer.volume import checkpoint, space
+from trainyard.trainer.volume.checkpoint import Checkpoint
+from trainyard.trainer.volume.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
 
 if TYPE_CHECKING:
     from trainyard.trainer.models.load import Loaded
@@ -65,9 +66,9 @@ def train(context: RunContext, reporter: Reporter) -> None:
     with quick_imports():
         from transformers.utils import logging as transformers_logging
 
-        from trainyard.trainer.device import free_memory, is_cuda
+        from trainyard.trainer.machine.device import free_memory, is_cuda
+        from trainyard.trainer.machine.simulation import simulated_device
         from trainyard.trainer.methods import trainer as _  # noqa: F401 - timed with the imports
-        from trainyard.trainer.simulation import simulated_device
 
     # TRL still spells it gradient_checkpointing and has another default for it, so this is the name to set.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated.*")
@@ -97,7 +98,7 @@ def reduce(context: RunContext, *, step: int, told: str) -> Reductions:
     Raises:
         UserError: it must not, or there is none; or this process cannot go on, and the next attempt will.
     """
-    from trainyard.trainer.device import is_cuda
+    from trainyard.trainer.machine.device import is_cuda
 
     reductions = recall(context.work_dir, context.training)
     allowed = context.run.spec.on_out_of_memory == "ReduceBatch"
@@ -123,7 +124,8 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     import torch
 
     from trainyard.trainer.data.tokenizer import load_tokenizer
-    from trainyard.trainer.device import find_device, keep_freed_memory
+    from trainyard.trainer.machine.device import find_device, keep_freed_memory
+    from trainyard.trainer.machine.simulation import simulated_limit
     from trainyard.trainer.methods.arguments import build_arguments, total_steps
     from trainyard.trainer.methods.batches import keeps_examples_apart
     from trainyard.trainer.methods.loss import use_small_tiles
@@ -133,7 +135,6 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     from trainyard.trainer.methods.sampling import Sampling
     from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
     from trainyard.trainer.models.load import load_for_training
-    from trainyard.trainer.simulation import simulated_limit
 
     started = time.monotonic()
     context = fitted(context, reductions)

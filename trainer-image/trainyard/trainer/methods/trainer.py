@@ -34,16 +34,16 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from trainyard.trainer.data.store import IGNORED
-from trainyard.trainer.device import available_host_memory
 from trainyard.trainer.errors import is_device_out_of_memory
+from trainyard.trainer.machine.device import available_host_memory
+from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
-from trainyard.trainer.methods.memory import DidNotFit
 from trainyard.trainer.methods.objective import Interrupted, Objective
-from trainyard.trainer.saving import Saver, Write, copied, size_of
+from trainyard.trainer.methods.out_of_memory import DidNotFit
 from trainyard.trainer.signals import STOP
-from trainyard.trainer.team import ALONE, Team
+from trainyard.trainer.volume.saving import Saver, Write, copied, size_of
 
 COPY_SHARE = 0.8
 """Of the free host memory, that the copy of a checkpoint may take; a larger one is written while the training waits."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard.api.reward import RewardModel
+from trainyard.api.run.reward import RewardModel
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.lora import add_adapter, load_adapter
 from trainyard.trainer.models.quantize import nf4
 from trainyard.trainer.models.scratch import build_config

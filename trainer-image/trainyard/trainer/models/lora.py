@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard.api.model import Lora
+from trainyard.api.run.model import Lora
 from trainyard.trainer.errors import invalid_config
 
 if TYPE_CHECKING:

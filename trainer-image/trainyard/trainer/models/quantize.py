@@ -11,8 +11,8 @@ import importlib.util
 from typing import Any
 
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.device import Device
 from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.machine.device import Device
 
 FIELD = "spec.model.adapter.quantization"
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)

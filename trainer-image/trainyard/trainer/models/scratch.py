@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trainyard.api.model import Scratch
+from trainyard.api.run.model import Scratch
 from trainyard.trainer.errors import UserError, invalid_config
-from trainyard.trainer.known_names import unknown_architecture, unknown_name
+from trainyard.trainer.models.known_names import unknown_architecture, unknown_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerFast

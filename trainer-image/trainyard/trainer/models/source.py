@@ -14,7 +14,7 @@ from trainyard.api.base import SecretRef
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
-from trainyard.trainer.volumes import folder_of
+from trainyard.trainer.volume.claims import folder_of
 
 TOKENIZER_FILES = [
     "tokenizer*",

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainyard.api.names import STEP_EVALUATE, is_train
-from trainyard.api.tracking import MlflowTracking
+from trainyard.api.run.tracking import MlflowTracking
+from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 
-from trainyard.trainer.commit import Committed, commit_folder, read_committed
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
-from trainyard.trainer.device import find_device, keep_freed_memory
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
+from trainyard.trainer.machine.device import find_device, keep_freed_memory
 from trainyard.trainer.methods.train import find_result
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
@@ -37,6 +36,7 @@ from trainyard.trainer.trm.measure import Answers, Stopped, measure
 from trainyard.trainer.trm.prepare import specification_key
 from trainyard.trainer.trm.task import TEXT, masked_id
 from trainyard.trainer.trm.train import make_fit
+from trainyard.trainer.volume.commit import Committed, commit_folder, read_committed
 
 SAMPLES = 10
 SIMPLE = ("Majority", "NearestNeighbor")

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainyard.trainer.team import ALONE, Team
+from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.trm.folder import Draw
 from trainyard.trainer.trm.losses import Loss, judge
 from trainyard.trainer.trm.model import Depth, Latent, Network

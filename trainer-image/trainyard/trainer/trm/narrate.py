@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from trainyard.trainer.device import Device
 from trainyard.trainer.durations import duration
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
+from trainyard.trainer.machine.device import Device
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.trm.fit import Fit, Report
 

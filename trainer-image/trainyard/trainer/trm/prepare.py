@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from trainyard.trainer.commit import Committed, commit_folder, read_made_from, remove_leftovers
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import note_dataset
 from trainyard.trainer.data.records import SPLITS
@@ -30,6 +29,7 @@ from trainyard.trainer.trm.folder import Split, flat_split, write_split
 from trainyard.trainer.trm.sources import arc_tasks, read_arrays, read_grids
 from trainyard.trainer.trm.task import TASK_FILE, check_task, settings
 from trainyard.trainer.trm.textdata import text_splits
+from trainyard.trainer.volume.commit import Committed, commit_folder, read_made_from, remove_leftovers
 
 LAYOUT = 1
 """Raised when the files of prepared data change their meaning."""

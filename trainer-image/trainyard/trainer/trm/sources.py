@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainyard.api.dataset import Dataset
-from trainyard.api.trm import Puzzle as PuzzleSpec
+from trainyard.api.run.dataset import Dataset
+from trainyard.api.run.trm import Puzzle as PuzzleSpec
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.sources import SourceFile, fetch
 from trainyard.trainer.data.split import record_hash

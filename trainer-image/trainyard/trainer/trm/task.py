@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainyard.api.trm import TrmTraining
+from trainyard.api.run.trm import TrmTraining
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 

@@ -24,18 +24,17 @@ import torch
 from safetensors.torch import save_file
 
 from trainyard.api.conditions import Reason
-from trainyard.trainer import __version__, checkpoint
-from trainyard.trainer.commit import Committed, commit_folder
+from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
-from trainyard.trainer.device import Device, find_device, is_cuda, keep_freed_memory
 from trainyard.trainer.errors import UNEXPECTED, UserError, invalid_config
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
+from trainyard.trainer.machine.device import Device, find_device, is_cuda, keep_freed_memory
+from trainyard.trainer.machine.team import ALONE, Team, team_of
 from trainyard.trainer.methods.train import find_checkpoint, find_result, note_result, started_at
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
-from trainyard.trainer.team import ALONE, Team, team_of
 from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
 from trainyard.trainer.trm.folder import Split, read_split
@@ -49,6 +48,8 @@ from trainyard.trainer.trm.shape import Shape
 from trainyard.trainer.trm.state import Best, read_state, whole_latent, write_state
 from trainyard.trainer.trm.stream import Stream
 from trainyard.trainer.trm.task import TASK_FILE, check_task, masked_id, settings
+from trainyard.trainer.volume import checkpoint
+from trainyard.trainer.volume.commit import Committed, commit_folder
 
 DEFAULT_LEARNING_RATE = 1e-4
 EVALUATED = 512

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.progress import DatasetRecord
-from trainyard.trainer.commit import commit_folder
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
@@ -16,6 +15,7 @@ from trainyard.trainer.progress import Reporter
 from trainyard.trainer.trm.folder import read_split
 from trainyard.trainer.trm.prepare import build
 from trainyard.trainer.trm.train import make_shape, total_steps
+from trainyard.trainer.volume.commit import commit_folder
 
 BYTES_PER_WEIGHT = 16
 """Weight, gradient, two moments; the average is a fifth, and a checkpoint's copy of the best is on disk."""

@@ -11,7 +11,7 @@ from datetime import datetime
 import aiohttp
 from yarl import URL
 
-from trainyard.api.triggers import DatasetDrift
+from trainyard.api.schedule.triggers import DatasetDrift
 from trainyard.controller.schedules.observed import Reading
 from trainyard.controller.schedules.triggers.access import Access, SourceDown, unreachable
 from trainyard.controller.schedules.triggers.s3 import SCHEME

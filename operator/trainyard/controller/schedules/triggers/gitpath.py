@@ -19,7 +19,7 @@ from dulwich.objects import Commit, ObjectID, Tag
 from dulwich.pack import PackData, PackInflater
 from dulwich.repo import MemoryRepo
 
-from trainyard.api.triggers import GitPath
+from trainyard.api.schedule.triggers import GitPath
 from trainyard.controller.schedules.observed import Reading
 from trainyard.controller.schedules.triggers.access import TIMEOUT_SECONDS, Access, SourceDown, unreachable
 

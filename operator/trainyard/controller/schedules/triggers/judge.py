@@ -7,11 +7,11 @@ source that is down changes nothing, and one change starts one run however often
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from trainyard.api.schedulestatus import TriggerStatus
-from trainyard.api.triggers import Trigger
+from trainyard.api.schedule.children import digest
+from trainyard.api.schedule.status import TriggerStatus
+from trainyard.api.schedule.triggers import Trigger
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.runs.views import parse_time
-from trainyard.controller.schedules.children import digest
 from trainyard.controller.schedules.observed import Look, Reading
 from trainyard.controller.schedules.triggers.sketch import changed_share
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from trainyard.api.triggers import MlflowMetric
+from trainyard.api.schedule.triggers import MlflowMetric
 from trainyard.controller.schedules.observed import Reading
 from trainyard.controller.schedules.triggers.access import SIGNS, Access, SourceDown, compare, get_json
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 
 from trainyard.api.base import SecretRef
-from trainyard.api.triggers import Trigger
-from trainyard.controller import errors
+from trainyard.api.schedule.children import ScheduleRef
+from trainyard.api.schedule.triggers import Trigger
 from trainyard.controller.clock import Clock
-from trainyard.controller.cluster import Cluster
-from trainyard.controller.resources import SECRETS
-from trainyard.controller.schedules.observed import Look, Reading, ScheduleRef
+from trainyard.controller.kube import errors
+from trainyard.controller.kube.cluster import Cluster
+from trainyard.controller.kube.resources import SECRETS
+from trainyard.controller.schedules.observed import Look, Reading
 from trainyard.controller.schedules.triggers import dataset, gitpath, mlflow, prometheus
 from trainyard.controller.schedules.triggers.access import Access, SourceDown
 from trainyard.controller.schedules.triggers.judge import trigger_digest

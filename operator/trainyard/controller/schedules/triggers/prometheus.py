@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from trainyard.api.triggers import PrometheusQuery
+from trainyard.api.schedule.triggers import PrometheusQuery
 from trainyard.controller.schedules.observed import Reading
 from trainyard.controller.schedules.triggers.access import SIGNS, Access, SourceDown, compare, get_json
 

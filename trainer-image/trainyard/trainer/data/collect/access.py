@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import read_secret
 
 

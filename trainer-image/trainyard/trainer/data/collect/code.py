@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainyard.api.collectors import CodeSource
+from trainyard.api.run.collectors import CodeSource
 from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.git import Repository, fetch, unignored
@@ -23,7 +23,7 @@ from trainyard.trainer.data.collect.languages import LEFT_OUT, language_of
 from trainyard.trainer.data.collect.secrets import SECRET_FILES, redact
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say
-from trainyard.trainer.volumes import folder_of
+from trainyard.trainer.volume.claims import folder_of
 
 
 @dataclass(frozen=True)

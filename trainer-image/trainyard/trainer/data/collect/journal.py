@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainyard.trainer.commit import flush_folder
 from trainyard.trainer.data.collect import Record
+from trainyard.trainer.volume.commit import flush_folder
 
 LABEL = "source.json"
 TEMPORARY = ".tmp-"

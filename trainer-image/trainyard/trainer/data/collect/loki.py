@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 
-from trainyard.api.collectors import LokiSource
+from trainyard.api.run.collectors import LokiSource
 from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.http import CONNECTIONS, Client, TooLarge

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from trainyard.api.collectors import ManifestSource
+from trainyard.api.run.collectors import ManifestSource
 from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.globs import matcher

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from trainyard.api.dataset import Dataset
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect import Record, code, loki, manifest, prometheus, runbook, tempo, traces
 from trainyard.trainer.data.collect.access import read_access

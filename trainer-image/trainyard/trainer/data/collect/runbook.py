@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from trainyard.api.collectors import RunbookSource
+from trainyard.api.run.collectors import RunbookSource
 from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.code import open_tree

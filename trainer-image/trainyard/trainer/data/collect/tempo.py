@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from trainyard.api.collectors import TempoSource
+from trainyard.api.run.collectors import TempoSource
 from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.http import CONNECTIONS, Client, TooLarge

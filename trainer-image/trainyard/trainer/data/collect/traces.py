@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from trainyard.api.collectors import TracesSource
+from trainyard.api.run.collectors import TracesSource
 from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.http import CONNECTIONS, Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from trainyard.api.collectors import Lookback
+from trainyard.api.run.collectors import Lookback
 from trainyard.trainer.data.collect import Window
 
 

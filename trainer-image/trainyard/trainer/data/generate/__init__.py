@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from trainyard.api.examples import CODE_TASKS, LOG_TASKS, RUNBOOK_TASKS, SERIES_TASKS, TASKS, TRACE_TASKS
+from trainyard.api.run.selection import CODE_TASKS, LOG_TASKS, RUNBOOK_TASKS, SERIES_TASKS, TASKS, TRACE_TASKS
 from trainyard.trainer.data.readers import Row
 
 

@@ -1,0 +1,118 @@
+"""`spec.model`: what is trained, from where, and whether through an adapter."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one, opaque
+from trainyard.api.run.trm import Trm
+
+MODEL_URI = r"^(hf://[^/\s]+/[^/\s@]+(@\S+)?|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
+TOKENIZER_URI = MODEL_URI
+
+
+class Tokenizer(ApiModel):
+    """The tokenizer of a model built from scratch: trained on the run's own data, or taken from somewhere."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one(
+            "train_vocab_size",
+            "storage_uri",
+            message="a scratch model's tokenizer needs exactly one of trainVocabSize (train one on the data) and "
+            "storageUri (take an existing one)",
+        ),
+    )
+
+    train_vocab_size: int | None = Field(
+        None,
+        ge=300,
+        le=262144,
+        description="Train a byte-level BPE tokenizer with this many entries on the training data.",
+    )
+    storage_uri: str | None = Field(
+        None,
+        max_length=1024,
+        pattern=TOKENIZER_URI,
+        description="Existing tokenizer: hf://org/name[@revision], pvc://claim/path or file:///path in the image.",
+    )
+
+
+class Scratch(ApiModel):
+    """A model with random weights."""
+
+    architecture: str = Field(
+        max_length=63,
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="Hugging Face model type, for example llama, qwen3 or gpt2.",
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Fields of that type's configuration class (hidden_size, num_hidden_layers, ...). Unknown names are "
+        "refused. vocab_size is taken from the tokenizer.",
+        json_schema_extra=opaque,
+    )
+    tokenizer: Tokenizer = Field(description="Where the tokenizer comes from.")
+
+
+class Lora(ApiModel):
+    """Low-rank adapter; the base weights stay frozen."""
+
+    rank: int = Field(16, ge=1, le=1024, description="Rank of the update matrices.")
+    alpha: float = Field(32, gt=0, le=4096, description="Scale: the update is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: list[str] = Field(
+        default_factory=lambda: ["all-linear"],
+        min_length=1,
+        max_length=64,
+        description="Names of the modules that get an adapter; all-linear means every linear layer but the output head.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 128, "minLength": 1}},
+    )
+    layers: int | None = Field(
+        None, ge=1, le=1000, description="Only the last so many layers of the model get an adapter; absent means all."
+    )
+
+
+class Adapter(ApiModel):
+    """Train an adapter instead of all weights."""
+
+    lora: Lora = Field(description="Low-rank adaptation.")
+    quantization: Literal["NF4"] | None = Field(
+        None,
+        description="NF4: the frozen base lies in the GPU's memory with 4 bits a weight, a quarter of BF16. Needs a GPU and "
+        "bitsandbytes in the image. The result is the adapter on the base's own weights, as without.",
+    )
+    merge: bool = Field(
+        True, description="Merge the adapter into the base model at the end, so that model/ can be loaded by itself."
+    )
+
+
+class ModelSource(ApiModel):
+    """What is trained."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one(
+            "storage_uri",
+            "scratch",
+            "trm",
+            message="spec.model needs exactly one of storageUri (start from existing weights), scratch (start from "
+            "random ones) and trm (a Tiny Recursive Model); keep one of them",
+        ),
+        Rule(
+            "!has(self.adapter) || has(self.storageUri)",
+            "an adapter needs existing weights under it: give spec.model.storageUri, or remove spec.model.adapter",
+            lambda m: m.adapter is None or m.storage_uri is not None,
+        ),
+    )
+
+    storage_uri: str | None = Field(
+        None,
+        max_length=1024,
+        pattern=MODEL_URI,
+        description="Weights to start from: hf://org/name[@revision], pvc://claim/path, or file:///path in the image.",
+    )
+    scratch: Scratch | None = Field(None, description="Start from random weights with this configuration.")
+    trm: Trm | None = Field(None, description="A Tiny Recursive Model, for method TRM.")
+    secret_ref: SecretRef | None = Field(
+        None, description="Secret with the key token (or HF_TOKEN), for gated or private models on the hub."
+    )
+    adapter: Adapter | None = Field(None, description="Train an adapter; absent means all weights are trained.")

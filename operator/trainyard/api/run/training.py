@@ -1,0 +1,193 @@
+"""`spec.training` and `spec.checkpoints`: how it is trained. Hyperparameters have their Hugging Face / TRL names."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from trainyard.api.base import ApiModel, Fetched, Rule, at_most_one, opaque
+from trainyard.api.run.reward import Reward
+from trainyard.api.run.trm import TrmTraining
+
+Method = Literal["Pretrain", "CPT", "SFT", "DPO", "ORPO", "PPO", "TRM"]
+SCHEDULERS = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "warmup_stable_decay",
+)
+TRM_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+_METHOD = Fetched("method", "self.method")
+
+
+class Training(ApiModel):
+    """The training method and its hyperparameters."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        at_most_one(
+            "max_steps",
+            "num_train_epochs",
+            message="maxSteps and numTrainEpochs exclude each other: remove one of them",
+        ),
+        Rule(
+            "!has(self.trm) || self.method == 'TRM'",
+            "training.trm belongs to method TRM: set that method, or remove training.trm",
+            lambda t: t.method == "TRM" or t.trm is None,
+        ),
+        Rule(
+            f"method != 'TRM' || (self.lrSchedulerType in {list(TRM_SCHEDULERS)} && self.optim.startsWith('adamw_torch') "
+            "&& self.precision != 'FP16' && !self.gradientCheckpointing)",
+            f"method TRM has its own loop: lrSchedulerType is one of {', '.join(TRM_SCHEDULERS)}, optim adamw_torch, precision "
+            "Auto, FP32 or BF16, and gradientCheckpointing false",
+            lambda t: (
+                t.method != "TRM"
+                or (
+                    t.lr_scheduler_type in TRM_SCHEDULERS
+                    and t.optim.startswith("adamw_torch")
+                    and t.precision != "FP16"
+                    and not t.gradient_checkpointing
+                )
+            ),
+            about=_METHOD,
+        ),
+        Rule(
+            None,
+            "method TRM uses no TRL: its own settings stand in training.trm; remove extraArgs",
+            lambda t: t.method != "TRM" or not t.extra_args,
+        ),
+        Rule(
+            "(method == 'PPO') == has(self.rewards)",
+            "method PPO needs training.rewards (what a response is rewarded for), and no other method takes them",
+            lambda t: (t.method == "PPO") == (t.rewards is not None),
+            about=_METHOD,
+        ),
+    )
+
+    method: Method = Field(
+        "SFT",
+        description="Pretrain: next-token prediction from random weights. CPT: the same, going on from existing weights. "
+        "SFT: learn to answer; loss on the completion or on the assistant's turns alone. DPO: prefer the chosen of two answers "
+        "to the rejected one, relative to the model as it was. ORPO: the same without such a reference. PPO: generate "
+        "answers and learn from their rewards. TRM: a Tiny Recursive Model learns to solve puzzles or to map texts to closed "
+        "answers.",
+    )
+    max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Optimizer steps in total.")
+    num_train_epochs: float | None = Field(
+        None, gt=0, le=100_000, description="Passes over the training data. Without it and without maxSteps: 1."
+    )
+    per_device_train_batch_size: int = Field(
+        8,
+        ge=1,
+        le=65536,
+        description="Sequences per device and forward pass. With method TRM, of all processes together.",
+    )
+    per_device_eval_batch_size: int = Field(8, ge=1, le=65536, description="The same during evaluation.")
+    gradient_accumulation_steps: int = Field(1, ge=1, le=65536, description="Forward passes per optimizer step.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Peak learning rate. Default: 5e-4 for Pretrain, 2e-5 for CPT and SFT, 8e-6 for ORPO, 3e-6 for PPO, "
+        "1e-6 for DPO; ten times that with LoRA.",
+    )
+    lr_scheduler_type: Literal[SCHEDULERS] = Field("linear", description="Course of the learning rate.")  # type: ignore[valid-type]
+    warmup_steps: float = Field(0, ge=0, description="Warm-up: a number of steps, or below 1 a share of all steps.")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="Decoupled weight decay.")
+    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Gradients are clipped to this norm; 0 turns it off.")
+    max_length: int = Field(
+        1024,
+        ge=8,
+        le=1_048_576,
+        description="Tokens per sequence. Longer plain text is split, longer prompts and conversations lose their end. "
+        "PPO: prompt and response together.",
+    )
+    packing: bool = Field(
+        True,
+        description="Put several short examples into one sequence. Attention never crosses from one into the next. "
+        "Pairs (DPO, ORPO) and prompts (PPO) are never packed.",
+    )
+    optim: str = Field(
+        "adamw_torch", max_length=63, pattern=r"^[a-z0-9_]+$", description="Optimizer, by its transformers name."
+    )
+    precision: Literal["Auto", "FP32", "BF16", "FP16"] = Field(
+        "Auto", description="Auto: BF16 where the hardware computes in it, else FP16 on a GPU, else FP32."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, about a third more time."
+    )
+    logging_steps: int = Field(10, ge=1, le=1_000_000, description="A log line every so many steps.")
+    eval_steps: int | None = Field(
+        None, ge=1, le=100_000_000, description="Evaluate on the Eval split every so many steps during training."
+    )
+    seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
+    trm: TrmTraining | None = Field(None, description="What only method TRM has; absent means its defaults.")
+    rewards: list[Reward] | None = Field(
+        None, min_length=1, max_length=8, description="What method PPO is rewarded for; the scores are added."
+    )
+    extra_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig; for "
+        "PPO the trainer's own), by its own name; names and types are checked against it.",
+        json_schema_extra=opaque,
+    )
+
+
+class Checkpoints(ApiModel):
+    """When a checkpoint is written and how many are kept. Resuming after a restart needs no setting: it always happens."""
+
+    every_steps: int = Field(500, ge=1, le=100_000_000, description="A checkpoint every so many optimizer steps.")
+    every_minutes: float = Field(10, gt=0, le=10_080, description="And at the latest after so many minutes.")
+    keep_last: int = Field(3, ge=1, le=1000, description="How many are kept; older ones are deleted.")
+    keep_best: bool = Field(
+        False,
+        description="Also save whenever an evaluation (evalSteps) gives the lowest loss so far, and keep that checkpoint besides.",
+    )
+    max_age_days: float | None = Field(
+        None, gt=0, le=36500, description="Of those kept, delete what is older; the newest and the best stay."
+    )
+    resume_from: str = Field(
+        "",
+        max_length=512,
+        description="Start from another run's newest checkpoint: that run's name, or a path on the same volume.",
+    )
+
+
+Baseline = Literal["Majority", "NearestNeighbor", "NoRecursion", "ShuffledLabels"]
+
+
+class Evaluation(ApiModel):
+    """What happens after training with the held-out records."""
+
+    enabled: bool = Field(
+        True,
+        description="Measure at the end, where held-out data exists: loss and perplexity; DPO and ORPO: loss, margin and "
+        "accuracy; PPO: reward and divergence from the start.",
+    )
+    split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")
+    samples: int = Field(
+        3,
+        ge=0,
+        le=32,
+        description="How many beginnings of held-out records the model continues at each evaluation (also those of "
+        "training.evalSteps), for people to read.",
+    )
+    baseline: bool = Field(
+        True, description="Also measure the model as it was before training, on the same records, to compare with."
+    )
+    baselines: list[Baseline] | None = Field(
+        None,
+        max_length=4,
+        description="For method TRM: what the model is compared with. Majority and NearestNeighbor cost nothing and are the "
+        "default; NoRecursion and ShuffledLabels each train a network of the same size and as many steps.",
+    )
+    minimum_gain: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="For method TRM: the evaluation passes only if the share of exactly right answers is higher by so much "
+        "than that of Majority and NearestNeighbor. status.evaluation.passed says it.",
+    )

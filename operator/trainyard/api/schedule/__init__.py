@@ -1,0 +1,1 @@
+"""The TrainingSchedule: what a user writes, when that means a run, and what that run is called."""

@@ -1,0 +1,227 @@
+"""Checking manifests without a cluster: from file names to reports, and from reports to text.
+
+All faults of all files are collected before anything is printed, because who fixes a manifest wants to fix it once. The
+checks themselves are the models of `trainyard.api`, the same that the operator reads its objects with.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainyard.api import GROUP
+from trainyard.api.manifest import Document, Fault, InvalidManifest, parse_run, parse_schedule, read_documents
+from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec
+from trainyard.api.schedule.trainingschedule import TrainingSchedule
+
+KINDS = ("TrainingRun", "TrainingSchedule")
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text and the name that messages call it by."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ObjectReport:
+    """One object of a file. `model` is there only if it has no faults; `document` is its own YAML."""
+
+    kind: str
+    name: str
+    namespace: str
+    faults: tuple[Fault, ...]
+    document: Document
+    model: TrainingRun | TrainingSchedule | None = None
+    remarks: tuple[str, ...] = ()
+    """What was found in its data, apart from faults."""
+
+    @property
+    def valid(self) -> bool:
+        return not self.faults
+
+    @property
+    def run_spec(self) -> TrainingRunSpec | None:
+        """The spec of the run, or of the runs that a schedule makes."""
+        match self.model:
+            case TrainingRun(spec=spec):
+                return spec
+            case TrainingSchedule(spec=spec):
+                return spec.template.spec
+            case _:
+                return None
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file: faults of the file itself (broken YAML, nothing in it), its objects, and what else was passed over."""
+
+    name: str
+    faults: tuple[Fault, ...] = ()
+    objects: tuple[ObjectReport, ...] = ()
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        return not self.faults and all(one.valid for one in self.objects)
+
+
+def read_sources(names: Iterable[str], *, stdin: TextIO) -> list[Source]:
+    """The texts of files, of folders' manifests, and of `-`. Raises OSError for what cannot be read."""
+    sources: list[Source] = []
+    for name in names:
+        path = Path(name)
+        if name == "-":
+            sources.append(Source("standard input", stdin.read()))
+        elif path.is_dir():
+            sources += [Source(str(p), _read(p)) for p in sorted(path.iterdir()) if p.suffix in SUFFIXES]
+        else:
+            sources.append(Source(name, _read(path)))
+    return sources
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def check(source: Source) -> FileReport:
+    """Everything that is wrong with one file."""
+    try:
+        documents = read_documents(source.text)
+    except InvalidManifest as error:
+        return FileReport(source.name, error.faults)
+    ours = [d for d in documents if _is_ours(d.value)]
+    if not ours:
+        found = ", ".join(_title(d.value) for d in documents) or "nothing"
+        return FileReport(
+            source.name, (Fault("manifest", f"expected a TrainingRun or TrainingSchedule in this file, found {found}"),)
+        )
+    others = tuple(_title(d.value) for d in documents if not _is_ours(d.value))
+    return FileReport(source.name, (), tuple(_without_twins([_check_object(d) for d in ours])), others)
+
+
+def _is_ours(value: Any) -> bool:
+    """By kind or by group, so that a slip in one of the two is reported and not passed over."""
+    if not isinstance(value, Mapping):
+        return False
+    return value.get("kind") in KINDS or str(value.get("apiVersion", "")).startswith(f"{GROUP}/")
+
+
+def _title(value: Any) -> str:
+    if not isinstance(value, Mapping) or "kind" not in value:
+        return "something without a kind"
+    metadata = value.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return f"{value['kind']} {name}" if name else str(value["kind"])
+
+
+def _check_object(document: Document) -> ObjectReport:
+    metadata = document.value.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    kind = str(document.value.get("kind"))
+    report = ObjectReport(kind, str(metadata.get("name", "")), str(metadata.get("namespace", "")), (), document)
+    try:
+        if kind != "TrainingSchedule":
+            return replace(report, model=parse_run(document.value, document=document))
+        schedule = parse_schedule(document.value, document=document)
+        if found := tuple(_schedule_faults(schedule, document)):
+            raise InvalidManifest(found)
+        return replace(report, model=schedule)
+    except InvalidManifest as error:
+        return replace(report, faults=tuple(sorted(error.faults, key=lambda f: f.line or 0)))
+
+
+def _schedule_faults(schedule: TrainingSchedule, document: Document) -> Iterator[Fault]:
+    """What no schema can say: cron fields, time zones, and the runs that variants make."""
+    from trainyard.api.schedule.children import ScheduleRef
+    from trainyard.api.schedule.validity import faults
+
+    reference = ScheduleRef(
+        name=schedule.metadata.name,
+        namespace=schedule.metadata.namespace,
+        uid="",
+        created=datetime.now(UTC),
+        spec=schedule.spec,
+        raw_spec=document.value["spec"],
+    )
+    for sentence in faults(reference):
+        field, _, message = sentence.partition(": ")
+        words = field.split(" ", 1)[0].replace("[", ".").replace("]", "").split(".")
+        path = tuple(int(word) if word.isdecimal() else word for word in words)
+        yield Fault(field, message, document.line(path))
+
+
+def _without_twins(reports: Sequence[ObjectReport]) -> Iterable[ObjectReport]:
+    seen: set[tuple[str, str, str]] = set()
+    for report in reports:
+        key = (report.kind, report.namespace, report.name)
+        if report.name and key in seen:
+            fault = Fault(
+                "metadata.name",
+                f"{report.name!r} stands in this file twice; the second would overwrite the first: rename one of them",
+                report.document.line(("metadata", "name")),
+            )
+            yield replace(report, faults=(*report.faults, fault), model=None)
+        else:
+            yield report
+        seen.add(key)
+
+
+def render_table(reports: Sequence[FileReport]) -> str:
+    """For people: faults with their lines, then one line an object."""
+    lines: list[str] = []
+    for report in reports:
+        lines += _fault_lines(report.name, report.faults)
+        for one in report.objects:
+            lines += _fault_lines(report.name, one.faults)
+            lines += [f"{report.name}: {remark}" for remark in one.remarks]
+            title = f"{report.name}: {one.kind} {one.name or '(without a name)'}"
+            if one.run_spec is not None:
+                lines.append(f"{title} is valid: {' -> '.join(one.run_spec.steps())}")
+            else:
+                lines.append(f"{title} has {_count(len(one.faults))}")
+        if report.passed_over:
+            lines.append(f"{report.name}: passed over {', '.join(report.passed_over)}")
+    return "\n".join(lines)
+
+
+def _count(faults: int) -> str:
+    return "1 fault" if faults == 1 else f"{faults} faults"
+
+
+def _fault_lines(name: str, faults: Sequence[Fault]) -> list[str]:
+    return [f"{name}:{f.line}: {f.field}: {f.message}" if f.line else f"{name}: {f.field}: {f.message}" for f in faults]
+
+
+def render_json(reports: Sequence[FileReport]) -> str:
+    """For programs: one object a file."""
+    return json.dumps({"valid": all(r.valid for r in reports), "files": [_file_json(r) for r in reports]}, indent=2)
+
+
+def _file_json(report: FileReport) -> dict[str, Any]:
+    return {
+        "file": report.name,
+        "valid": report.valid,
+        "faults": _faults_json(report.faults),
+        "objects": [
+            {
+                "kind": one.kind,
+                "name": one.name,
+                "namespace": one.namespace or None,
+                "valid": one.valid,
+                "steps": list(one.run_spec.steps()) if one.run_spec else None,
+                "faults": _faults_json(one.faults),
+                "remarks": list(one.remarks),
+            }
+            for one in report.objects
+        ],
+    }
+
+
+def _faults_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
+    return [{"field": f.field, "line": f.line, "message": f.message} for f in faults]

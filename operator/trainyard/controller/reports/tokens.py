@@ -1,0 +1,76 @@
+"""A bearer token for each run, computed instead of stored.
+
+A token is an HMAC over the run's uid with a key that only the operator has. So the operator can check any token after a
+restart without having kept one, a pod can report for its own run only, and a run that is created again under the same
+name has another token. The key lives in a Secret beside the operator.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+
+from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
+from trainyard.controller.kube import errors
+from trainyard.controller.kube.cluster import SECRETS, Cluster, Object
+
+KEY_BYTES = 32
+KEY_FIELD = "key"
+
+
+class RunTokens:
+    """Makes and checks tokens."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < KEY_BYTES:
+            raise ValueError(f"the key has {len(key)} bytes, at least {KEY_BYTES} are needed")
+        self._key = key
+
+    def for_run(self, uid: str) -> str:
+        """The token of the run with this uid: 43 characters of base64url."""
+        digest = hmac.new(self._key, uid.encode(), hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def matches(self, uid: str, presented: str) -> bool:
+        """In constant time, so that answers do not tell how much of a guess was right."""
+        return hmac.compare_digest(self.for_run(uid).encode(), presented.encode())
+
+
+async def load_or_create_key(cluster: Cluster, *, namespace: str, name: str) -> bytes:
+    """The operator's key, from its Secret; made when there is none.
+
+    Raises `ValueError` when the Secret is there without a usable key.
+    """
+    found = await cluster.get(SECRETS, namespace, name)
+    if found is None:
+        found = _secret(name)
+        try:
+            await cluster.create(SECRETS, namespace, found)
+        except errors.AlreadyExists:
+            found = await cluster.get(SECRETS, namespace, name) or {}
+    return _key(found, f"Secret {namespace}/{name}")
+
+
+def _secret(name: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "labels": {MANAGED_BY_LABEL: MANAGED_BY}},
+        "type": "Opaque",
+        "data": {KEY_FIELD: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()},
+    }
+
+
+def _key(secret: Object, where: str) -> bytes:
+    encoded = (secret.get("data") or {}).get(KEY_FIELD) or ""
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) < KEY_BYTES:
+        raise ValueError(
+            f"{where} has no field {KEY_FIELD!r} of at least {KEY_BYTES} bytes; delete the Secret and a new one is made "
+            "at the next start (running pods then cannot report progress until their next attempt)"
+        )
+    return key

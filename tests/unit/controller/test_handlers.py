@@ -1,0 +1,127 @@
+"""The watch engine for real, against an API server of loopback HTTP: what it asks for, and what it hands on."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.unit.controller.fake_kube import FakeKube
+from tests.unit.controller.fakes import eventually
+from trainyard.controller import handlers
+from trainyard.controller.kube.transport import Credentials
+from trainyard.controller.loop.inbox import Inbox
+from trainyard.controller.schedules.inbox import ScheduleInbox
+
+WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods"}
+
+
+class Keys:
+    def __init__(self) -> None:
+        self.all: list[tuple[str, str]] = []
+
+    def add(self, key, *, urgent=False):
+        self.all.append(key)
+
+    def add_after(self, key, seconds):
+        self.all.append(key)
+
+
+class Runs:
+    def run_seen(self, namespace, name, state): ...
+    def run_gone(self, namespace, name): ...
+
+
+@pytest.fixture
+async def kube():
+    made = FakeKube()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@asynccontextmanager
+async def watching(kube: FakeKube, *namespaces: str):
+    keys = Keys()
+
+    async def credentials() -> Credentials:
+        return Credentials(server=kube.url, authorization="Bearer secret")
+
+    stop = asyncio.Event()
+    started: list[bool] = []
+    task = asyncio.ensure_future(
+        handlers.watch(
+            inbox=Inbox(queue=keys, runs=Runs()),
+            schedules=ScheduleInbox(queue=keys),
+            credentials=credentials,
+            namespaces=namespaces,
+            stop=stop,
+            started=lambda: started.append(True),
+        )
+    )
+    await eventually(lambda: kube.watched() == WATCHED or task.done(), 20)
+    assert started == [True]
+    yield keys
+    assert not task.done()
+    stop.set()
+    await asyncio.wait_for(task, 15)
+
+
+def run(name: str, *, generation: int = 1) -> dict:
+    return {"metadata": {"namespace": "ns", "name": name, "uid": name, "generation": generation}, "spec": {}}
+
+
+def job(name: str) -> dict:
+    labels = {"trainyard.dev/run": name, "app.kubernetes.io/managed-by": "trainyard"}
+    return {"metadata": {"namespace": "ns", "name": f"{name}-train-1", "labels": labels}, "status": {"active": 1}}
+
+
+async def test_runs_and_children_arrive_as_keys_and_nothing_is_written(kube: FakeKube):
+    kube.put("trainingruns", run("listed"))
+    async with watching(kube) as keys:
+        await eventually(lambda: ("ns", "listed") in keys.all)
+        kube.put("trainingruns", run("fresh"))
+        kube.put("jobs", job("worked"))
+        kube.remove("trainingruns", "ns", "listed")
+        await eventually(lambda: {("ns", "fresh"), ("ns", "worked")} <= set(keys.all))
+        await eventually(lambda: keys.all.count(("ns", "listed")) == 2)
+    assert kube.writes() == []
+    assert kube.authorizations == {"Bearer secret"}
+
+
+async def test_children_are_selected_by_the_api_server(kube: FakeKube):
+    async with watching(kube) as keys:
+        kube.put(
+            "jobs", {"metadata": {"namespace": "ns", "name": "foreign", "labels": {"trainyard.dev/run": "foreign"}}}
+        )
+        kube.put("jobs", job("ours"))
+        await eventually(lambda: ("ns", "ours") in keys.all)
+    sent = {path.rpartition("/")[2]: query for path, query in kube.queries}
+    for child in WATCHED - {"trainingruns", "trainingschedules"}:
+        for request in (child, f"{child}?watch"):
+            assert sent[request]["labelSelector"] == "app.kubernetes.io/managed-by=trainyard", request
+    for request in ("trainingruns", "trainingruns?watch"):
+        assert "labelSelector" not in sent[request]
+    assert ("ns", "foreign") not in keys.all
+    assert not {"namespaces", "customresourcedefinitions"} & sent.keys()
+
+
+async def test_with_namespaces_only_those_are_asked_for(kube: FakeKube):
+    async with watching(kube, "team-a"):
+        pass
+    assert kube.queries
+    assert all("/namespaces/team-a/" in path for path, _ in kube.queries)
+
+
+async def test_a_run_that_changes_again_and_again_arrives_each_time(kube: FakeKube):
+    async with watching(kube) as keys:
+        for generation in range(2, 12):
+            kube.put("trainingruns", run("busy", generation=generation))
+        await eventually(lambda: keys.all.count(("ns", "busy")) == 10)
+
+
+async def test_what_changed_while_the_api_server_was_away_is_delivered(kube: FakeKube):
+    async with watching(kube) as keys:
+        await kube.stop()
+        kube.put("trainingruns", run("meanwhile"))
+        await kube.start()
+        await eventually(lambda: ("ns", "meanwhile") in keys.all, 20)

@@ -1,0 +1,1 @@
+"""The validate step: what a run would need and do, told before an accelerator is asked for."""
