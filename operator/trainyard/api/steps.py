@@ -1,9 +1,73 @@
-"""The steps of a run: what they are called, and what follows from the name."""
+"""The steps of a run: one row each, and what follows from a step's name.
+
+A step is a Job. What differs between steps (how a run stands meanwhile, whether the pod gets GPUs, how many pods work on it)
+is looked up here and nowhere decided anew. A run with phases has one training a phase, `train-<phase>`.
+"""
+
+from dataclasses import dataclass
+
+from trainyard.api.conditions import Reason, State
 
 STEP_PREPARE = "prepare"
 STEP_VALIDATE = "validate"
 STEP_TRAIN = "train"
 STEP_EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What holds for every step of this name."""
+
+    state: State
+    """How the run stands while a pod of the step works."""
+    reason: Reason
+    verb: str
+    """What the pod is doing, for people: `training on arcanine`."""
+    help: str
+    """What the step is for, in the trainer's own `--help`."""
+    gets_devices: bool = False
+    """Whether its pods get the GPUs of `spec.resources`."""
+    several_pods: bool = False
+    """Whether `spec.numNodes` pods work on it together."""
+
+
+STEPS = {
+    STEP_VALIDATE: Step(
+        State.VALIDATING,
+        Reason.VALIDATING,
+        "checking the spec and the data",
+        "check the spec and every record, estimate memory and time, and stop",
+    ),
+    STEP_PREPARE: Step(
+        State.PREPARING, Reason.PREPARING, "preparing the data", "fetch and check the data, tokenise and pack it"
+    ),
+    STEP_TRAIN: Step(
+        State.TRAINING,
+        Reason.TRAINING,
+        "training",
+        "train on the prepared data, from the newest checkpoint if there is one",
+        gets_devices=True,
+        several_pods=True,
+    ),
+    STEP_EVALUATE: Step(
+        State.EVALUATING, Reason.EVALUATING, "evaluating", "measure the trained model on the held-out data"
+    ),
+}
+"""In the order in which a run goes through them."""
+
+
+def step_named(name: str) -> Step:
+    """The row of a step; the trainings of phases share one.
+
+    Raises:
+        KeyError: no step has this name.
+    """
+    return STEPS[base_of(name)]
+
+
+def base_of(name: str) -> str:
+    """The name in STEPS: that of the step without its phase."""
+    return STEP_TRAIN if is_train(name) else name
 
 
 def train_step(phase: str | None) -> str:
