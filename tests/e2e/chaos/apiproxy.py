@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.api.server import KUBECONFIG, ApiServer
 
-HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "content-length", "content-encoding"})
+HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "content-length"})
 FAULTS = (429, 500, 503, "cut")
 """What a request meets in a storm: an answer of that code, or a connection that ends without one."""
 

@@ -27,7 +27,7 @@ class OperatorProcess:
 
     def __init__(self, folder: Path, kubeconfig: Path, *, namespace: str, image: str) -> None:
         self.log = folder / "operator.log"
-        self.deaths = 0
+        self.starts = self.kills = 0
         self._clock = folder / "clock"
         self.move_clock(0)
         ports = {name: free_port() for name in ("HEALTH", "METRICS", "RECEIVER")}
@@ -54,6 +54,7 @@ class OperatorProcess:
     def start(self) -> None:
         """Start it; nothing happens where it runs."""
         if self._process is None or self._process.poll() is not None:
+            self.starts += 1
             with self.log.open("ab") as log:
                 command = [sys.executable, "-m", "trainyard.controller"]
                 self._process = subprocess.Popen(command, env=self._environ, cwd="/", stderr=log, stdout=log)
@@ -63,7 +64,7 @@ class OperatorProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait(30)
-        self.deaths += 1
+        self.kills += 1
 
     def freeze(self, frozen: bool) -> None:
         """SIGSTOP or SIGCONT: a process that is there and does not answer."""

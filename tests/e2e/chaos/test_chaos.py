@@ -105,6 +105,7 @@ def test_an_hour_of_faults(kube: Kube, space: str, tmp_path: Path) -> None:
             attempts=len(jobs.created()),
             restarts=sum((r or {}).get("status", {}).get("restarts", 0) for r in finals.values()),
             faults=dict(sorted(done.items())),
+            operator_ended_by_itself=operator.starts - operator.kills - 1,
             requests_failed=dict(proxy.failed),
             verdicts=verdicts,
             seed=seed,
@@ -120,6 +121,7 @@ def play(stage: Stage, parts: list[Part], done: Counter[str]) -> None:
     came: dict[str, float] = {}
     while time.monotonic() - begun < SECONDS:
         now = time.monotonic()
+        stage.operator.start()  # as the kubelet does with one that has ended by itself
         if waiting and now - begun >= (len(parts) - len(waiting)) * pace and len(alive(stage)) < AT_ONCE:
             part = waiting.pop(0)
             firmly(lambda part=part: runs.apply(stage.kube, stage.namespace, part.manifest))  # type: ignore[misc]
@@ -130,7 +132,7 @@ def play(stage: Stage, parts: list[Part], done: Counter[str]) -> None:
             done[act.__name__] += 1
             print(f"{now - begun:6.0f} s  {act.__name__}: {told}", flush=True)
         stage.pause(1, 8)
-    stage.proxy.storm = 0.0
+    stage.operator.start()
     for part in waiting:
         runs.apply(stage.kube, stage.namespace, part.manifest)
         came[part.name] = time.monotonic()
