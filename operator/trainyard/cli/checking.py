@@ -15,6 +15,7 @@ from trainyard.api import GROUP
 from trainyard.api.manifest import Document, Fault, InvalidManifest, parse_run, parse_schedule, read_documents
 from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec
 from trainyard.api.schedule.trainingschedule import TrainingSchedule
+from trainyard.cli.exits import Misused
 
 KINDS = ("TrainingRun", "TrainingSchedule")
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -72,17 +73,21 @@ class FileReport:
 
 
 def read_sources(names: Iterable[str], *, stdin: TextIO) -> list[Source]:
-    """The texts of files, of folders' manifests, and of `-`. Raises OSError for what cannot be read."""
-    sources: list[Source] = []
-    for name in names:
-        path = Path(name)
-        if name == "-":
-            sources.append(Source("standard input", stdin.read()))
-        elif path.is_dir():
-            sources += [Source(str(p), _read(p)) for p in sorted(path.iterdir()) if p.suffix in SUFFIXES]
-        else:
-            sources.append(Source(name, _read(path)))
-    return sources
+    """The texts of files, of folders' manifests, and of `-`. Raises Misused for what cannot be read."""
+    try:
+        return [source for name in names for source in _sources(name, stdin)]
+    except OSError as error:
+        raise Misused(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _sources(name: str, stdin: TextIO) -> Iterator[Source]:
+    path = Path(name)
+    if name == "-":
+        yield Source("standard input", stdin.read())
+    elif path.is_dir():
+        yield from (Source(str(p), _read(p)) for p in sorted(path.iterdir()) if p.suffix in SUFFIXES)
+    else:
+        yield Source(name, _read(path))
 
 
 def _read(path: Path) -> str:

@@ -5,10 +5,12 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
+from trainyard.cli.exits import Misused
+
 TIMEOUT_SECONDS = 30
 
 
-class NoKubectl(RuntimeError):
+class NoKubectl(Misused):
     """kubectl is not installed, or cannot reach a cluster."""
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from tests import ROOT
-from trainyard.cli.main import app
+from tests.unit.cli.calling import call
 from trainyard.trainer import errors
 from trainyard.trainer import local as trainer
 
@@ -29,7 +28,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
 
 
 def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["run", "--local", *arguments], input=stdin)
+    result = call("run", "--local", *arguments, stdin=stdin)
     return result.exit_code, result.output
 
 

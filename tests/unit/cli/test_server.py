@@ -4,10 +4,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.unit.cli.calling import call
 from trainyard.api.manifest import read_run
-from trainyard.cli.main import app
 from trainyard.cli.server import named_objects
 
 MANIFEST = """\
@@ -37,7 +36,7 @@ def fake_kubectl(folder: Path, script: str) -> None:
 
 def validate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    result = CliRunner().invoke(app, ["validate", "-f", "-", "--server"], input=MANIFEST)
+    result = call("validate", "-f", "-", "--server", stdin=MANIFEST)
     return result.exit_code, result.output
 
 
@@ -87,6 +86,6 @@ def test_no_cluster_is_no_fault_of_the_manifest(tmp_path: Path, monkeypatch: pyt
 
 def test_no_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    result = CliRunner().invoke(app, ["validate", "-f", "-", "--server"], input=MANIFEST)
+    result = call("validate", "-f", "-", "--server", stdin=MANIFEST)
     assert result.exit_code == 2
     assert "needs kubectl on the PATH" in result.output

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from tests import ROOT
-from trainyard.cli.main import app
+from tests.unit.cli.calling import call
 
 QUICKSTART = ROOT / "examples/quickstart/trainingrun.yaml"
 EXAMPLES = sorted(p for p in ROOT.glob("examples/*/*.yaml") if "apiVersion: trainyard.dev" in p.read_text())
@@ -31,7 +30,7 @@ spec:
 
 
 def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["validate", *arguments], input=stdin)
+    result = call("validate", *arguments, stdin=stdin)
     return result.exit_code, result.output
 
 
@@ -225,9 +224,9 @@ class TestData:
     def test_no_library_of_the_trainer_is_imported(self) -> None:
         heavy = ("torch", "transformers", "numpy", "pyarrow", "boto3", "tokenizers")
         code = (
-            "import sys; from typer.testing import CliRunner; from trainyard.cli.main import app; "
-            f"CliRunner().invoke(app, ['validate', '--data', '-f', '-'], input={DATA!r}); "
-            f"print([m for m in {heavy!r} if m in sys.modules])"
+            "import sys; from tests.unit.cli.calling import call; "
+            f"found = call('validate', '--data', '-f', '-', stdin={DATA!r}); "
+            f"print(found.exit_code, [m for m in {heavy!r} if m in sys.modules])"
         )
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert found.stdout.strip() == "[]"
+        found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "1 []"

@@ -9,13 +9,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from trainyard.api.manifest import InvalidManifest, parse_schedule, read_documents
 from trainyard.api.schedule.children import ScheduleRef, child_name
 from trainyard.api.schedule.status import RUN_NOW, Firing
 from trainyard.api.schedule.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
 from trainyard.api.schedule.validity import faults
+from trainyard.cli.exits import Refused
 from trainyard.cli.kubectl import kubectl, tidy
 
 RESOURCE = "trainingschedules.trainyard.dev"
@@ -24,8 +27,34 @@ FIELD_MANAGER = "trainyard-cli"
 """Not kubectl's own name: Flux takes back whatever stands under that one, and would remove the annotations."""
 
 
-class Refused(RuntimeError):
-    """Nothing was started, or not in time; the message says why."""
+def run_now(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The TrainingSchedule.")],
+    namespace: Annotated[str, typer.Option("-n", "--namespace", help="Default: that of kubectl's context.")] = "",
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Of template.spec, for this start alone: training.maxSteps=100. Dots in a key are written \\., the value "
+            "is YAML, null removes. Repeatable.",
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this variant's run. Repeatable. Default: all.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train even if nothing has changed (skipIfUnchanged).")
+    ] = False,
+    wait: Annotated[
+        int, typer.Option(metavar="SECONDS", min=0, help="How long to wait until the run is made; 0: only ask.")
+    ] = 15,
+) -> None:
+    """Have a TrainingSchedule start its runs now, whatever its clock says, even while it is suspended.
+
+    The request is checked first. Exit code 0: the runs are made (or asked for, with --wait 0); 1: refused, or not made in time.
+    """
+    request = Request(name, namespace, values=values or [], variants=variant or [], force=force)
+    typer.echo(_start(request, wait=wait))
 
 
 @dataclass(frozen=True)
@@ -39,7 +68,7 @@ class Request:
     force: bool = False
 
 
-def start(request: Request, *, wait: int) -> str:
+def _start(request: Request, *, wait: int) -> str:
     """Ask for the start; what has become of it after at most `wait` seconds, for people.
 
     Raises:

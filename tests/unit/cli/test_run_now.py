@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.unit.cli.calling import call
 from trainyard.api.schedule.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
-from trainyard.cli.main import app
-from trainyard.cli.runnow import Refused, patch_of
+from trainyard.cli.exits import Refused
+from trainyard.cli.run_now import patch_of
 
 SCHEDULE: dict[str, Any] = {
     "apiVersion": "trainyard.dev/v1alpha1",
@@ -74,7 +74,7 @@ class Kubectl:
 
 def run_now(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    result = CliRunner().invoke(app, ["run-now", "agents", "-n", "lab", *words])
+    result = call("run-now", "agents", "-n", "lab", *words)
     return result.exit_code, result.output
 
 
