@@ -102,11 +102,12 @@ generate: venv ## CRDs and reference pages from the models
 	$(PYTHON) tools/generate.py
 
 .PHONY: lint
-lint: venv ## Style, types, layers, drift of generated files
+lint: venv ## Style, types, layers, structure, drift of generated files
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
+	$(PYTHON) tools/structure.py
 	$(PYTHON) tools/generate.py --check
 
 .PHONY: format
