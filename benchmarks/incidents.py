@@ -2,7 +2,7 @@
 
     python benchmarks/incidents.py incidents.jsonl --each 16
 
-Each is an event with the runbook's heading as its solution: the data of the task in docs/trm.md. Plants every fault of
+Each is an event with the runbook's heading as its solution: the data of the task in docs/use/trm.md. Plants every fault of
 `tests/e2e/incidents.py` so many times in a namespace of its own, and removes that at the end.
 """
 

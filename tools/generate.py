@@ -1,4 +1,4 @@
-"""Write what is derived from the models: CRDs, the chart's copy of them, and the reference page.
+"""Write what is derived from the models: CRDs, the chart's copy of them, and the reference pages.
 
 `--check` writes nothing and fails if a file in the repository differs from what would be written, so that a change of a
 model cannot land without its consequences.
@@ -19,9 +19,9 @@ def outputs() -> dict[str, str]:
     crds = crd.files()
     return {
         **{f"{folder}/{name}": text for folder in CRD_FOLDERS for name, text in crds.items()},
-        "docs/api.md": reference.api_page(),
-        "docs/settings.md": reference.settings_page(),
-        "docs/values.md": reference.values_page(ROOT / "charts/trainyard"),
+        "docs/use/api.md": reference.api_page(),
+        "docs/use/settings.md": reference.settings_page(),
+        "docs/use/values.md": reference.values_page(ROOT / "charts/trainyard"),
     }
 
 

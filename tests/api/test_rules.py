@@ -416,7 +416,7 @@ def test_the_longest_name_is_accepted_by_both(runs: Objects) -> None:
 
 
 def test_the_wrong_version_of_everything_at_once_names_every_fault(runs: Objects) -> None:
-    """What the table in docs/errors.md promises: the whole list in one answer."""
+    """What the table in docs/use/errors.md promises: the whole list in one answer."""
     spec = put(put(FINE_TUNING, ("training", "maxSteps"), -5), ("checkpoints", "keepLast"), 0)
     answer = runs.dry_run(run(spec))
     assert "spec.training.maxSteps" in answer.message

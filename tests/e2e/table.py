@@ -27,7 +27,7 @@ def plain(said: str) -> str:
 
 
 def write_table(found: Sequence[Row]) -> Path:
-    """Keep the table with the measurements; docs/errors-runtime.md is made from it."""
+    """Keep the table with the measurements; a section of docs/use/errors.md is made from it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / "wrong-manifests.md"
     path.write_text(rows(found))

@@ -16,10 +16,8 @@ from trainyard.api.exitcodes import ExitCode
 from trainyard.api.run.changes import ROOT_RULES
 from trainyard.api.run.trainingrun import TrainingRunSpec
 
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*/*.md"), *ROOT.glob("examples/*/README.md")])
 METRIC = re.compile(r'"(trainyard_[a-z_]+)"')
-NOT_YET = frozenset({"docs/measurements.md"})
-"""Pages that are written from measurements; a link to them may stand before they do."""
 
 
 def text(path: str) -> str:
@@ -39,11 +37,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         found = (page.parent / path).resolve() if path else page
-        if str(found.relative_to(ROOT)) in NOT_YET and not found.exists():
-            continue
         assert found.exists(), f"{target} does not exist"
         if anchor:
             assert anchor in anchors(found), f"{target}: there is no such heading"
+
+
+def test_every_page_stands_on_a_shelf_and_in_the_readme() -> None:
+    readme = text("README.md")
+    pages = [str(page.relative_to(ROOT)) for page in ROOT.glob("docs/**/*.md")]
+    assert not [page for page in pages if not re.fullmatch(r"docs/(use|data|inside)/[a-z-]+\.md", page)]
+    assert not [page for page in pages if f"]({page})" not in readme]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -61,25 +64,25 @@ def test_make_targets_in_the_text_exist(page: Path) -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    page = text("docs/trainingrun.md")
+    page = text("docs/use/trainingrun.md")
     missing = [reason.value for reason in Reason if f"`{reason.value}`" not in page]
     assert not missing
 
 
 def test_every_condition_is_explained() -> None:
-    page = text("docs/trainingrun.md")
+    page = text("docs/use/trainingrun.md")
     assert not [kind.value for kind in ConditionType if f"| `{kind.value}` |" not in page]
 
 
 def test_every_exit_code_is_explained() -> None:
-    page = text("docs/progress.md")
+    page = text("docs/use/progress.md")
     assert not [code for code in ExitCode if f"| {code.value} |" not in page]
 
 
 def test_every_metric_is_explained() -> None:
     sources = ROOT.glob("operator/trainyard/controller/**/*.py")
     names = {name for path in sources for name in METRIC.findall(path.read_text())}
-    page = text("docs/operations.md")
+    page = text("docs/use/operations.md")
     assert names, "no metric was found in the sources"
     assert not sorted(name for name in names if name not in page)
 
@@ -89,12 +92,12 @@ def rules() -> list[Rule]:
 
 
 def test_every_rule_of_the_spec_stands_in_the_table_of_errors() -> None:
-    page = text("docs/errors.md")
+    page = text("docs/use/errors.md")
     assert not [rule.message for rule in rules() if f"`{rule.message}`" not in page]
 
 
 def test_every_field_of_the_spec_is_spoken_of() -> None:
-    page = "".join(text(f"docs/{name}.md") for name in ("trainingrun", "storage", "placement", "progress"))
+    page = "".join(text(f"docs/use/{name}.md") for name in ("trainingrun", "storage", "placement", "progress"))
     fields = training_run_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     assert not [name for name in fields if f"`{name}" not in page and f"spec.{name}" not in page]
 

@@ -53,6 +53,6 @@ class Generate(ApiModel):
     tasks: list[Task] = Field(
         default_factory=list,
         max_length=len(TASKS),
-        description="Which kinds of examples; empty means all that fit the records. See docs/data-formats.md.",
+        description="Which kinds of examples; empty means all that fit the records. See docs/data/formats.md.",
     )
     max_per_task: int = Field(1000, ge=1, le=1_000_000, description="At most this many examples of each task.")

@@ -56,7 +56,7 @@ def test_its_manifest_says_what_is_in_it(tmp_path: Path) -> None:
         ("d0", "Train", 50),
         ("d1", "Test", 1),
     ]
-    page = (ROOT / "docs" / "data-formats.md").read_text()
+    page = (ROOT / "docs/data/formats.md").read_text()
     assert not [name for name in made.manifest if name != "version" and f"`{name}`" not in page]
     assert not [name for name in made.manifest["statistics"] if f"`{name}`" not in page]
 

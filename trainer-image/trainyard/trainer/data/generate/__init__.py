@@ -7,7 +7,7 @@ A generator is a pure function from raw records to examples. Three rules hold fo
 * The question says what is meant ("at least twice the others"), so that there is one right answer.
 * In doubt there is no example. A value near a threshold, a tie, a line whose level is not sure: nothing is made of it.
 
-docs/data-formats.md says of each task what it asserts and how the tests check it.
+docs/data/formats.md says of each task what it asserts and how the tests check it.
 """
 
 from __future__ import annotations
