@@ -1,5 +1,7 @@
 """What the planner does about attempts that ended badly, or went away."""
 
+from typing import Any
+
 import pytest
 
 from tests.unit.controller.runs.world import World, condition, manifest, progress, until_training
@@ -76,6 +78,48 @@ def test_interruptions_are_repeated_without_counting(exit_code: int) -> None:
     assert world.created[-1] == "tiny-train-6"
     assert world.status().restarts == 5
     assert world.status().restarts_count_towards_max == 0
+
+
+@pytest.mark.parametrize(
+    ("pod", "job"),
+    [
+        ({"reason": "Evicted", "message": "The node was low on resource: memory."}, ""),
+        ({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]}, ""),
+        ({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]}, ""),
+        (None, "Pod lab/tiny-train-1-x has condition DisruptionTarget matching FailJob rule at index 0"),
+    ],
+    ids=["evicted by the kubelet", "preempted", "drained", "the pod is gone and its Job remembers"],
+)
+def test_an_eviction_is_repeated_at_once_and_not_counted(pod: dict[str, Any] | None, job: str) -> None:
+    world = World(run=manifest(backoffLimit=0))
+    until_training(world)
+    world.end(exit_code=1)
+    if pod is None:
+        del world.pods["tiny-train-1-x"]
+    else:
+        world.pods["tiny-train-1-x"]["status"] |= pod
+    world.jobs["tiny-train-1"]["status"]["conditions"][0]["message"] = job
+    world.settle()
+    attempts = (world.status().steps or [])[1].attempts or []
+    assert (attempts[0].reason, attempts[0].counted) == ("Disrupted", False)
+    assert world.created[-1] == "tiny-train-2"
+    assert world.status().restarts_count_towards_max == 0
+
+
+def test_evictions_that_let_nothing_be_done_are_repeated_after_longer_and_longer_pauses() -> None:
+    world = World(run=manifest(backoffLimit=0))
+    until_training(world)
+    pauses = []
+    for number in range(2, 10):
+        world.end(exit_code=143)
+        world.settle()
+        waited = 0
+        while world.created[-1] != f"tiny-train-{number}":
+            world.pass_time(1)
+            world.settle()
+            waited += 1
+        pauses.append(waited)
+    assert pauses == [0, 2, 5, 15, 30, 60, 60, 60]
 
 
 def test_a_kill_after_a_new_checkpoint_does_not_count() -> None:

@@ -1,0 +1,54 @@
+"""Metrics: what is counted, and when."""
+
+from trainyard.api.run.status import TrainingRunStatus
+from trainyard.controller.kube import errors
+from trainyard.controller.kube.errors import Request
+from trainyard.controller.metrics import Metrics
+
+
+def status(*attempts: dict, state: str = "Training") -> TrainingRunStatus:
+    step = {"name": "train", "state": "Running", "attempts": list(attempts)}
+    return TrainingRunStatus.model_validate({"state": state, "steps": [step]})
+
+
+def attempt(number: int = 1, state: str = "Running", **fields) -> dict:
+    return {"number": number, "state": state, "startTime": "2026-01-01T00:00:00Z"} | fields
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_an_attempt_is_counted_when_it_ends_and_only_then():
+    metrics = Metrics()
+    running = status(attempt())
+    failed = attempt(1, "Failed", reason="Killed", counted=True, completionTime="2026-01-01T00:01:30Z")
+    ended = status(failed, attempt(2))
+    for old, new in ((TrainingRunStatus(), running), (running, ended), (ended, ended)):
+        metrics.status_written("ns", "alpha", old, new)
+    labels = {"step": "train", "state": "Failed", "reason": "Killed", "counted": "true"}
+    assert value(metrics, "trainyard_attempts_total", **labels) == 1
+    assert value(metrics, "trainyard_attempt_duration_seconds_sum", step="train", state="Failed") == 90
+    assert value(metrics, "trainyard_runs", state="Training") == 1
+
+
+def test_runs_are_counted_by_state():
+    metrics = Metrics()
+    for number in range(3):
+        metrics.run_seen("ns", f"run-{number}", "Succeeded")
+    metrics.run_seen("ns", "run-0", "Failed")
+    metrics.run_gone("ns", "run-1")
+    metrics.run_gone("ns", "never-known")
+    assert value(metrics, "trainyard_runs", state="Succeeded") == 1
+    metrics.only_runs({("ns", "run-0")})
+    assert value(metrics, "trainyard_runs", state="Succeeded") is None
+    assert value(metrics, "trainyard_runs", state="Failed") == 1
+
+
+def test_looks_are_counted_by_how_they_ended():
+    metrics = Metrics()
+    request = Request("get", "jobs", "ns", "a")
+    for error in (None, errors.Transient("down", request=request), KeyError("bug")):
+        metrics.reconciled(seconds=0.02, error=error)
+    for result in ("ok", "transient", "error"):
+        assert value(metrics, "trainyard_reconciles_total", result=result) == 1
