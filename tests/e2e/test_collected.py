@@ -8,7 +8,7 @@ import pytest
 from tests.e2e import runs
 from tests.e2e.kube import Kube
 from tests.e2e.web import ADDRESS, PASSWORD, USER
-from tests.servers.githttp import commit, serving
+from tests.servers.git_server import commit, serving
 from trainyard.controller.kube.resources import SECRETS
 
 pytestmark = pytest.mark.timeout(300)

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.e2e import measure, observed, runs
+from tests.e2e import measure, monitoring, runs
 from tests.e2e.kube import Kube, Object
 from tests.e2e.test_schedules import trainyard
 from tests.e2e.web import ADDRESS, PASSWORD, USER
-from tests.servers.githttp import git, serving
-from tests.servers.programs import create_blocks, loki, prometheus
-from tests.unit.trainer.hub import Hub
+from tests.servers.git_server import git, serving
+from tests.servers.source_servers import create_blocks, loki, prometheus
+from tests.unit.trainer.hub_stand_in import Hub
 from trainyard.api.manifest import read_documents
 from trainyard.api.schedule.trainingschedule import SCHEDULE_LABEL
 from trainyard.controller.kube.resources import SECRETS, TRAININGRUNS, TRAININGSCHEDULES
@@ -76,7 +76,7 @@ def write_metrics(path: Path, end: int) -> None:
         out.write("# EOF\n")
 
 
-def lines(end: int) -> Iterator[observed.Entry]:
+def lines(end: int) -> Iterator[monitoring.Entry]:
     """A line of each service every five minutes; now and then a warning, and once a day a quarter of an hour of errors."""
     for second in range(end - DAYS * 86400 + 300, end - 60, 300):
         for number, service in enumerate(NOTIFI):
@@ -87,7 +87,7 @@ def lines(end: int) -> Iterator[observed.Entry]:
                 text = f'level=error msg="message {turn} was not sent" error="connection refused"'
             elif turn % 5 == 0:
                 text = f'level=warn msg="queue has {turn % 700} messages"'
-            yield stream, second * observed.NANO + number, text
+            yield stream, second * monitoring.NANO + number, text
 
 
 def small_qwen3(folder: Path) -> dict[str, bytes]:
@@ -153,7 +153,7 @@ def test_the_example_runs_as_it_stands(kube: Kube, space: str, tmp_path: Path) -
         serving(tmp_path / "git", login=f"{USER}:{PASSWORD}", host=ADDRESS) as repositories,
         Hub(name="Qwen/Qwen3-0.6B", files=small_qwen3(tmp_path / "model")).running(ADDRESS) as hub,
     ):
-        observed.ship(logs, lines(end), days=DAYS)
+        monitoring.ship(logs, lines(end), days=DAYS)
         addresses = {
             "https://git.example.org": repositories.url,
             "http://prometheus.monitoring.svc:9090": metrics.url,

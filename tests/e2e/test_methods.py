@@ -13,7 +13,7 @@ import pytest
 from tests.e2e import measure, runs
 from tests.e2e.kube import Kube
 from tests.e2e.kube import Object as Json
-from tests.training.methods import preferences, prompts
+from tests.training.method_specs import preferences, prompts
 from trainyard.api.steps import train_step
 
 LANGUAGE = [{"text": f"{r['prompt']}{r['chosen']}. {r['prompt']}{r['rejected']}."} for r in preferences(96)]

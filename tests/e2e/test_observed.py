@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from tests import ROOT
-from tests.e2e import incidents, measure, observed, runs
+from tests.e2e import incidents, measure, monitoring, runs
 from tests.e2e.kube import Kube, Object
 from tests.e2e.volumes import work_folder
 from tests.e2e.web import ADDRESS
-from tests.servers.field import until
-from tests.servers.githttp import commit, git, serving
+from tests.servers.git_server import commit, git, serving
+from tests.servers.restartable import until
 from trainyard.controller.kube.resources import NAMESPACES
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
@@ -69,15 +69,15 @@ def sources(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[So
     git(place, "clone", "--quiet", "--bare", str(ROOT), "git/trainyard.git")
     commit(place / "git" / "runbooks", {"cluster/RUNBOOK.md": incidents.runbook()})
     space = incidents.new_space(kube)
-    with observed.watched(kube, place) as prometheus, serving(place / "git", host=ADDRESS) as repositories:
+    with monitoring.watched(kube, place) as prometheus, serving(place / "git", host=ADDRESS) as repositories:
         planted = incidents.plant(kube, space, each=1)
         incidents.told(kube, space, planted, seconds=240)
         until(
-            lambda: min(observed.scraped(prometheus).values(), default=0) >= SCRAPES,
-            seconds=SCRAPES * observed.SCRAPE_SECONDS * 3,
-            what=lambda: f"scrapes that went right: {observed.scraped(prometheus)}",
+            lambda: min(monitoring.scraped(prometheus).values(), default=0) >= SCRAPES,
+            seconds=SCRAPES * monitoring.SCRAPE_SECONDS * 3,
+            what=lambda: f"scrapes that went right: {monitoring.scraped(prometheus)}",
         )
-        with observed.logging(kube, place) as loki:
+        with monitoring.logging(kube, place) as loki:
             kube.delete(NAMESPACES, None, space)
             yield Sources(repositories.url, prometheus.url, loki.url)
 
@@ -104,7 +104,7 @@ def datasets(sources: Sources) -> list[Object]:
                 "url": sources.prometheus,
                 "queries": QUERIES,
                 "window": window,
-                "stepSeconds": observed.SCRAPE_SECONDS,
+                "stepSeconds": monitoring.SCRAPE_SECONDS,
                 "spanHours": 1,
             },
         ),

@@ -15,9 +15,9 @@ import pytest
 from tests.e2e import measure, runs
 from tests.e2e.kube import QUOTAS, Kube, Object, namespace_of
 from tests.e2e.recording import Recording
-from tests.e2e.table import write_table
 from tests.e2e.web import ADDRESS, serving
-from tests.e2e.wrong import AT_APPLY, AT_RUN_TIME, Surroundings, Wrong
+from tests.e2e.wrong_manifests import AT_APPLY, AT_RUN_TIME, Surroundings, Wrong
+from tests.e2e.wrong_manifests_table import write_table
 from tests.webserver import Web
 from trainyard.controller.kube.resources import JOBS, NAMESPACES, PODS, PVCS, SECRETS, TRAININGRUNS
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.measure import record
-from tests.servers.programs import create_blocks, loki, prometheus
+from tests.servers.source_servers import create_blocks, loki, prometheus
 from tests.servers.test_loki import push
 from tests.servers.test_prometheus import write_metrics
 from tests.unit.trainer.data.collect.collecting import MOMENT

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.servers.field import Server, until
-from tests.servers.programs import loki
+from tests.servers.restartable import Server, until
+from tests.servers.source_servers import loki
 from tests.servers.test_prometheus import killed
 from tests.unit.trainer.data.collect.collecting import MOMENT, begin_anew, records, secret
 from trainyard.trainer.errors import UserError

@@ -17,8 +17,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.servers.field import Server, until
-from tests.servers.programs import create_blocks, prometheus
+from tests.servers.restartable import Server, until
+from tests.servers.source_servers import create_blocks, prometheus
 from tests.unit.trainer.data.collect.collecting import MOMENT, begin_anew, records
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.errors import UserError

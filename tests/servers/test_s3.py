@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers.field import Server
-from tests.servers.programs import versitygw
+from tests.servers.restartable import Server
+from tests.servers.source_servers import versitygw
 from tests.unit.trainer.data.collect.collecting import begin_anew, records, secret
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.run.dataset import Dataset

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.servers import field
+from tests.servers import restartable
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 STEPS = 40
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[field.Server]:
-    with field.mlflow(tmp_path_factory.mktemp("mlflow")) as running:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[restartable.Server]:
+    with restartable.mlflow(tmp_path_factory.mktemp("mlflow")) as running:
         yield running
 
 
@@ -90,20 +90,20 @@ class Training:
                 self._news.notify_all()
 
 
-def ask(server: field.Server, what: str, body: dict[str, Any]) -> dict[str, Any]:
-    answer = field.HTTP.request("POST", f"{server.url}/api/2.0/mlflow/{what}", json=body, timeout=60)
+def ask(server: restartable.Server, what: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = restartable.HTTP.request("POST", f"{server.url}/api/2.0/mlflow/{what}", json=body, timeout=60)
     assert answer.status == 200, answer.data
     return dict(answer.json())
 
 
-def history(server: field.Server, run: str, metric: str) -> list[tuple[int, float]]:
+def history(server: restartable.Server, run: str, metric: str) -> list[tuple[int, float]]:
     url = f"{server.url}/api/2.0/mlflow/metrics/get-history"
-    answer = field.HTTP.request("GET", url, fields={"run_id": run, "metric_key": metric}, timeout=60).json()
+    answer = restartable.HTTP.request("GET", url, fields={"run_id": run, "metric_key": metric}, timeout=60).json()
     return sorted((int(m.get("step", 0)), m["value"]) for m in answer.get("metrics", []))
 
 
-def only_run(server: field.Server, name: str) -> dict[str, Any]:
-    found = field.HTTP.request(
+def only_run(server: restartable.Server, name: str) -> dict[str, Any]:
+    found = restartable.HTTP.request(
         "GET", f"{server.url}/api/2.0/mlflow/experiments/get-by-name", fields={"experiment_name": "trackers"}
     ).json()
     body = {"experiment_ids": [found["experiment"]["experiment_id"]], "filter": f"attributes.run_name = '{name}'"}
@@ -111,7 +111,7 @@ def only_run(server: field.Server, name: str) -> dict[str, Any]:
     return dict(run)
 
 
-def test_killed_and_continued_it_is_one_run_with_every_step_once(server: field.Server, tmp_path: Path) -> None:
+def test_killed_and_continued_it_is_one_run_with_every_step_once(server: restartable.Server, tmp_path: Path) -> None:
     run = manifest("killed", server.url, logModel=True)
     first = Training(tmp_path, run)
     first.until("step 25/")
@@ -133,7 +133,7 @@ def test_killed_and_continued_it_is_one_run_with_every_step_once(server: field.S
         ("evaluation", {"metrics.json", "samples.json"}),
         ("model", {"config.json", "model.safetensors"}),
     ):
-        listed = field.HTTP.request(
+        listed = restartable.HTTP.request(
             "GET",
             f"{server.url}/api/2.0/mlflow/artifacts/list",
             fields={"run_id": tracked["info"]["run_id"], "path": folder},
@@ -141,7 +141,9 @@ def test_killed_and_continued_it_is_one_run_with_every_step_once(server: field.S
         assert wanted <= {Path(f["path"]).name for f in listed["files"]}
 
 
-def test_without_a_server_it_trains_all_the_same_and_sends_afterwards(server: field.Server, tmp_path: Path) -> None:
+def test_without_a_server_it_trains_all_the_same_and_sends_afterwards(
+    server: restartable.Server, tmp_path: Path
+) -> None:
     run = manifest("alone", server.url)
     server.stop()
     try:
@@ -159,7 +161,7 @@ def test_without_a_server_it_trains_all_the_same_and_sends_afterwards(server: fi
     assert [step for step, _ in losses] == list(range(1, STEPS + 1))
 
 
-def test_tensorboards_own_reader_reads_the_files(server: field.Server, tmp_path: Path) -> None:
+def test_tensorboards_own_reader_reads_the_files(server: restartable.Server, tmp_path: Path) -> None:
     run = manifest("events", server.url)
     del run["spec"]["tracking"]["mlflow"]
     training = Training(tmp_path, run)
@@ -170,7 +172,7 @@ def test_tensorboards_own_reader_reads_the_files(server: field.Server, tmp_path:
         "found = EventAccumulator(sys.argv[1]); found.Reload()\n"
         "print(json.dumps([[e.step, e.value] for e in found.Scalars('loss')]))\n"
     )
-    python = field.tensorboard_python()
+    python = restartable.tensorboard_python()
     done = subprocess.run(
         [python, "-c", script, str(training.work / "logs")], capture_output=True, text=True, check=True
     )

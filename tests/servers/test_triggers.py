@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.servers import field
-from tests.unit.controller.schedules.schedule_git import GitServer, commit, git
+from tests.servers import restartable
+from tests.unit.controller.schedules.git_server import GitServer, commit, git
 from trainyard.api.schedule.status import TriggerStatus
 from trainyard.api.schedule.triggers import Trigger
 from trainyard.controller.schedules.observed import Look, Reading
@@ -98,7 +98,7 @@ class Watch:
 @pytest.fixture
 async def git_server(tmp_path: Path) -> AsyncIterator[tuple[str, Callable[[], Any], Callable[[], Any]]]:
     """git's own HTTP backend; its address, and how to take it away and bring it back."""
-    application, loop, port = web.Application(), asyncio.get_running_loop(), field.free_port()
+    application, loop, port = web.Application(), asyncio.get_running_loop(), restartable.free_port()
     application.router.add_route("*", "/{tail:.*}", GitServer(tmp_path))
     runner = web.AppRunner(application)
     await runner.setup()
@@ -160,7 +160,7 @@ class Exporter:
 
 @pytest.fixture
 async def exporter() -> AsyncIterator[tuple[Exporter, int]]:
-    application, gauge, port = web.Application(), Exporter(), field.free_port()
+    application, gauge, port = web.Application(), Exporter(), restartable.free_port()
     application.router.add_get("/metrics", gauge)
     runner = web.AppRunner(application)
     await runner.setup()
@@ -181,7 +181,7 @@ async def test_prometheus(exporter: tuple[Exporter, int], tmp_path: Path, second
             return lambda: prometheus.read(session, spec, Access(), now=datetime.now(UTC))
 
         # Prometheus answers before its first scrape, so the server is started in a thread and asked as it comes.
-        context = field.prometheus(tmp_path, target=port)
+        context = restartable.prometheus(tmp_path, target=port)
         server = await asyncio.to_thread(context.__enter__)
         try:
             query = {"url": server.url, "query": "agent_accuracy", **comparison}
@@ -207,16 +207,16 @@ async def test_prometheus(exporter: tuple[Exporter, int], tmp_path: Path, second
 
 
 @pytest.fixture
-def mlflow_server(tmp_path: Path) -> Iterator[field.Server]:
-    with field.mlflow(tmp_path) as server:
+def mlflow_server(tmp_path: Path) -> Iterator[restartable.Server]:
+    with restartable.mlflow(tmp_path) as server:
         yield server
 
 
-def register(server: field.Server, *, accuracy: float) -> None:
+def register(server: restartable.Server, *, accuracy: float) -> None:
     """A run with a metric, a version of the model from it, and the alias set on that version."""
 
     def post(what: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = field.HTTP.request("POST", f"{server.url}/api/2.0/mlflow/{what}", json=body, timeout=60)
+        answer = restartable.HTTP.request("POST", f"{server.url}/api/2.0/mlflow/{what}", json=body, timeout=60)
         assert answer.status == 200, answer.data
         return dict(answer.json())
 
@@ -230,7 +230,7 @@ def register(server: field.Server, *, accuracy: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", OUTAGES)
-async def test_mlflow(mlflow_server: field.Server, seconds: float) -> None:
+async def test_mlflow(mlflow_server: restartable.Server, seconds: float) -> None:
     spec = {"trackingUri": mlflow_server.url, "model": "agent", "alias": "champion", "metric": "accuracy"}
     trigger = {"name": "t", "mlflowMetric": {**spec, "comparison": "LessThan", "threshold": 0.8}}
     async with aiohttp.ClientSession() as session:
@@ -244,7 +244,7 @@ async def test_mlflow(mlflow_server: field.Server, seconds: float) -> None:
         status = await watch.look()  # a model that does not exist is an answer
         assert (status.failing, watch.starts) == (None, 0), status
         answer = await asyncio.to_thread(
-            field.HTTP.request,
+            restartable.HTTP.request,
             "POST",
             f"{mlflow_server.url}/api/2.0/mlflow/registered-models/create",
             json={"name": "agent"},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.support import Run, Zygote, tiny_spec
+from tests.training.runs import Run, Zygote, tiny_spec
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.training.support import Run, tiny_spec
+from tests.training.runs import Run, tiny_spec
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.manifest import parse_run
 from trainyard.trainer.context import RunContext

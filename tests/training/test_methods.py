@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.training.methods import method_spec, preferences
-from tests.training.support import Run
+from tests.training.method_specs import method_spec, preferences
+from tests.training.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 METHODS = ("DPO", "ORPO", "PPO")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.training.support import Run
+from tests.training.runs import Run
 from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.data.tokenizer import load_tokenizer
 from trainyard.trainer.evaluation.loss import add_output_head, measure

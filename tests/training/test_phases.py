@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.support import Run
+from tests.training.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -47,7 +47,7 @@ def digest(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(zygote: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    from tests.training.support import tiny_spec
+    from tests.training.runs import tiny_spec
 
     spec = tiny_spec()
     in_phases(spec)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.support import Run, Step, Zygote, tiny_spec
+from tests.training.runs import Run, Step, Zygote, tiny_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

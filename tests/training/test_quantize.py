@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.methods import method_spec
-from tests.training.support import Run
+from tests.training.method_specs import method_spec
+from tests.training.runs import Run
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.trainer import trained_weights_over_packed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.support import Run, Step
+from tests.training.runs import Run, Step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

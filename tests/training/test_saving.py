@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.support import Run
+from tests.training.runs import Run
 from trainyard.api.exitcodes import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

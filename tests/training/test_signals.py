@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.support import ROOT, Run
+from tests.training.runs import ROOT, Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

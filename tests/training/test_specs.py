@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.support import Run
+from tests.training.runs import Run
 from trainyard.api.exitcodes import ExitCode
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

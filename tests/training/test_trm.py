@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.support import Run, Zygote
+from tests.training.runs import Run, Zygote
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.trm.inference import TRMModel
 from trainyard.trainer.trm.program import export_step

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.support import Run, Step, Zygote
+from tests.training.runs import Run, Step, Zygote
 from tests.training.test_processes import final_record, finish, kill_one_and_go_on, start
 from tests.training.test_trm import digests, trm_spec
 

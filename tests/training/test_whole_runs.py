@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.support import Run
+from tests.training.runs import Run
 from tests.webserver import Asked, Reply, web
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.progress import FinalRecord, ProgressRecord

@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.unit.controller.fake_clock import eventually
 from tests.unit.controller.fake_kube import FakeKube
-from tests.unit.controller.fakes import eventually
 from trainyard.controller import handlers
 from trainyard.controller.kube.transport import Credentials
 from trainyard.controller.loop.inbox import Inbox

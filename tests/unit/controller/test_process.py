@@ -11,8 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.unit.controller.fake_clock import eventually
 from tests.unit.controller.fake_kube import FakeKube
-from tests.unit.controller.fakes import eventually
 from trainyard.controller.__main__ import main
 from trainyard.controller.kube.resources import TRAININGRUNS
 

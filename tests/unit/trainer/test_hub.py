@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer import forks
-from tests.unit.trainer.hub import SHA, Hub
+from tests.unit.trainer import own_process
+from tests.unit.trainer.hub_stand_in import SHA, Hub
 
 PROGRAM = """
 import json, sys
@@ -58,7 +58,7 @@ def ask(uri: str, place: Path, endpoint: str, *, weights: bool = True, data: boo
     }
     (place / "secrets").mkdir(exist_ok=True)
     wanted = "data" if data else "weights" if weights else "tokenizer"
-    done = forks.run(PROGRAM, uri, str(place / "secrets"), wanted, environment=environment)
+    done = own_process.run(PROGRAM, uri, str(place / "secrets"), wanted, environment=environment)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

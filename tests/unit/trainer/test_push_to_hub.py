@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.trainer import forks
+from tests.unit.trainer import own_process
 from tests.webserver import Asked, Reply, web
 from trainyard.trainer.volume.commit import commit_folder
 
@@ -183,7 +183,7 @@ def push(work: Path, endpoint: str, *, token: str = TOKEN, repo: str = "org/mode
         "TRAINYARD_WORK_DIR": str(work),
         "TRAINYARD_SECRETS_DIR": str(place / "secrets"),
     }
-    done = forks.run(PROGRAM, environment=environment)
+    done = own_process.run(PROGRAM, environment=environment)
     assert done.returncode == 0, done.stderr
     assert TOKEN not in done.stdout + done.stderr
     assert token not in done.stdout + done.stderr

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from tests.unit.controller.fakes import FakeApi, fake_api, status
+from tests.unit.controller.fake_api import FakeApi, fake_api, status
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import JOBS, NODES, SECRETS, TRAININGRUNS, Cluster
 

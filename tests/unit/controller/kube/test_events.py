@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from tests.unit.controller.fakes import FakeClock, Seen, fake_api, status
+from tests.unit.controller.fake_api import Seen, fake_api, status
+from tests.unit.controller.fake_clock import FakeClock
 from trainyard.controller.kube.events import BURST_PER_RUN, MESSAGE_LIMIT, REFILL_SECONDS, EventRecorder
 
 RUN = {

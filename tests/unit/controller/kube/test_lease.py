@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from tests.unit.controller.fakes import FakeApi, FakeClock, Seen, fake_api, settle, status
+from tests.unit.controller.fake_api import FakeApi, Seen, fake_api, status
+from tests.unit.controller.fake_clock import FakeClock, settle
 from trainyard.controller.kube.lease import DURATION, RENEW_DEADLINE, RENEW_EVERY, RETRY, Lease, LeaseLost
 
 

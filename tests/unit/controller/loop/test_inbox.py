@@ -4,7 +4,8 @@ import asyncio
 
 from aiohttp import web
 
-from tests.unit.controller.fakes import FakeClock, eventually, fake_api, status
+from tests.unit.controller.fake_api import fake_api, status
+from tests.unit.controller.fake_clock import FakeClock, eventually
 from trainyard.controller.loop.inbox import SOON, Inbox
 from trainyard.controller.loop.resync import GRACE, RETRY, Resync
 from trainyard.controller.loop.watchdog import (

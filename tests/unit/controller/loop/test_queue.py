@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.controller.fakes import FakeClock, settle
+from tests.unit.controller.fake_clock import FakeClock, settle
 from trainyard.controller.loop.queue import BACKOFF_LIMIT, FAIRNESS, WorkQueue
 
 

@@ -1,6 +1,6 @@
 """The store keeps the newest record; the pacer decides when it is worth a look."""
 
-from tests.unit.controller.fakes import FakeClock
+from tests.unit.controller.fake_clock import FakeClock
 from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.controller.reports import progress_store
 from trainyard.controller.reports.pacing import MARGIN, SOON, ProgressPacer

@@ -5,7 +5,7 @@ import base64
 import pytest
 from aiohttp import web
 
-from tests.unit.controller.fakes import fake_api, status
+from tests.unit.controller.fake_api import fake_api, status
 from trainyard.controller.reports.tokens import KEY_BYTES, RunTokens, load_or_create_key
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.controller.schedules.schedule_world import World, manifest
+from tests.unit.controller.schedules.world import World, manifest
 
 
 def minutes(text: str) -> str:

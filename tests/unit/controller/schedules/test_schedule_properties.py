@@ -6,7 +6,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.controller.schedules.schedule_world import World, manifest
+from tests.unit.controller.schedules.world import World, manifest
 
 TRIGGERS = [
     {"name": "code", "cooldownSeconds": 900, "gitPath": {"url": "http://git/repo.git"}},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.controller.fake_kube import FakeKube
-from tests.unit.controller.schedules.schedule_world import UID, manifest
+from tests.unit.controller.schedules.world import UID, manifest
 from trainyard.api.schedule.children import ScheduleRef
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.schedules.reconcile import ScheduleReconciler

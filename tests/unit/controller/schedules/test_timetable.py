@@ -9,7 +9,7 @@ from croniter import croniter_range
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.controller.schedules.crons import END, START, ZONES, changes, draw, expressions, for_croniter
+from tests.unit.controller.schedules.cron_expressions import END, START, ZONES, changes, draw, expressions, for_croniter
 from trainyard.api.schedule.timetable import Interval, InvalidTimetable, count_slots, newest_slot, next_slot, parse_cron
 
 

@@ -15,7 +15,7 @@ from croniter import croniter
 from cronsim import CronSim
 
 from tests import ROOT
-from tests.unit.controller.schedules.crons import END, START, ZONES, changes, expressions, for_croniter
+from tests.unit.controller.schedules.cron_expressions import END, START, ZONES, changes, expressions, for_croniter
 from trainyard.api.schedule import timetable
 from trainyard.api.schedule.timetable import parse_cron
 

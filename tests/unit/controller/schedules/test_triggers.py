@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.unit.controller.schedules.schedule_git import GitServer, commit, git
+from tests.unit.controller.schedules.git_server import GitServer, commit, git
 from trainyard.api.schedule.status import TriggerStatus
 from trainyard.api.schedule.triggers import DatasetDrift, GitPath, MlflowMetric, PrometheusQuery, Trigger
 from trainyard.controller.schedules.observed import Look, Reading

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer.contexts import context_of, prepared
+from tests.unit.trainer.run_contexts import context_of, prepared
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import prepare

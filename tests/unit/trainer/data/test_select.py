@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer.contexts import context_of
+from tests.unit.trainer.run_contexts import context_of
 from trainyard.api.run.selection import Filter
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records

@@ -13,7 +13,7 @@ import boto3
 import pytest
 
 from tests import ROOT
-from tests.unit.trainer import forks
+from tests.unit.trainer import own_process
 from tests.unit.trainer.data.test_select import context, inline
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.identity import identity_of
@@ -101,7 +101,7 @@ def test_a_kill_at_any_time_changes_nothing(tmp_path: Path, module: str, functio
         # The second attempt looks at what the first one committed, and is killed at that.
         ensure_dataset(run)
     code = KILLED.format(module=module, function=function, call=call, environment=environment)
-    ended = forks.run(code, environment=os.environ)
+    ended = own_process.run(code, environment=os.environ)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     if module != "volume.commit":
         assert read_committed(dataset_folder(run)) is None, "half a dataset must not look like one"

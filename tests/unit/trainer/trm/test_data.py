@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.trainer import contexts
+from tests.unit.trainer import run_contexts
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.trm import arc
@@ -30,7 +30,7 @@ def context(tmp_path: Path, datasets: list[dict[str, Any]], **trm: Any) -> RunCo
         "datasets": datasets,
         "training": {"method": "TRM", "maxLength": 64, "trm": trm},
     }
-    return contexts.context_of(tmp_path, spec)
+    return run_contexts.context_of(tmp_path, spec)
 
 
 def record(problem: str, solution: str, draft: str = "") -> dict[str, Any]:
@@ -44,7 +44,7 @@ def record(problem: str, solution: str, draft: str = "") -> dict[str, Any]:
     }
 
 
-prepared = partial(contexts.prepared, prepare=prepare)
+prepared = partial(run_contexts.prepared, prepare=prepare)
 
 
 def on_volume(tmp_path: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers.githttp import GitServer, commit, git, serving
+from tests.servers.git_server import GitServer, commit, git, serving
 from tests.unit.trainer.data.collect.collecting import begin_anew, context, records, secret
 from tests.webserver import own_authority
 from trainyard.api.exitcodes import ExitCode

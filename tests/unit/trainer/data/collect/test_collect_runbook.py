@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.githttp import commit, serving
+from tests.servers.git_server import commit, serving
 from tests.unit.trainer.data.collect.collecting import records
 from trainyard.trainer.data.collect.runbook import parse
 from trainyard.trainer.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.githttp import commit, serving
+from tests.servers.git_server import commit, serving
 from tests.unit.trainer.data.collect.collecting import context, records
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.collect.secrets import redact

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers.field import KEPT, Server, free_port, prometheus_tools
+from tests.servers.restartable import KEPT, Server, free_port, prometheus_tools
 
 
 def go_program(name: str, package: str) -> Path:

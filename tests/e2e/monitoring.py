@@ -23,8 +23,8 @@ from tests.api.server import KUBECONFIG
 from tests.e2e.installed import NAME, NAMESPACE
 from tests.e2e.kube import EVENTS, Kube, Object
 from tests.e2e.web import ADDRESS
-from tests.servers.field import HTTP, Server, until
-from tests.servers.programs import loki, prometheus
+from tests.servers.restartable import HTTP, Server, until
+from tests.servers.source_servers import loki, prometheus
 from trainyard.controller.kube.resources import NODES, PODS
 
 LOGS = KUBECONFIG.parent / "log"
