@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from trainyard.api.run.methods import PAIRS, chosen
 from trainyard.api.run.model import Lora
 from trainyard.api.run.reward import Reward
 from trainyard.trainer.errors import UserError
@@ -21,6 +22,7 @@ from trainyard.trainer.methods.orpo import orpo_loss
 from trainyard.trainer.methods.pairs import Scores, collate_pairs, scores_of
 from trainyard.trainer.methods.ppo import advantages_and_returns, next_kl_coef, whitened
 from trainyard.trainer.methods.ppo_config import PPOConfig
+from trainyard.trainer.methods.recipes import PAIR_LOSSES
 from trainyard.trainer.methods.rewards import Judge, Response, built_in
 from trainyard.trainer.methods.rollouts import Responses, forward, sample
 from trainyard.trainer.models.lora import add_adapter
@@ -170,6 +172,10 @@ def test_dpo_is_that_of_trl(name: str, model: Any) -> None:
     for metric in ("rewards/chosen", "rewards/margins", "rewards/accuracies"):
         logged = stand_in._metrics["eval"][metric][0]
         assert float(metrics[metric].mean()) == pytest.approx(float(logged), rel=1e-4)
+
+
+def test_every_method_that_learns_from_pairs_has_its_loss() -> None:
+    assert tuple(PAIR_LOSSES) == chosen(lambda method: method.learns is PAIRS)
 
 
 def test_the_odds_ratio_is_that_of_trl() -> None:

@@ -302,7 +302,7 @@ def test_names_read_from_the_sources_are_those_of_the_classes() -> None:
 
     assert set(known_names.causal_language_models()) == set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     # Names that only the constructor takes are no fields; every real field must be known.
-    assert {f.name for f in fields(SFTConfig) if f.init} <= known_names.trainer_arguments()
+    assert {f.name for f in fields(SFTConfig) if f.init} <= known_names.arguments_of("SFTConfig")
     for architecture in ("llama", "qwen3", "gemma3_text", "gpt2", "mistral", "smollm3", "olmo2", "phi3"):
         cls = CONFIG_MAPPING[architecture]
         known = known_names.configuration_fields(architecture)

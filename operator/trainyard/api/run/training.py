@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from trainyard.api.base import ApiModel, Fetched, Rule, at_most_one, opaque
+from trainyard.api.run.methods import METHODS, REWARDED, TINY, MethodName, default_rates, none_of, one_of, sentence
 from trainyard.api.run.reward import Reward
 from trainyard.api.run.trm import TrmTraining
 
-Method = Literal["Pretrain", "CPT", "SFT", "DPO", "ORPO", "PPO", "TRM"]
 SCHEDULERS = (
     "linear",
     "cosine",
@@ -34,17 +34,17 @@ class Training(ApiModel):
             message="maxSteps and numTrainEpochs exclude each other: remove one of them",
         ),
         Rule(
-            "!has(self.trm) || self.method == 'TRM'",
+            f"!has(self.trm) || {one_of(TINY, 'self.method')}",
             "training.trm belongs to method TRM: set that method, or remove training.trm",
-            lambda t: t.method == "TRM" or t.trm is None,
+            lambda t: t.method in TINY or t.trm is None,
         ),
         Rule(
-            f"method != 'TRM' || (self.lrSchedulerType in {list(TRM_SCHEDULERS)} && self.optim.startsWith('adamw_torch') "
+            f"{none_of(TINY)} || (self.lrSchedulerType in {list(TRM_SCHEDULERS)} && self.optim.startsWith('adamw_torch') "
             "&& self.precision != 'FP16' && !self.gradientCheckpointing)",
             f"method TRM has its own loop: lrSchedulerType is one of {', '.join(TRM_SCHEDULERS)}, optim adamw_torch, precision "
             "Auto, FP32 or BF16, and gradientCheckpointing false",
             lambda t: (
-                t.method != "TRM"
+                t.method not in TINY
                 or (
                     t.lr_scheduler_type in TRM_SCHEDULERS
                     and t.optim.startswith("adamw_torch")
@@ -57,23 +57,21 @@ class Training(ApiModel):
         Rule(
             None,
             "method TRM uses no TRL: its own settings stand in training.trm; remove extraArgs",
-            lambda t: t.method != "TRM" or not t.extra_args,
+            lambda t: METHODS[t.method].configuration is not None or not t.extra_args,
         ),
         Rule(
-            "(method == 'PPO') == has(self.rewards)",
-            "method PPO needs training.rewards (what a response is rewarded for), and no other method takes them",
-            lambda t: (t.method == "PPO") == (t.rewards is not None),
+            f"({one_of(REWARDED)}) == has(self.rewards)",
+            sentence(
+                REWARDED,
+                "{methods} need{s} training.rewards (what a response is rewarded for), and no other method takes them",
+            ),
+            lambda t: (t.method in REWARDED) == (t.rewards is not None),
             about=_METHOD,
         ),
     )
 
-    method: Method = Field(
-        "SFT",
-        description="Pretrain: next-token prediction from random weights. CPT: the same, going on from existing weights. "
-        "SFT: learn to answer; loss on the completion or on the assistant's turns alone. DPO: prefer the chosen of two answers "
-        "to the rejected one, relative to the model as it was. ORPO: the same without such a reference. PPO: generate "
-        "answers and learn from their rewards. TRM: a Tiny Recursive Model learns to solve puzzles or to map texts to closed "
-        "answers.",
+    method: MethodName = Field(
+        "SFT", description=" ".join(f"{name}: {method.told}" for name, method in METHODS.items())
     )
     max_steps: int | None = Field(None, ge=1, le=100_000_000, description="Optimizer steps in total.")
     num_train_epochs: float | None = Field(
@@ -91,8 +89,7 @@ class Training(ApiModel):
         None,
         gt=0,
         le=10,
-        description="Peak learning rate. Default: 5e-4 for Pretrain, 2e-5 for CPT and SFT, 8e-6 for ORPO, 3e-6 for PPO, "
-        "1e-6 for DPO; ten times that with LoRA.",
+        description=f"Peak learning rate. Default: {default_rates()}; ten times that with LoRA.",
     )
     lr_scheduler_type: Literal[SCHEDULERS] = Field("linear", description="Course of the learning rate.")  # type: ignore[valid-type]
     warmup_steps: float = Field(0, ge=0, description="Warm-up: a number of steps, or below 1 a share of all steps.")

@@ -12,6 +12,7 @@ from trainyard.api.base import ApiModel, DnsLabel, Fetched, Rule
 from trainyard.api.run.dataset import Dataset, DatasetUpload
 from trainyard.api.run.estimate import Estimate
 from trainyard.api.run.exports import PushToHub
+from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, none_of, one_of, sentence
 from trainyard.api.run.model import ModelSource
 from trainyard.api.run.phases import PHASES_LIMIT, Phase, phase_faults, phases_to_run, resolve
 from trainyard.api.run.pod import Placement, PodTemplate, Resources, StepResources, Storage
@@ -37,12 +38,12 @@ def _in_one_training(cel: str, message: str, holds: Callable[[Any], bool]) -> Ru
 
 TRM_RULES = (
     _in_one_training(
-        "(method == 'TRM') == has(self.model.trm) || !has(self.model)",
+        f"({one_of(TINY)}) == has(self.model.trm) || !has(self.model)",
         "method TRM trains spec.model.trm, and nothing else does: set both, or neither",
-        lambda s: s.model is None or (s.training.method == "TRM") == (s.model.trm is not None),
+        lambda s: s.model is None or (s.training.method in TINY) == (s.model.trm is not None),
     ),
     _in_one_training(
-        "(method != 'TRM' ? self.datasets.all(d, !has(d.puzzle)) : self.datasets.all(d, has(d.puzzle)) || "
+        f"({none_of(TINY)} ? self.datasets.all(d, !has(d.puzzle)) : self.datasets.all(d, has(d.puzzle)) || "
         "self.datasets.all(d, !has(d.puzzle) && (d.format == 'TRM' || has(d.generate)))) || !has(self.datasets)",
         "method TRM learns from puzzles or from records of format TRM, one of the two in all datasets; no other method learns "
         "from puzzles",
@@ -65,7 +66,7 @@ TRM_RULES = (
         "numNodes x numProcPerNode",
         lambda s: (
             s.training is None
-            or s.training.method != "TRM"
+            or s.training.method not in TINY
             or s.training.per_device_train_batch_size * s.training.gradient_accumulation_steps % s.world_size == 0
         ),
     ),
@@ -84,23 +85,70 @@ TRM_RULES = (
 def _are_data_of(method: str, datasets: Sequence[Dataset]) -> bool:
     """Whether a TRM gets either puzzles or records of its own format, and no other model a puzzle."""
     puzzles = [d.puzzle is not None for d in datasets]
-    if method != "TRM":
+    if method not in TINY:
         return not any(puzzles)
     return all(puzzles) or (not any(puzzles) and all(d.record_format == "TRM" for d in datasets))
 
 
-def _formats(methods: tuple[str, ...], formats: tuple[str, ...], message: str) -> Rule:
-    """The formats of records that a method can learn from."""
+def _formats(lesson: Lesson) -> Rule:
+    """The formats of records that methods can learn from."""
+    methods, formats = chosen(lambda method: method.learns is lesson), acceptable(lesson)
     return _in_one_training(
         f"!(method in {list(methods)}) || self.datasets.all(d, "
-        f"(has(d.convertTo) ? d.convertTo : has(d.generate) ? 'TRM' : d.format) in {list(formats)}) || !has(self.datasets)",
-        message,
+        f"(has(d.convertTo) ? d.convertTo : has(d.generate) ? 'TRM' : d.format) in {formats}) || !has(self.datasets)",
+        sentence(methods, lesson.refusal),
         lambda s: (
             s.training.method not in methods
             or s.datasets is None
             or all((d.convert_to or d.record_format) in formats for d in s.datasets)
         ),
     )
+
+
+def _from_scratch(name: str) -> Rule:
+    return _in_one_training(
+        f"{none_of([name])} || has(self.model.scratch) || !has(self.model)",
+        f"method {name} starts from random weights: give spec.model.scratch, or use method CPT to go on from existing weights",
+        lambda s: s.training.method != name or s.model is None or s.model.scratch is not None,
+    )
+
+
+def _from_existing(name: str) -> Rule:
+    return _in_one_training(
+        f"{none_of([name])} || has(self.model.storageUri) || !has(self.model)",
+        f"method {name} goes on from existing weights: give spec.model.storageUri, or use method Pretrain to start from "
+        "spec.model.scratch",
+        lambda s: s.training.method != name or s.model is None or s.model.storage_uri is not None,
+    )
+
+
+_ALONE = chosen(lambda method: not method.several_processes)
+_WITHOUT_DROPOUT = chosen(lambda method: not method.allows_dropout)
+METHOD_RULES = (
+    *map(_from_scratch, chosen(lambda method: method.weights == "scratch")),
+    *map(_from_existing, chosen(lambda method: method.weights == "existing")),
+    *(_formats(lesson) for lesson in dict.fromkeys(m.learns for m in METHODS.values()) if lesson.refusal),
+    _in_one_training(
+        f"{none_of(_ALONE)} || (self.numNodes == 1 && self.numProcPerNode == 1)",
+        sentence(_ALONE, "{methods} train{s} in one process: remove spec.numNodes and spec.numProcPerNode"),
+        lambda s: s.training.method not in _ALONE or s.world_size == 1,
+    ),
+    _in_one_training(
+        f"{none_of(_WITHOUT_DROPOUT)} || !has(self.model) || !has(self.model.adapter) || "
+        "self.model.adapter.lora.dropout == 0.0",
+        sentence(
+            _WITHOUT_DROPOUT,
+            "{methods} compare{s} probabilities of the same tokens before and after an update, which dropout would blur: "
+            "remove spec.model.adapter.lora.dropout",
+        ),
+        lambda s: (
+            s.training.method not in _WITHOUT_DROPOUT
+            or s.model is None
+            or s.model.adapter is None
+            or s.model.adapter.lora.dropout == 0
+        ),
+    ),
+)
 
 
 class TrainingRunSpec(ApiModel):
@@ -156,58 +204,7 @@ class TrainingRunSpec(ApiModel):
             "two datasets have the same name: rename one of them",
             lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
         ),
-        _in_one_training(
-            "method != 'Pretrain' || has(self.model.scratch) || !has(self.model)",
-            "method Pretrain starts from random weights: give spec.model.scratch, or use method CPT to go on from existing "
-            "weights",
-            lambda s: s.training.method != "Pretrain" or s.model is None or s.model.scratch is not None,
-        ),
-        _in_one_training(
-            "method != 'CPT' || has(self.model.storageUri) || !has(self.model)",
-            "method CPT goes on from existing weights: give spec.model.storageUri, or use method Pretrain to start from "
-            "spec.model.scratch",
-            lambda s: s.training.method != "CPT" or s.model is None or s.model.storage_uri is not None,
-        ),
-        _formats(
-            ("Pretrain", "CPT"),
-            ("Text",),
-            "methods Pretrain and CPT learn from plain text: every dataset needs format Text or convertTo: Text; use method SFT "
-            "for prompts and messages",
-        ),
-        _formats(
-            ("SFT",),
-            ("Text", "PromptCompletion", "Messages", "TRM", "TrainingExample", "TunixSFT"),
-            "method SFT learns from answers: no dataset can have format Preference or Prompt; use method DPO or ORPO for "
-            "Preference, PPO for Prompt, or convert them (convertTo)",
-        ),
-        _formats(
-            ("DPO", "ORPO"),
-            ("Preference",),
-            "methods DPO and ORPO learn from pairs: every dataset needs format Preference (prompt, chosen, rejected); use "
-            "method SFT for answers that stand alone",
-        ),
-        _formats(
-            ("PPO",),
-            ("Prompt",),
-            "method PPO writes its own answers: every dataset needs format Prompt (prompt, optionally answer) or convertTo: "
-            "Prompt; use method SFT for prompts with completions",
-        ),
-        _in_one_training(
-            "!(method in ['DPO', 'ORPO', 'PPO']) || (self.numNodes == 1 && self.numProcPerNode == 1)",
-            "methods DPO, ORPO and PPO train in one process: remove spec.numNodes and spec.numProcPerNode",
-            lambda s: s.training.method not in ("DPO", "ORPO", "PPO") or s.world_size == 1,
-        ),
-        _in_one_training(
-            "method != 'PPO' || !has(self.model) || !has(self.model.adapter) || self.model.adapter.lora.dropout == 0.0",
-            "method PPO compares probabilities of the same tokens before and after an update, which dropout would blur: remove "
-            "spec.model.adapter.lora.dropout",
-            lambda s: (
-                s.training.method != "PPO"
-                or s.model is None
-                or s.model.adapter is None
-                or s.model.adapter.lora.dropout == 0
-            ),
-        ),
+        *METHOD_RULES,
         *TRM_RULES,
         Rule(
             "self.numNodes == 1 || (has(self.storage) && has(self.storage.checkpoints) && ("

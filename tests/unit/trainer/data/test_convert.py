@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from trainyard.trainer.data.convert import LEARNED, TO, convert, target
+from trainyard.api.run.methods import METHODS
+from trainyard.trainer.data.convert import TO, convert, target
 from trainyard.trainer.data.formats import FIELDS, check
 from trainyard.trainer.data.readers import Row
 
@@ -108,4 +109,4 @@ def test_what_a_method_is_given(
     record_format: str, convert_to: str | None, method: str | None, wanted: str | None
 ) -> None:
     assert target(record_format, convert_to, method) == wanted
-    assert wanted is None or method is None or wanted in LEARNED[method]
+    assert wanted is None or method is None or wanted in METHODS[method].learns.formats

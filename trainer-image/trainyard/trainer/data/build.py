@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from trainyard.api.run.dataset import Dataset
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import source_of
-from trainyard.trainer.data.convert import LEARNED, TO, convert, target
+from trainyard.trainer.data.convert import TO, convert, target
 from trainyard.trainer.data.duplicates import Signatures, first_of_equals, words_of
 from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.generate import examples_of
@@ -205,7 +206,7 @@ def trained_format(dataset: Dataset, context: RunContext) -> str:
             f"{here}.convertTo {to}: records of format {dataset.record_format} do not become that",
             hint=f"they become {possible}",
         )
-    learned = LEARNED[method or ""]
+    learned = METHODS[str(method)].learns.formats
     ways = [f for f in learned if f in TO[dataset.record_format]]
     raise invalid_config(
         f"{here}: method {method} does not learn from format {to or dataset.record_format}",

@@ -20,6 +20,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from trainyard.api.run.methods import METHODS, PLAIN
+from trainyard.api.run.selection import RecordFormat
 from trainyard.trainer.data.reasoning import gemma_messages
 
 Record = dict[str, Any]
@@ -35,18 +37,6 @@ TO: dict[str, tuple[str, ...]] = {
     "TunixSFT": ("Text", "PromptCompletion", "Messages", "Prompt", "TrainingExample"),
 }
 """What each format can become, beside itself."""
-PLAIN = {"TRM": "PromptCompletion", "TrainingExample": "PromptCompletion", "TunixSFT": "Messages"}
-"""What a format becomes by itself for a method that learns from prompts and messages."""
-LEARNED: dict[str, tuple[str, ...]] = {
-    "Pretrain": ("Text",),
-    "CPT": ("Text",),
-    "SFT": ("Text", "PromptCompletion", "Messages"),
-    "DPO": ("Preference",),
-    "ORPO": ("Preference",),
-    "PPO": ("Prompt",),
-    "TRM": ("TRM",),
-}
-"""Formats that a method trains on."""
 RUN_TOOL = {
     "type": "function",
     "function": {
@@ -61,7 +51,7 @@ RUN_TOOL = {
 }
 
 
-def target(record_format: str, convert_to: str | None, method: str | None) -> str | None:
+def target(record_format: RecordFormat, convert_to: RecordFormat | None, method: str | None) -> RecordFormat | None:
     """The format that records of a dataset are trained in; None if the method cannot learn from it.
 
     `method` is None where nothing is trained; the records then stay as they are unless `convert_to` says otherwise.
@@ -69,8 +59,10 @@ def target(record_format: str, convert_to: str | None, method: str | None) -> st
     wanted = convert_to or record_format
     if wanted != record_format and wanted not in TO[record_format]:
         return None
-    learned = LEARNED.get(method or "", ())
-    if method is None or not learned or wanted in learned:
+    if method is None:
+        return wanted
+    learned = METHODS[method].learns.formats
+    if wanted in learned:
         return wanted
     plain = PLAIN.get(wanted)
     return plain if plain in learned and convert_to is None else None

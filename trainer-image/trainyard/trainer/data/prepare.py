@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.progress import DatasetRecord, DatasetSource
+from trainyard.api.run.methods import METHODS
 from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import forget
@@ -47,13 +48,10 @@ from trainyard.trainer.volume.commit import (
 LAYOUT = 2
 """Raised when the files of prepared data change their meaning, so that older ones are made anew."""
 
-PAIRED = ("DPO", "ORPO")
-"""Methods that learn from pairs of answers."""
-
 
 def is_packed(training: Training) -> bool:
     """Whether several examples share a sequence."""
-    return training.packing and training.method in ("Pretrain", "CPT", "SFT")
+    return training.packing and METHODS[training.method].packs
 
 
 def prepare(context: RunContext, reporter: Reporter) -> None:
@@ -137,7 +135,7 @@ def tokenise(context: RunContext, reporter: Reporter, folder: Path, built: Built
             vocab_size=vocab_size,
             max_length=context.training.max_length,
             packing=is_packed(context.training),
-            pairs=context.training.method in PAIRED,
+            pairs=METHODS[context.training.method].learns.examples == "pairs",
         )
         splits[split] = {
             "records": tally.records,
@@ -240,7 +238,7 @@ def joint_digest(digests: list[str]) -> str:
 
 def _say_split(split: str, tally: Tally, sequences: int, training: Training) -> None:
     max_length = training.max_length
-    kind = "pairs" if training.method in PAIRED else "prompts" if training.method == "PPO" else "sequences"
+    kind = METHODS[training.method].learns.examples
     filled = f" ({tally.tokens / (sequences * max_length):.0%} full)" if sequences and kind == "sequences" else ""
     parts = [f"{tally.records} records", f"{tally.tokens} tokens", f"{sequences} {kind}{filled}"]
     if tally.truncated:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.progress import DatasetRecord
+from trainyard.api.run.methods import METHODS
 from trainyard.api.run.phases import phases_to_run
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.collect.run import forget
-from trainyard.trainer.data.prepare import PAIRED, is_packed, joint_digest, make_tokenizer
+from trainyard.trainer.data.prepare import is_packed, joint_digest, make_tokenizer
 from trainyard.trainer.data.prepare_phases import all_records
 from trainyard.trainer.data.probe import Reached, probe_all
 from trainyard.trainer.data.records import SPLITS, Built
@@ -297,9 +298,10 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
     """Steps and what one step is. Packed sequences are estimated as full ones."""
     training, train = context.training, data["splits"]["train"]
     sequences = -(-train["tokens"] // training.max_length) if is_packed(training) else train["examples"]
-    if training.method in PAIRED:
+    examples = METHODS[training.method].learns.examples
+    if examples == "pairs":
         sequences //= 2
-    if training.method == "PPO":
+    if examples == "prompts":
         sequences *= int(training.extra_args.get("num_ppo_epochs", PPOConfig.num_ppo_epochs))
     steps = total_steps(context, sequences)
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * context.run.spec.world_size

@@ -15,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config, is_device_out_of_memory, storage
@@ -76,7 +77,7 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
     sequences = Sequences.open(context.data_dir / split, vocab_size=vocab_size)
     shares = (45.0, 90.0) if baseline else (0.0, 90.0)
 
-    own = context.training.method in ("DPO", "ORPO", "PPO")
+    own = METHODS[context.training.method].has_own_evaluation
     objective = evaluation_objective(Material(context, data, device, tokenizer, split)) if own else None
     batch_size = recall(context.work_dir, context.training).settings.per_device_eval_batch_size
     reduces = context.run.spec.on_out_of_memory == "ReduceBatch"

@@ -9,21 +9,22 @@ what data it sees), is refused with the reason; silently ignoring it would be wo
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import typing
 from dataclasses import fields, make_dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainyard.api.run.methods import METHODS
 from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.machine.device import Device
-from trainyard.trainer.models.known_names import optimizer_names, unknown_name
+from trainyard.trainer.models.known_names import CONFIGURATIONS, optimizer_names, unknown_name
 
 if TYPE_CHECKING:
     from trl import SFTConfig
 
-DEFAULT_LEARNING_RATE = {"Pretrain": 5e-4, "CPT": 2e-5, "SFT": 2e-5, "DPO": 1e-6, "ORPO": 8e-6, "PPO": 3e-6}
 LORA_FACTOR = 10
 """Low-rank updates need about ten times the learning rate of full training."""
 
@@ -90,27 +91,14 @@ NO_EFFECT_IN_PAIRS = {
 
 def config_class(method: str) -> type:
     """The class whose arguments `extraArgs` may name."""
-    match method:
-        case "DPO":
-            from trl import DPOConfig
+    from transformers import TrainingArguments
 
-            return DPOConfig  # type: ignore[no-any-return]
-        case "ORPO":
-            os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-            from trl.experimental.orpo import ORPOConfig
-
-            return ORPOConfig  # type: ignore[no-any-return]
-        case "PPO":
-            from transformers import TrainingArguments
-
-            from trainyard.trainer.methods.ppo_config import PPOConfig
-
-            own = [(f.name, f.type, f.default) for f in fields(PPOConfig)]
-            return make_dataclass("PPOConfig", own, bases=(TrainingArguments,))
-        case _:
-            from trl import SFTConfig
-
-            return SFTConfig  # type: ignore[no-any-return]
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    package, file, name = CONFIGURATIONS[str(METHODS[method].configuration)][-1]
+    found: type = getattr(importlib.import_module(f"{package}.{file.removesuffix('.py').replace('/', '.')}"), name)
+    if issubclass(found, TrainingArguments):
+        return found
+    return make_dataclass(name, [(f.name, f.type, f.default) for f in fields(found)], bases=(TrainingArguments,))
 
 
 def method_arguments(training: Training) -> dict[str, Any]:
@@ -122,7 +110,7 @@ def method_arguments(training: Training) -> dict[str, Any]:
     from transformers import TrainingArguments
 
     common = {field.name for field in fields(TrainingArguments)}
-    checked = check_extra_arguments(training.extra_args, config_class(training.method))
+    checked = check_extra_arguments(training)
     return {name: value for name, value in checked.items() if name not in common}
 
 
@@ -137,7 +125,8 @@ def check_method_arguments(training: Training) -> None:
     from trainyard.trainer.methods.ppo_config import ppo_settings
 
     own = method_arguments(training)
-    {"DPO": dpo_settings, "ORPO": orpo_beta, "PPO": ppo_settings}.get(training.method, dict)(own)
+    readers = {"DPOConfig": dpo_settings, "ORPOConfig": orpo_beta, "PPOConfig": ppo_settings}
+    readers.get(str(METHODS[training.method].configuration), dict)(own)
 
 
 def total_steps(context: RunContext, sequences: int) -> int:
@@ -162,7 +151,9 @@ def learning_rate(context: RunContext) -> float:
     training = context.training
     if training.learning_rate is not None:
         return training.learning_rate
-    return DEFAULT_LEARNING_RATE[training.method] * (LORA_FACTOR if context.model.adapter else 1)
+    rate = METHODS[training.method].learning_rate
+    assert rate is not None, f"{training.method} has a loop of its own"
+    return rate * (LORA_FACTOR if context.model.adapter else 1)
 
 
 def build_arguments(context: RunContext, device: Device, *, steps: int, evaluates: bool) -> SFTConfig:
@@ -175,8 +166,8 @@ def build_arguments(context: RunContext, device: Device, *, steps: int, evaluate
 
     training, checkpoints = context.training, context.run.spec.checkpoints
     debug = context.run.spec.mode == "Debug"
-    extra = check_extra_arguments(training.extra_args, config_class(training.method))
-    if training.method not in ("Pretrain", "CPT", "SFT"):
+    extra = check_extra_arguments(training)
+    if METHODS[training.method].configuration != SFTConfig.__name__:
         own = method_arguments(training)
         extra = {name: value for name, value in extra.items() if name not in own}
     check_optimizer(training.optim)
@@ -223,19 +214,20 @@ def build_arguments(context: RunContext, device: Device, *, steps: int, evaluate
         ) from error
 
 
-def check_extra_arguments(given: dict[str, Any], config_class: type) -> dict[str, Any]:
-    """Names and types against the class itself."""
+def check_extra_arguments(training: Training) -> dict[str, Any]:
+    """Names and types against the method's class itself."""
     import pydantic
 
-    known = {f.name for f in fields(config_class) if f.init}
-    hints = typing.get_type_hints(config_class)
-    refused = NO_EFFECT if config_class.__name__ in ("SFTConfig", "PPOConfig") else NO_EFFECT | NO_EFFECT_IN_PAIRS
+    configuration = config_class(training.method)
+    known = {f.name for f in fields(configuration) if f.init}
+    hints = typing.get_type_hints(configuration)
+    refused = NO_EFFECT | (NO_EFFECT_IN_PAIRS if METHODS[training.method].learns.examples == "pairs" else {})
     reasons = {name: reason for reason, names in refused.items() for name in names.split()}
     checked = {}
-    for name, value in given.items():
+    for name, value in training.extra_args.items():
         field = f"spec.training.extraArgs.{name}"
         if name not in known:
-            raise unknown_name(field, "an argument", config_class.__name__, known)
+            raise unknown_name(field, "an argument", configuration.__name__, known)
         if name in OWN_FIELD:
             raise invalid_config(f"{field}: this has a field of its own", hint=f"use {OWN_FIELD[name]}")
         if name in reasons:

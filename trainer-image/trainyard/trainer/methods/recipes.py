@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from trainyard.api.run.methods import METHODS, Method
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.errors import invalid_data
@@ -28,6 +29,11 @@ from trainyard.trainer.models.load import load_untrained
 from trainyard.trainer.volume.commit import Committed
 
 Progress = Callable[[int, int], None]
+PAIR_LOSSES: dict[str, Callable[[dict[str, Any]], PairLoss]] = {
+    "DPO": lambda extra: dpo_loss(dpo_settings(extra)),
+    "ORPO": lambda extra: orpo_loss(orpo_beta(extra)),
+}
+"""The methods that learn from pairs: from their own arguments to the loss."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class Material:
     tokenizer: Any
     held_out: str | None
     quantized: bool = False
+
+    @property
+    def method(self) -> Method:
+        """The row of the run's method."""
+        return METHODS[self.context.training.method]
 
     @property
     def vocab_size(self) -> int:
@@ -71,10 +82,10 @@ def open_recipe(
     Raises:
         UserError: the arguments or the data do not suit it.
     """
-    match material.context.training.method:
-        case "DPO" | "ORPO":
+    match material.method.learns.examples:
+        case "pairs":
             return _pairs(material, progress)
-        case "PPO":
+        case "prompts":
             return _ppo(material, resume)
         case _:
             return _language(material)
@@ -90,7 +101,7 @@ def _pairs(material: Material, progress: Progress) -> Recipe:
     train = material.sequences("train")
     held_out = material.sequences(material.held_out) if material.held_out else None
     references: tuple[Any, Any] = (None, None)
-    if material.context.training.method == "DPO":
+    if material.method.has_reference:
         references = (
             pair_reference(material, "train", train, _pairs_seen(material.context, len(train)), progress),
             pair_reference(material, material.held_out, held_out, np.arange(len(held_out)), progress)
@@ -104,12 +115,9 @@ def _pairs(material: Material, progress: Progress) -> Recipe:
 
 
 def pair_objective(material: Material, held_out: PairDataset | None) -> PairObjective:
-    """DPO or ORPO, with the pairs to evaluate on."""
-    extra = method_arguments(material.context.training)
-    dpo = material.context.training.method == "DPO"
-    pair_loss: PairLoss = dpo_loss(dpo_settings(extra)) if dpo else orpo_loss(orpo_beta(extra))
+    """The loss of the method, with the pairs to evaluate on."""
     return PairObjective(
-        pair_loss,
+        PAIR_LOSSES[material.context.training.method](method_arguments(material.context.training)),
         held_out=held_out,
         collate=collate_pairs(material.tokenizer.pad_token_id),
         device=material.device.kind,
@@ -200,12 +208,12 @@ def _prompts(material: Material, split: str, settings: PPOConfig) -> Prompts:
 def evaluation_objective(material: Material) -> PairObjective | Ppo:
     """For the evaluate step: the method's own metrics on the held-out split."""
     assert material.held_out is not None
-    if material.context.training.method == "PPO":
+    if material.method.learns.examples == "prompts":
         settings = ppo_settings(method_arguments(material.context.training))
         held_out = _prompts(material, material.held_out, settings)
         return ppo_objective(material, settings, prompts=None, held_out=held_out, reference=material.load_reference())
     sequences, reference = material.sequences(material.held_out), None
-    if material.context.training.method == "DPO":
+    if material.method.has_reference:
         order = np.arange(len(sequences))
         reference = pair_reference(material, material.held_out, sequences, order, lambda done, total: None)
     return pair_objective(material, PairDataset(sequences, reference))

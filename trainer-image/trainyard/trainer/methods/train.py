@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard.api.names import GIT_COMMIT_LABEL
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import is_packed, open_prepared, specification_key
@@ -186,7 +187,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
 
     # ---- trainer
     rules = context.run.spec.checkpoints
-    if rules.keep_best and (not evaluates or context.training.method == "PPO"):
+    if rules.keep_best and not (evaluates and METHODS[context.training.method].has_evaluation_loss):
         warn(
             "spec.checkpoints.keepBest has no effect: it needs spec.training.evalSteps, held-out data and an evaluation loss"
         )

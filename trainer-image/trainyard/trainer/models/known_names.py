@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, invalid_config
 
@@ -26,12 +27,12 @@ EXTRA_ARGS = "spec.training.extraArgs"
 _TRANSFORMERS = ("transformers", "training_args.py", "TrainingArguments")
 _TRL = ("trl", "trainer/base_config.py", "_BaseConfig")
 CONFIGURATIONS = {
-    "SFT": (_TRANSFORMERS, _TRL, ("trl", "trainer/sft_config.py", "SFTConfig")),
-    "DPO": (_TRANSFORMERS, _TRL, ("trl", "trainer/dpo_config.py", "DPOConfig")),
-    "ORPO": (_TRANSFORMERS, _TRL, ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig")),
-    "PPO": (_TRANSFORMERS, ("trainyard.trainer", "methods/ppo_config.py", "PPOConfig")),
+    "SFTConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/sft_config.py", "SFTConfig")),
+    "DPOConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/dpo_config.py", "DPOConfig")),
+    "ORPOConfig": (_TRANSFORMERS, _TRL, ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig")),
+    "PPOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/ppo_config.py", "PPOConfig")),
 }
-"""Package, file and class that a method's arguments come from, base classes first. Pretrain and CPT have those of SFT."""
+"""By the name of a method's configuration class: package, file and class that its arguments come from, base classes first."""
 
 
 def check_names(context: RunContext) -> None:
@@ -50,8 +51,8 @@ def check_names(context: RunContext) -> None:
             if fields and name not in fields:
                 class_name = configuration_classes().get(scratch.architecture, "its configuration")
                 raise unknown_name(f"{SCRATCH}.config.{name}", "a field", class_name, fields)
-    class_name = CONFIGURATIONS.get(context.training.method, CONFIGURATIONS["SFT"])[-1][2]
-    arguments = trainer_arguments(context.training.method)
+    class_name = str(METHODS[context.training.method].configuration)
+    arguments = arguments_of(class_name)
     for name in context.training.extra_args:
         if arguments and name not in arguments:
             raise unknown_name(f"{EXTRA_ARGS}.{name}", "an argument", class_name, arguments)
@@ -112,9 +113,9 @@ def configuration_fields(model_type: str) -> frozenset[str]:
 
 
 @functools.cache
-def trainer_arguments(method: str = "SFT") -> frozenset[str]:
-    """The arguments that a method's `extraArgs` may name; empty if they cannot be told."""
-    parts = [_class_fields(*place) for place in CONFIGURATIONS.get(method, CONFIGURATIONS["SFT"])]
+def arguments_of(configuration: str) -> frozenset[str]:
+    """The arguments of a configuration class, which a method's `extraArgs` may name; empty if they cannot be told."""
+    parts = [_class_fields(*place) for place in CONFIGURATIONS.get(configuration, ())]
     return frozenset().union(*parts) if all(parts) else frozenset()
 
 

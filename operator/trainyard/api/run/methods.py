@@ -1,0 +1,178 @@
+"""The methods of training: one row each, and what follows from it.
+
+What a method learns from, where its weights come from and what it cannot be combined with is looked up here: by the rules of
+the API, whose CEL and Python are made of these rows, by the prepare step and by the training. What only code can say, its
+data sets, its loss and its metrics, stands in the trainer's `methods/recipes.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from trainyard.api.run.selection import RecordFormat
+
+PLAIN: dict[RecordFormat, RecordFormat] = {
+    "TRM": "PromptCompletion",
+    "TrainingExample": "PromptCompletion",
+    "TunixSFT": "Messages",
+}
+"""What a format becomes by itself for a method that learns from prompts and messages."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a method learns from."""
+
+    formats: tuple[RecordFormat, ...]
+    """Formats that records are trained in."""
+    examples: Literal["sequences", "pairs", "prompts", "puzzles"]
+    """What the records become."""
+    refusal: str = ""
+    """What is said of other formats, see `sentence`; empty where a rule of its own judges the data."""
+
+
+TEXT = Lesson(
+    ("Text",),
+    "sequences",
+    "{methods} learn{s} from plain text: every dataset needs format Text or convertTo: Text; use method SFT for prompts and "
+    "messages",
+)
+ANSWERS = Lesson(
+    ("Text", "PromptCompletion", "Messages"),
+    "sequences",
+    "{methods} learn{s} from answers: no dataset can have format Preference or Prompt; use method DPO or ORPO for Preference, "
+    "PPO for Prompt, or convert them (convertTo)",
+)
+PAIRS = Lesson(
+    ("Preference",),
+    "pairs",
+    "{methods} learn{s} from pairs: every dataset needs format Preference (prompt, chosen, rejected); use method SFT for "
+    "answers that stand alone",
+)
+PROMPTS = Lesson(
+    ("Prompt",),
+    "prompts",
+    "{methods} write{s} {its} own answers: every dataset needs format Prompt (prompt, optionally answer) or convertTo: Prompt; "
+    "use method SFT for prompts with completions",
+)
+PUZZLES = Lesson(("TRM",), "puzzles")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What holds for every training with this method."""
+
+    told: str
+    """What it does, in the field's description."""
+    learns: Lesson
+    weights: Literal["scratch", "existing", "either", "trm"] = "either"
+    """Which of spec.model's ways to come by weights it takes: scratch, storageUri, either of the two, or trm."""
+    learning_rate: float | None = None
+    """Peak where the run gives none; None where its own loop decides."""
+    configuration: str | None = "SFTConfig"
+    """Class whose arguments extraArgs may name; None where there are none to name."""
+    several_processes: bool = True
+    allows_dropout: bool = True
+    """Whether an adapter may drop out."""
+    has_reference: bool = False
+    """Whether pairs are judged relative to the model as it was at the start."""
+    has_own_evaluation: bool = False
+    """Whether metrics of its own, and not the loss of each token, measure what is held out."""
+    has_evaluation_loss: bool = True
+    """Whether an evaluation gives a loss, by which the best checkpoint can be told."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether several of its examples may share a sequence."""
+        return self.learns.examples == "sequences"
+
+
+METHODS = {
+    "Pretrain": Method("next-token prediction from random weights.", TEXT, weights="scratch", learning_rate=5e-4),
+    "CPT": Method("the same, going on from existing weights.", TEXT, weights="existing", learning_rate=2e-5),
+    "SFT": Method(
+        "learn to answer; loss on the completion or on the assistant's turns alone.", ANSWERS, learning_rate=2e-5
+    ),
+    "DPO": Method(
+        "prefer the chosen of two answers to the rejected one, relative to the model as it was.",
+        PAIRS,
+        learning_rate=1e-6,
+        configuration="DPOConfig",
+        several_processes=False,
+        has_reference=True,
+        has_own_evaluation=True,
+    ),
+    "ORPO": Method(
+        "the same without such a reference.",
+        PAIRS,
+        learning_rate=8e-6,
+        configuration="ORPOConfig",
+        several_processes=False,
+        has_own_evaluation=True,
+    ),
+    "PPO": Method(
+        "generate answers and learn from their rewards.",
+        PROMPTS,
+        learning_rate=3e-6,
+        configuration="PPOConfig",
+        several_processes=False,
+        allows_dropout=False,
+        has_own_evaluation=True,
+        has_evaluation_loss=False,
+    ),
+    "TRM": Method(
+        "a Tiny Recursive Model learns to solve puzzles or to map texts to closed answers.",
+        PUZZLES,
+        weights="trm",
+        configuration=None,
+        has_own_evaluation=True,
+    ),
+}
+NAMES = tuple(METHODS)
+MethodName = Literal[NAMES]  # type: ignore[valid-type]
+
+
+def chosen(fits: Callable[[Method], bool]) -> tuple[str, ...]:
+    """Names of the methods of whose row this is true."""
+    return tuple(name for name, method in METHODS.items() if fits(method))
+
+
+TINY = chosen(lambda method: method.weights == "trm")
+REWARDED = chosen(lambda method: method.learns is PROMPTS)
+
+
+def acceptable(lesson: Lesson) -> list[str]:
+    """Formats that a dataset may be of: those that are trained in, and those that become one of them by themselves."""
+    return [one for one in get_args(RecordFormat) if one in lesson.formats or PLAIN.get(one) in lesson.formats]
+
+
+def default_rates() -> str:
+    """`5e-4 for Pretrain, 2e-5 for CPT and SFT, ...`: the highest first."""
+    users: dict[float, list[str]] = {}
+    for name, method in METHODS.items():
+        if method.learning_rate is not None:
+            users.setdefault(method.learning_rate, []).append(name)
+    ordered = sorted(users.items(), reverse=True)
+    return ", ".join(f"{rate:.0e} for {listed(names)}".replace("e-0", "e-") for rate, names in ordered)
+
+
+def one_of(names: Sequence[str], method: str = "method") -> str:
+    """CEL: the method is one of these."""
+    return f"{method} == '{names[0]}'" if len(names) == 1 else f"{method} in {list(names)}"
+
+
+def none_of(names: Sequence[str]) -> str:
+    """CEL: the method is none of these."""
+    return f"method != '{names[0]}'" if len(names) == 1 else f"!(method in {list(names)})"
+
+
+def sentence(names: Sequence[str], text: str) -> str:
+    """`{methods} need{s} {its} data` as `method PPO needs its data`, or `methods DPO and ORPO need their data`."""
+    if len(names) == 1:
+        return text.format(methods=f"method {names[0]}", s="s", its="its")
+    return text.format(methods=f"methods {listed(names)}", s="", its="their")
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
