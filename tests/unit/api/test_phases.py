@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from trainyard.api import names
 from trainyard.api.base import ApiModel
 from trainyard.api.manifest import InvalidManifest, parse_run
-from trainyard.api.run.phases import HANDED_ON, TrainingOverrides, partial, phases_to_run, predecessor, resolve
+from trainyard.api.run.phases import TrainingOverrides, partial
 from trainyard.api.run.training import Training
-from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.api.run.trainingrun import HANDED_ON, TrainingRunSpec, phases_to_run, predecessor, resolve
 from trainyard.api.steps import is_train, phase_of, train_step
 
 TEXT = {"name": "stories", "inline": {"text": "hello"}, "split": {"eval": 0.1}}

@@ -5,7 +5,7 @@
     <run>/phases/<name>/data/ checkpoints/ model/
     <run>/model -> phases/<last>/model       the result of the run
 
-The folder of a phase looks like that of a run, and its spec is that of a run (`trainyard.api.run.phases.resolve`), so that
+The folder of a phase looks like that of a run, and its spec is that of a run (`trainyard.api.run.trainingrun.resolve`), so that
 training and evaluation work on a phase as they would on a run of its own.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from trainyard.api.names import PHASES_DIR
-from trainyard.api.run.phases import phases_to_run, predecessor, resolve
+from trainyard.api.run.trainingrun import phases_to_run, predecessor, resolve
 from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config

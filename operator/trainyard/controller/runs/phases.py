@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from trainyard.api import names
 from trainyard.api.progress import CheckpointRecord
-from trainyard.api.run.phases import phases_to_run, resolve
 from trainyard.api.run.status import CheckpointStatus, StepStatus
-from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.api.run.trainingrun import TrainingRunSpec, phases_to_run, resolve
 from trainyard.api.steps import phase_of, train_step
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from trainyard.api.run.phases import phases_to_run
+from trainyard.api.run.trainingrun import phases_to_run
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.prepare import make_tokenizer, note_datasets, prepare

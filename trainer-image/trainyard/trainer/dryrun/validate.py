@@ -22,7 +22,7 @@ from typing import Any
 
 from trainyard.api.progress import DatasetRecord
 from trainyard.api.run.methods import METHODS
-from trainyard.api.run.phases import phases_to_run
+from trainyard.api.run.trainingrun import phases_to_run
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.collect.run import forget
