@@ -18,6 +18,7 @@ from pathlib import Path
 from trainyard.api import names
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.manifest import read_run
+from trainyard.api.references import named
 from trainyard.api.run.trainingrun import TrainingRun
 from trainyard.api.steps import step_arguments
 from trainyard.trainer.errors import invalid_config
@@ -109,21 +110,12 @@ def link_volumes(run: TrainingRun, work: Path, volumes: Mapping[str, str]) -> Pa
         link = place / claim
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-    for uri in _addresses(run):
-        claim = uri.removeprefix("pvc://").partition("/")[0]
-        if uri.startswith("pvc://") and not (place / claim).exists():
+    for claim, field in named(run.spec, "PersistentVolumeClaim").items():
+        if not (place / claim).exists():
             raise invalid_config(
-                f"{uri} lies on claim {claim}, which has no folder here", hint=f"add --volume {claim}=FOLDER"
+                f"{field} lies on claim {claim}, which has no folder here", hint=f"add --volume {claim}=FOLDER"
             )
     return place
-
-
-def _addresses(run: TrainingRun) -> list[str]:
-    found: list[str | None] = [uri for dataset in run.spec.datasets or () for uri in dataset.addresses().values()]
-    if (model := run.spec.model) is not None:
-        found += [model.storage_uri, model.scratch.tokenizer.storage_uri if model.scratch else None]
-    found += [reward.storage_uri for _, reward in run.spec.reward_models()]
-    return [uri for uri in found if uri]
 
 
 def _wait(command: list[str], environment: Mapping[str, str]) -> int:

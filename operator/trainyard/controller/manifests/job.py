@@ -10,6 +10,7 @@ from typing import Any
 
 from trainyard.api import names
 from trainyard.api.exitcodes import ExitCode
+from trainyard.api.references import named
 from trainyard.api.run.pod import Resources
 from trainyard.api.steps import STEP_EVALUATE, STEP_TRAIN, is_train, step_arguments
 from trainyard.controller.manifests.metadata import Defaults, Object, RunRef, child_labels, owner_reference
@@ -118,7 +119,7 @@ def step_resources(run: RunRef, step: str) -> Resources:
 
 def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Object:
     template = run.spec.pod_template
-    volumes, mounts = _volumes(run)
+    volumes, mounts = _volumes(run, step)
     spec: Object = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -238,7 +239,7 @@ def _group(run: RunRef, *, step: str, attempt: int) -> dict[str, str]:
     return group
 
 
-def _volumes(run: RunRef) -> tuple[list[Object], list[Object]]:
+def _volumes(run: RunRef, step: str) -> tuple[list[Object], list[Object]]:
     volumes: list[Object] = []
     mounts: list[Object] = []
 
@@ -261,9 +262,9 @@ def _volumes(run: RunRef) -> tuple[list[Object], list[Object]]:
     add("trainyard-tmp", {"emptyDir": {}}, "/tmp")
     shared_memory = {"medium": "Memory", "sizeLimit": str(run.spec.pod_template.shared_memory)}
     add("trainyard-shm", {"emptyDir": shared_memory}, "/dev/shm")
-    for index, name in enumerate(source_claims(run)):
+    for index, name in enumerate(source_claims(run, step)):
         add(f"trainyard-source-{index}", claim(name, read_only=True), f"{names.VOLUMES_MOUNT}/{name}", read_only=True)
-    for index, name in enumerate(referenced_secrets(run)):
+    for index, name in enumerate(referenced_secrets(run, step)):
         add(
             f"trainyard-secret-{index}",
             {"secret": {"secretName": name}},
@@ -273,18 +274,6 @@ def _volumes(run: RunRef) -> tuple[list[Object], list[Object]]:
     return volumes, mounts
 
 
-def referenced_secrets(run: RunRef) -> dict[str, str]:
-    """Secrets that sources need, with the field that names each."""
-    spec, found = run.spec, dict[str, str]()
-    holders: list[tuple[str, Any]] = [
-        ("spec.model", spec.model),
-        *((f"spec.datasets[{dataset.name}]", dataset) for dataset in spec.datasets or ()),
-        ("spec.datasetUpload", spec.dataset_upload),
-        ("spec.tracking.mlflow", spec.tracking.mlflow if spec.tracking else None),
-        ("spec.pushToHub", spec.push_to_hub),
-        *spec.reward_models(),
-    ]
-    for field, holder in holders:
-        if holder is not None and holder.secret_ref is not None:
-            found.setdefault(holder.secret_ref.name, f"{field}.secretRef.name")
-    return found
+def referenced_secrets(run: RunRef, step: str | None = None) -> dict[str, str]:
+    """Secrets that the run needs, or one step of it, with the field that names each."""
+    return named(run.spec, "Secret", step=step)

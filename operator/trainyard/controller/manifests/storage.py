@@ -15,6 +15,7 @@ from trainyard.api.names import (
     cache_claim_name,
     checkpoints_claim_name,
 )
+from trainyard.api.references import named
 from trainyard.api.run.pod import Claim
 from trainyard.controller.manifests.metadata import Object, RunRef, child_labels, owner_reference
 
@@ -37,31 +38,13 @@ class ClaimUse:
         return self.claim is not None and (self.claim.claim_name is None or self.claim.size is not None)
 
 
-def claim_of_uri(uri: str | None) -> str | None:
-    """The claim of a `pvc://claim/path`."""
-    return uri.removeprefix("pvc://").split("/", 1)[0] if uri and uri.startswith("pvc://") else None
-
-
-def source_claims(run: RunRef) -> dict[str, str]:
-    """Claims that sources are read from, with the field that names each."""
-    found: dict[str, str] = {}
-    model = run.spec.model
-    if model and (name := claim_of_uri(model.storage_uri)):
-        found.setdefault(name, "spec.model.storageUri")
-    if model and model.scratch and (name := claim_of_uri(model.scratch.tokenizer.storage_uri)):
-        found.setdefault(name, "spec.model.scratch.tokenizer.storageUri")
-    for dataset in run.spec.datasets or ():
-        for field, uri in dataset.addresses().items():
-            if name := claim_of_uri(uri):
-                found.setdefault(name, f"spec.datasets[{dataset.name}].{field}")
-    for field, reward in run.spec.reward_models():
-        if name := claim_of_uri(reward.storage_uri):
-            found.setdefault(name, f"{field}.storageUri")
-    return found
+def source_claims(run: RunRef, step: str | None = None) -> dict[str, str]:
+    """Claims that the run reads from, or one step of it, with the field that names each."""
+    return named(run.spec, "PersistentVolumeClaim", step=step)
 
 
 def claims(run: RunRef) -> Iterator[ClaimUse]:
-    """Every claim the run's pods mount."""
+    """Every claim that a pod of the run mounts."""
     storage = run.spec.storage
     yield ClaimUse(checkpoints_name(run), "spec.storage.checkpoints.claimName", storage.checkpoints)
     if storage.cache is not None:

@@ -45,12 +45,22 @@ def test_folders_of_collectors_are_volumes() -> None:
     }
 
 
-def test_they_are_mounted_for_reading_and_so_are_the_secrets() -> None:
-    job = build_job(RUN, step="prepare", attempt=1, defaults=Defaults(trainer_image="t"))
+def mounts(step: str) -> dict[str, bool]:
+    """Path, and whether it is mounted for reading only."""
+    job = build_job(RUN, step=step, attempt=1, defaults=Defaults(trainer_image="t"))
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    mounts = {m["mountPath"]: m.get("readOnly", False) for m in container["volumeMounts"]}
+    return {m["mountPath"]: m.get("readOnly", False) for m in container["volumeMounts"]}
+
+
+def test_they_are_mounted_for_reading_and_so_are_the_secrets() -> None:
     for path in ("volumes/repos", "volumes/docs", "volumes/sets", "secrets/git-login", "secrets/loki-login"):
-        assert mounts[f"/trainyard/{path}"] is True
+        assert mounts("prepare")[f"/trainyard/{path}"] is True
+
+
+def test_only_the_step_that_fetches_has_them() -> None:
+    assert mounts("train").keys() == mounts("evaluate").keys()
+    assert mounts("train").keys() == {p for p in mounts("prepare") if "/volumes/" not in p and "/secrets/" not in p}
+    assert mounts("train")["/etc/trainyard"] is True
 
 
 def test_the_trainer_is_told_when_the_run_was_made() -> None:
