@@ -5,6 +5,7 @@ from typing import Any
 
 from trainyard.api import names
 from trainyard.api.conditions import State
+from trainyard.api.duration import duration
 from trainyard.api.progress import CheckpointRecord, FinalRecord, ProgressRecord
 from trainyard.api.run.status import (
     CheckpointStatus,
@@ -236,15 +237,3 @@ def _short(loss: str | None) -> str | None:
 def _node(steps: list[StepStatus]) -> str | None:
     nodes = [a.node for s in steps for a in s.attempts or () if a.node]
     return nodes[-1] if nodes else None
-
-
-def duration(seconds: int) -> str:
-    """Like kubectl's ages: 45s, 3m20s, 5h12m, 2d4h."""
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d{hours}h"
-    if hours:
-        return f"{hours}h{minutes}m"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

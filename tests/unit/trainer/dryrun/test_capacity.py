@@ -13,7 +13,6 @@ from trainyard.trainer.dryrun.capacity import (
     capacity_lines,
     describe_capacity,
     describe_outputs,
-    duration,
 )
 
 MODEL = {
@@ -92,5 +91,20 @@ def test_a_cpu_with_a_memory_limit() -> None:
     assert found["fits"] is False
 
 
-def test_durations() -> None:
-    assert [duration(s) for s in (42, 300, 12_600, 200_000)] == ["42 s", "5 min", "3.5 h", "2.3 days"]
+@pytest.mark.parametrize(
+    ("limit", "size"), [("1Pi", 2**50), ("2P", 2 * 10**15), ("1E", 10**18), (8 * 10**9, 8 * 10**9)]
+)
+def test_a_limit_of_any_size_is_read_as_kubernetes_reads_it(limit: str | int, size: int) -> None:
+    found = describe_capacity(spec(resources={"limits": {"memory": limit}}), MODEL, TRAINING, tokens=10**6)
+    assert found["memoryBytes"] == size
+    assert found["fits"] is (size >= found["memoryNeededBytes"])
+
+
+def test_cores_are_those_of_the_limit_or_else_of_the_request_and_one_at_least() -> None:
+    for resources, cores in (
+        ({"limits": {"cpu": "2500m"}, "requests": {"cpu": 1}}, 2.5),
+        ({"requests": {"cpu": 3}}, 3.0),
+        ({"requests": {"cpu": "100m"}}, 1.0),
+        ({}, 1.0),
+    ):
+        assert describe_capacity(spec(resources=resources), MODEL, TRAINING, tokens=10**6)["cores"] == cores

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.duration import duration
+from trainyard.api.quantity import parse_quantity
 from trainyard.api.run.estimate import ACCELERATORS
 from trainyard.api.run.trainingrun import TrainingRunSpec
 from trainyard.trainer.volume import space
@@ -23,18 +25,6 @@ SHORTEST_STEP = {"gpu": 0.03, "cpu": 0.02}
 """Seconds that a step takes whatever its size."""
 OTHER_MEMORY = {"gpu": 1.0e9, "cpu": 0.8e9}
 """Bytes that libraries and buffers take beside the model."""
-_SUFFIXES = {
-    "m": 1e-3,
-    "": 1.0,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
 
 
 def accelerator_of(spec: TrainingRunSpec) -> str | None:
@@ -72,10 +62,11 @@ def describe_capacity(
     else:
         # Without a limit a container takes what is idle, which is more than it asked for.
         limit_of_cores = spec.resources.limits.get("cpu")
-        cores = _quantity(limit_of_cores or max(1.0, _quantity(spec.resources.requests.get("cpu") or 1)))
+        asked = float(parse_quantity(spec.resources.requests.get("cpu", 1)))
+        cores = float(parse_quantity(limit_of_cores)) if limit_of_cores else max(1.0, asked)
         speed = cores * CPU_CORE
         limit = spec.resources.limits.get("memory")
-        found |= {"cores": cores} | ({"memoryBytes": int(_quantity(limit))} if limit is not None else {})
+        found |= {"cores": cores} | ({"memoryBytes": int(parse_quantity(limit))} if limit is not None else {})
     if "memoryBytes" in found:
         found["fits"] = needed <= found["memoryBytes"]
     if speed is not None:
@@ -131,22 +122,8 @@ def capacity_lines(capacity: dict[str, Any], outputs: dict[str, Any]) -> list[st
     return lines
 
 
-def duration(seconds: float) -> str:
-    """42 s, 5 min, 3.5 h, 2.1 days."""
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}" if size < 3600 else f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 86400:.1f} days"
-
-
 def _devices(spec: TrainingRunSpec) -> int:
     asked = {**spec.resources.requests, **spec.resources.limits}
     return sum(
-        int(_quantity(value)) for name, value in asked.items() if "/gpu" in name or name.startswith("nvidia.com/")
+        int(parse_quantity(value)) for name, value in asked.items() if "/gpu" in name or name.startswith("nvidia.com/")
     )
-
-
-def _quantity(value: Any) -> float:
-    text = str(value)
-    digits = text.rstrip("KMGTPEikm")
-    return float(digits) * _SUFFIXES.get(text[len(digits) :], 1.0)

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from trainyard.api.conditions import Reason
-from trainyard.trainer.durations import duration
+from trainyard.api.duration import duration
 from trainyard.trainer.errors import UNEXPECTED, UserError
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from trainyard.trainer.durations import duration
+from trainyard.api.duration import duration
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device
