@@ -13,10 +13,10 @@ from trainyard.api.progress import FinalRecord, ProgressRecord
 from trainyard.api.run.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.api.steps import is_train
 from trainyard.controller.clock import rfc3339
-from trainyard.controller.runs.group import all_succeeded
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
 from trainyard.controller.runs.phases import reached
+from trainyard.controller.runs.pods import all_succeeded
 from trainyard.controller.runs.views import JobView, parse_time
 
 DISRUPTION_DELAYS = (0.0, 0.0, 2.0, 5.0, 15.0, 30.0, 60.0)

@@ -19,11 +19,10 @@ from trainyard.controller.manifests.job import referenced_secrets, step_resource
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
 from trainyard.controller.manifests.storage import claims
-from trainyard.controller.runs.line import wanted_device, who_waits
-from trainyard.controller.runs.observed import Observed, Prerequisites
-from trainyard.controller.runs.plan import Question
+from trainyard.controller.runs.device_queue import wanted_device, who_waits
+from trainyard.controller.runs.observed import Observed, Prerequisites, Question
 from trainyard.controller.runs.views import JobView, PodView, owner_uid
-from trainyard.controller.runs.waiting import Warning_
+from trainyard.controller.runs.waiting import Complaint
 
 
 async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observed:
@@ -85,7 +84,7 @@ async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
     return replace(seen, prerequisites=answered, conflict=conflict)
 
 
-async def _newest_warning(cluster: Cluster, seen: Observed) -> Warning_ | None:
+async def _newest_warning(cluster: Cluster, seen: Observed) -> Complaint | None:
     """About the pod where there is one, else about the Job, whose controller says why it cannot make a pod."""
     job = seen.open_job
     if job is None:
@@ -94,7 +93,7 @@ async def _newest_warning(cluster: Cluster, seen: Observed) -> Warning_ | None:
     selector = f"involvedObject.uid={pod.uid if pod else job.uid},type=Warning"
     found = await cluster.list(EVENTS, seen.run.namespace, field_selector=selector, limit=50)
     newest = max(found, key=_event_time, default=None)
-    return None if newest is None else Warning_(newest.get("reason", ""), newest.get("message", ""))
+    return None if newest is None else Complaint(newest.get("reason", ""), newest.get("message", ""))
 
 
 def _event_time(event: Mapping[str, Any]) -> str:

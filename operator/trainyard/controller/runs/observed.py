@@ -3,14 +3,28 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
-from trainyard.controller.runs.group import telling
+from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.views import JobView, PodView
-from trainyard.controller.runs.waiting import Warning_
+from trainyard.controller.runs.waiting import Complaint
+
+
+class Question(Enum):
+    """What the planner wants to know before it decides."""
+
+    CHILDREN = auto()
+    """Jobs and pods of the run."""
+    PREREQUISITES = auto()
+    """The run's Secret, its claims, the Secrets that it names."""
+    EVENTS = auto()
+    """Newest warning about what the current Job waits for."""
+    NODES = auto()
+    """Whether any node could hold the pod, and who holds what it waits for."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class Observed:
     pods: tuple[PodView, ...] = ()
     prerequisites: Prerequisites = Prerequisites()
     """Empty until they have been looked up."""
-    warning: Warning_ | None = None
+    warning: Complaint | None = None
     """Newest warning Event about what the current Job waits for."""
     impossible: tuple[str, ...] = ()
     """Why no node can ever hold the pod, where it is unschedulable."""

@@ -6,7 +6,6 @@ again. Applying a plan and planning again gives an empty plan, whatever moment t
 """
 
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import Any
 
 from trainyard.api import names
@@ -19,12 +18,13 @@ from trainyard.controller.manifests.job import build_job, build_service, pods_of
 from trainyard.controller.manifests.storage import claims
 from trainyard.controller.runs import ledger as books
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete
-from trainyard.controller.runs.group import others
+from trainyard.controller.runs.columns import summarise
 from trainyard.controller.runs.ledger import Ledger
-from trainyard.controller.runs.observed import Observed, Policy
+from trainyard.controller.runs.observed import Observed, Policy, Question
 from trainyard.controller.runs.phases import reached
+from trainyard.controller.runs.pods import others
 from trainyard.controller.runs.prerequisites import missing, obstacle, retention
-from trainyard.controller.runs.progress import learn, outputs, summarise
+from trainyard.controller.runs.progress import learn, outputs
 from trainyard.controller.runs.status import Standing, is_finished, stand
 from trainyard.controller.runs.views import JobView, parse_time
 from trainyard.controller.runs.waiting import QUEUED, needs_events, why_waiting
@@ -33,19 +33,6 @@ STALLED_RECHECK_SECONDS = 20.0
 """Things outside the run (a claim, a Secret) may appear without an event that reaches us."""
 WAITING_RECHECK_SECONDS = (5.0, 60.0)
 """While a pod waits, because Events are not watched: soon at first, then rarer and rarer."""
-
-
-class Question(Enum):
-    """What the planner wants to know before it decides."""
-
-    CHILDREN = auto()
-    """Jobs and pods of the run."""
-    PREREQUISITES = auto()
-    """The run's Secret, its claims, the Secrets that it names."""
-    EVENTS = auto()
-    """Newest warning about what the current Job waits for."""
-    NODES = auto()
-    """Whether any node could hold the pod, and who holds what it waits for."""
 
 
 @dataclass(frozen=True)

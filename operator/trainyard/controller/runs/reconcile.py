@@ -27,8 +27,8 @@ from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete, Patch
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.observe import answer
-from trainyard.controller.runs.observed import Observed, Policy
-from trainyard.controller.runs.plan import Plan, Question, plan
+from trainyard.controller.runs.observed import Observed, Policy, Question
+from trainyard.controller.runs.plan import Plan, plan
 from trainyard.controller.runs.status import Standing, is_finished, stand
 
 log = logging.getLogger(__name__)

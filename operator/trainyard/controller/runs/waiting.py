@@ -24,7 +24,7 @@ _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunCon
 
 
 @dataclass(frozen=True)
-class Warning_:
+class Complaint:
     """The newest warning Event about a pod or a Job."""
 
     reason: str
@@ -63,7 +63,7 @@ def why_waiting(
     pod: PodView | None,
     *,
     now: datetime,
-    warning: Warning_ | None,
+    warning: Complaint | None,
     impossible: Sequence[str] = (),
     line: str = "",
 ) -> Wait | None:
@@ -104,7 +104,7 @@ def why_waiting(
     return None
 
 
-def _without_pod(warning: Warning_ | None) -> Wait | None:
+def _without_pod(warning: Complaint | None) -> Wait | None:
     if warning is None:
         return None
     if "exceeded quota" in warning.message:

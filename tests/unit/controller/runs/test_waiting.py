@@ -7,7 +7,7 @@ import pytest
 from tests.unit.controller.runs.world import World, manifest
 from trainyard.controller.runs.observe import unknown_nodes
 from trainyard.controller.runs.views import JobView, PodView
-from trainyard.controller.runs.waiting import Warning_, needs_events, why_waiting
+from trainyard.controller.runs.waiting import Complaint, needs_events, why_waiting
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = JobView(name="r-train-1", uid="j", step="train", attempt=1, created=START)
@@ -42,14 +42,14 @@ def test_trying_and_backing_off_give_the_same_sentence() -> None:
     ("warning", "reason", "words"),
     [
         (
-            Warning_("FailedCreate", 'pods "x" is forbidden: exceeded quota: small, requested: cpu=4'),
+            Complaint("FailedCreate", 'pods "x" is forbidden: exceeded quota: small, requested: cpu=4'),
             "QuotaExceeded",
             "small",
         ),
-        (Warning_("FailedCreate", 'violates PodSecurity "restricted:latest"'), "PodForbidden", "PodSecurity"),
+        (Complaint("FailedCreate", 'violates PodSecurity "restricted:latest"'), "PodForbidden", "PodSecurity"),
     ],
 )
-def test_a_job_without_a_pod_is_explained_by_its_events(warning: Warning_, reason: str, words: str) -> None:
+def test_a_job_without_a_pod_is_explained_by_its_events(warning: Complaint, reason: str, words: str) -> None:
     wait = why_waiting(JOB, None, now=START, warning=warning)
     assert wait is not None
     assert (wait.reason, words in wait.message) == (reason, True)
@@ -57,7 +57,7 @@ def test_a_job_without_a_pod_is_explained_by_its_events(warning: Warning_, reaso
 
 def test_a_volume_that_does_not_mount_is_named() -> None:
     wait = why_waiting(
-        JOB, pod(node="forge"), now=START, warning=Warning_("FailedMount", "references non-existent secret key")
+        JOB, pod(node="forge"), now=START, warning=Complaint("FailedMount", "references non-existent secret key")
     )
     assert wait is not None
     assert wait.reason == "Volume"

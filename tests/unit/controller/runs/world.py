@@ -18,10 +18,10 @@ from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRun
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.actions import Apply, Create, Delete, Patch
-from trainyard.controller.runs.observed import Observed, Policy, Prerequisites
-from trainyard.controller.runs.plan import Plan, Question, plan
+from trainyard.controller.runs.observed import Observed, Policy, Prerequisites, Question
+from trainyard.controller.runs.plan import Plan, plan
 from trainyard.controller.runs.views import JobView, PodView
-from trainyard.controller.runs.waiting import Warning_
+from trainyard.controller.runs.waiting import Complaint
 
 POLICY = Policy(Defaults(trainer_image="trainer:test", receiver_url="http://receiver:8080"))
 UID = "11112222-3333-4444-5555-666677778888"
@@ -72,7 +72,7 @@ class World:
     """Names of all Jobs that were ever made, in order."""
     writes: int = 0
     progress: ProgressRecord | None = None
-    warning: Warning_ | None = None
+    warning: Complaint | None = None
     impossible: tuple[str, ...] = ()
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 

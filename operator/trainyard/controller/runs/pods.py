@@ -1,4 +1,4 @@
-"""Several pods of one Job: which of them speaks for all.
+"""The pods of one Job: which of them speaks for all.
 
 They succeed together and fail together. When one fails, the others lose it and end too, with exit code 75; when one waits
 for a node, the others wait for it. So the pod to look at is the one that is worst off, and where none is, the first, which

@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.unit.controller.runs.test_waiting import JOB, START, pod
 from tests.unit.controller.runs.world import World, manifest
-from trainyard.controller.runs.line import wanted_device, who_waits
+from trainyard.controller.runs.device_queue import wanted_device, who_waits
 from trainyard.controller.runs.waiting import why_waiting
 
 GPU = "nvidia.com/gpu"

@@ -1,0 +1,55 @@
+"""The printed columns: `status.summary`, made of the rest of the status for `kubectl get`."""
+
+from trainyard.api.conditions import State
+from trainyard.api.duration import duration
+from trainyard.api.run.status import StepStatus, Summary, TrainerStatus, TrainingRunStatus
+from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.controller.runs.phases import method_now
+
+
+def summarise(spec: TrainingRunSpec, status: TrainingRunStatus, state: State) -> Summary:
+    """The printed columns."""
+    trainer = status.trainer_status or TrainerStatus()
+    total = trainer.total_steps or (None if spec.phases else spec.total_steps_hint())
+    loss = next((m.value for m in trainer.metrics or () if m.name == "loss"), None)
+    live = state in (State.TRAINING, State.EVALUATING, State.PREPARING, State.VALIDATING)
+    remaining = trainer.estimated_remaining_seconds
+    return Summary(
+        method=_method(spec, status.current_phase),
+        model=_model(spec),
+        progress=None if trainer.progress_percentage is None else f"{trainer.progress_percentage}%",
+        step=None if trainer.step is None else f"{trainer.step}/{total}" if total else str(trainer.step),
+        loss=_short(loss),
+        eta=duration(remaining) if live and remaining is not None else None,
+        node=_node(status.steps or []),
+        step_name=status.current_step,
+    )
+
+
+def _method(spec: TrainingRunSpec, phase: str | None) -> str | None:
+    if spec.command:
+        return "Script"
+    return "Dataset" if spec.mode == "Dataset" else method_now(spec, phase)
+
+
+def _model(spec: TrainingRunSpec) -> str | None:
+    if spec.model is None:
+        return None
+    if spec.model.trm is not None:
+        return f"trm ({spec.model.trm.mixer})"
+    if spec.model.scratch is not None:
+        return f"{spec.model.scratch.architecture} (scratch)"
+    uri = (spec.model.storage_uri or "").partition("://")[2]
+    return uri.rstrip("/").rpartition("/")[2][:80]
+
+
+def _short(loss: str | None) -> str | None:
+    try:
+        return None if loss is None else f"{float(loss):.4f}"
+    except ValueError:
+        return loss
+
+
+def _node(steps: list[StepStatus]) -> str | None:
+    nodes = [a.node for s in steps for a in s.attempts or () if a.node]
+    return nodes[-1] if nodes else None
