@@ -3,6 +3,7 @@
 What of it may change once it has started stands in `changes.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -146,8 +147,8 @@ class TrainingRunSpec(ApiModel):
             return (STEP_PREPARE, STEP_TRAIN) if self.datasets else (STEP_TRAIN,)
         phases = phases_to_run(self)
         # The result is that of the last phase, so it is measured on what that phase has held out.
-        last = resolve(self, phases[-1]) if phases else self
-        evaluate = self.evaluation.enabled and last.has_held_out(self.evaluation.split)
+        last = next((p.datasets for p in self.phases or () if p.name == phases[-1]), None)
+        evaluate = self.evaluation.enabled and self.has_held_out(self.evaluation.split, among=last)
         trainings = tuple(map(train_step, phases or (None,)))
         return (STEP_PREPARE, *trainings, STEP_EVALUATE) if evaluate else (STEP_PREPARE, *trainings)
 
@@ -155,14 +156,15 @@ class TrainingRunSpec(ApiModel):
         """Those of the whole; if they hold, those of each phase."""
         return super().broken_rules() or phase_faults(self)
 
-    def has_held_out(self, split: str) -> bool:
-        """Whether any record can be in this split."""
+    def has_held_out(self, split: str, *, among: Sequence[str] | None = None) -> bool:
+        """Whether any record can be in this split; with `among`, any of the datasets of these names."""
         share = split.lower()
         return any(
             d.role == split
             or (d.split is not None and getattr(d.split, share) > 0)
             or (split == "Eval" and d.puzzle is not None and d.puzzle.kind == "Arrays")  # it has a test of its own
             for d in self.datasets or ()
+            if among is None or d.name in among
         )
 
     def reward_models(self) -> list[tuple[str, RewardModel]]:

@@ -19,11 +19,16 @@ def run_file(run: RunRef) -> str:
 
 def spec_hash(run: RunRef) -> str:
     """Tells whether the Secret still says what the spec says."""
-    return hashlib.sha256(run_file(run).encode()).hexdigest()[:16]
+    return _hash(run_file(run))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def config_secret(run: RunRef, *, token: str) -> Object:
     """A Secret because of the token; nothing in it but the token is secret."""
+    file = run_file(run)
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -31,9 +36,9 @@ def config_secret(run: RunRef, *, token: str) -> Object:
             "name": config_secret_name(run.name),
             "namespace": run.namespace,
             "labels": child_labels(run),
-            "annotations": {SPEC_HASH_ANNOTATION: spec_hash(run)},
+            "annotations": {SPEC_HASH_ANNOTATION: _hash(file)},
             "ownerReferences": [owner_reference(run)],
         },
         "type": "Opaque",
-        "stringData": {"run.json": run_file(run), "token": token},
+        "stringData": {"run.json": file, "token": token},
     }

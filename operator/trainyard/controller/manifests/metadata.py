@@ -1,14 +1,37 @@
-"""Labels, owner references and names that all children of a run carry."""
+"""The run as its children see it: labels and owner references that all of them carry, and what follows from the spec.
 
-from collections.abc import Mapping
+A spec with phases is dear to read, because each phase is a spec of its own. What the operator asks again and again (which
+step comes after which, what each phase trains with) stands on `RunRef` and is computed once.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 from trainyard.api import API_VERSION
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL, RUN_UID_LABEL
-from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.api.run.phases import overridden
+from trainyard.api.run.training import Training
+from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec, phases_to_run
 
 Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of this run, and what has to have succeeded before it begins."""
+
+    name: str
+    after: frozenset[str] = frozenset()
+    optional: bool = False
+    """Whether the run succeeds without it. What comes after it does not begin then, and has to be optional too."""
+
+
+def in_a_row(names: Iterable[str]) -> tuple[PlannedStep, ...]:
+    """Each step after the one before it."""
+    names = tuple(names)
+    return tuple(PlannedStep(name, frozenset(names[i - 1 : i] if i else ())) for i, name in enumerate(names))
 
 
 @dataclass(frozen=True)
@@ -24,6 +47,46 @@ class RunRef:
     labels: Mapping[str, str]
     created: str = ""
     """creationTimestamp: where windows of data end, unless a schedule says otherwise."""
+    steps: tuple[PlannedStep, ...] = ()
+    """Every step, none before what it comes after. What builds a single child needs none."""
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], run: TrainingRun) -> Self:
+        """From the object as the API server returned it, and what it was parsed to."""
+        metadata = raw["metadata"]
+        return cls(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            spec=run.spec,
+            raw_spec=raw["spec"],
+            labels=run.metadata.labels,
+            steps=in_a_row(run.spec.steps()),
+            created=run.metadata.creation_timestamp,
+        )
+
+    @cached_property
+    def followers(self) -> Mapping[str, frozenset[str]]:
+        """By step: those that can only begin once it has succeeded, at any distance."""
+        found: dict[str, set[str]] = {step.name: set() for step in self.steps}
+        for step in reversed(self.steps):
+            for before in step.after:
+                found[before] |= {step.name, *found[step.name]}
+        return {name: frozenset(later) for name, later in found.items()}
+
+    def may_work_beside(self, step: str, other: str) -> bool:
+        """Whether pods of both may exist at the same time. What is no step of this run may be in anybody's way."""
+        followers = self.followers
+        if step not in followers or other not in followers:
+            return False
+        return step != other and other not in followers[step] and step not in followers[other]
+
+    @cached_property
+    def trainings(self) -> Mapping[str, Training]:
+        """By name of each phase that is run, in order: what it trains with. Empty for a run without phases."""
+        wanted = phases_to_run(self.spec)
+        phases = {phase.name: phase for phase in self.spec.phases or ()}
+        return {name: overridden(self.spec.training, phases[name].training) for name in wanted}
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,20 @@ from trainyard.api.conditions import State
 from trainyard.api.duration import duration
 from trainyard.api.run.status import StepStatus, Summary, TrainerStatus, TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRunSpec
+from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.runs.phases import method_now
 
 
-def summarise(spec: TrainingRunSpec, status: TrainingRunStatus, state: State) -> Summary:
+def summarise(run: RunRef, status: TrainingRunStatus, state: State) -> Summary:
     """The printed columns."""
+    spec = run.spec
     trainer = status.trainer_status or TrainerStatus()
     total = trainer.total_steps or (None if spec.phases else spec.total_steps_hint())
     loss = next((m.value for m in trainer.metrics or () if m.name == "loss"), None)
     live = state in (State.TRAINING, State.EVALUATING, State.PREPARING, State.VALIDATING)
     remaining = trainer.estimated_remaining_seconds
     return Summary(
-        method=_method(spec, status.current_phase),
+        method=_method(run, status.current_phase),
         model=_model(spec),
         progress=None if trainer.progress_percentage is None else f"{trainer.progress_percentage}%",
         step=None if trainer.step is None else f"{trainer.step}/{total}" if total else str(trainer.step),
@@ -26,10 +28,10 @@ def summarise(spec: TrainingRunSpec, status: TrainingRunStatus, state: State) ->
     )
 
 
-def _method(spec: TrainingRunSpec, phase: str | None) -> str | None:
-    if spec.command:
+def _method(run: RunRef, phase: str | None) -> str | None:
+    if run.spec.command:
         return "Script"
-    return "Dataset" if spec.mode == "Dataset" else method_now(spec, phase)
+    return "Dataset" if run.spec.mode == "Dataset" else method_now(run, phase)
 
 
 def _model(spec: TrainingRunSpec) -> str | None:

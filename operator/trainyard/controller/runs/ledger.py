@@ -5,40 +5,66 @@ seen missing. Whatever moment the operator dies at, the next look at Jobs and st
 way; a Job that exists without an entry (the status write was lost) is entered here.
 """
 
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from trainyard.api.conditions import FINAL_REASONS, Reason
+from trainyard.api.conditions import Reason
 from trainyard.api.progress import FinalRecord, ProgressRecord
 from trainyard.api.run.status import ATTEMPTS_KEPT, Attempt, StepStatus
-from trainyard.api.steps import is_train
 from trainyard.controller.clock import rfc3339
-from trainyard.controller.runs.observed import Observed, Policy
+from trainyard.controller.manifests.metadata import PlannedStep
+from trainyard.controller.runs import retry
+from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
 from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.pods import all_succeeded
-from trainyard.controller.runs.views import JobView, parse_time
-
-DISRUPTION_DELAYS = (0.0, 0.0, 2.0, 5.0, 15.0, 30.0, 60.0)
-"""Seconds before an uncounted repetition, by how many attempts in a row made no progress."""
 
 
 @dataclass(frozen=True)
 class Ledger:
     """All steps after booking, and what was newly learned by it."""
 
+    planned: tuple[PlannedStep, ...]
     steps: tuple[StepStatus, ...]
+    """One for each that is planned, in the same order."""
     counted: int
     """Failures that count towards backoffLimit, over the whole run."""
     finals: tuple[tuple[str, FinalRecord], ...] = ()
     """Final records of attempts that were closed just now, with the step of each."""
-    failure: tuple[str, Outcome] | None = None
-    """The failure of an attempt that was closed just now."""
+    failures: Mapping[str, Outcome] = field(default_factory=dict)
+    """By step: the failure of an attempt that was closed just now."""
+
+    def open(self) -> tuple[StepStatus, ...]:
+        """The steps that may be worked on now: not done, not given up, and all that they come after is done."""
+        done: set[str] = set()
+        result = []
+        for planned, step in zip(self.planned, self.steps, strict=True):
+            if planned.after <= done:
+                if step.state == "Succeeded":
+                    done.add(step.name)
+                elif step.state != "Failed":
+                    result.append(step)
+        return tuple(result)
+
+    def counted_with(self, step: StepStatus) -> int:
+        """Failures that had counted when this step's newest attempt ended; those of other steps since are not its concern."""
+        if self.is_optional(step):
+            return retry.failures(step)
+        last = last_attempt(step)
+        ended = (last.completion_time if last else None) or ""
+        others = (a for s in self.steps if s.name != step.name and not self.is_optional(s) for a in s.attempts or ())
+        return self.counted - sum(bool(a.counted) and (a.completion_time or "") > ended for a in others)
+
+    def is_optional(self, step: StepStatus) -> bool:
+        """Whether the run can do without it."""
+        return any(planned.optional for planned in self.planned if planned.name == step.name)
 
     @property
-    def current(self) -> StepStatus | None:
-        """The first step that has not succeeded; None when all have."""
-        return next((s for s in self.steps if s.state != "Succeeded"), None)
+    def foremost(self) -> StepStatus | None:
+        """The open step that people are told of first: one that is worked on, else the first. None when all is done."""
+        opened = self.open()
+        return next((s for s in opened if s.state == "Running"), opened[0] if opened else None)
 
 
 def last_attempt(step: StepStatus) -> Attempt | None:
@@ -46,7 +72,7 @@ def last_attempt(step: StepStatus) -> Attempt | None:
     return step.attempts[-1] if step.attempts else None
 
 
-def restarts(steps: tuple[StepStatus, ...]) -> int:
+def restarts(steps: Sequence[StepStatus]) -> int:
     """Attempts beyond the first of each step."""
     return sum(last.number - 1 for s in steps if (last := last_attempt(s)))
 
@@ -54,11 +80,22 @@ def restarts(steps: tuple[StepStatus, ...]) -> int:
 def book(seen: Observed) -> Ledger:
     """Bring the steps of the status up to date with the Jobs."""
     known = {s.name: s for s in seen.status.steps or ()}
-    ledger = Ledger((), seen.status.restarts_count_towards_max or 0)
-    for name in seen.run.spec.steps():
-        step = known.get(name) or StepStatus(name=name, state="Waiting")
-        ledger = _book_step(seen, ledger, _enter_unknown_jobs(seen, step))
+    ledger = Ledger(seen.run.steps, (), seen.status.restarts_count_towards_max or 0)
+    for planned in ledger.planned:
+        step = known.get(planned.name) or StepStatus(name=planned.name, state="Waiting")
+        booked = _book_step(seen, ledger, _enter_unknown_jobs(seen, step))
+        ledger = (
+            _spare(booked, counted=ledger.counted, limit=seen.run.spec.backoff_limit) if planned.optional else booked
+        )
     return ledger
+
+
+def _spare(ledger: Ledger, *, counted: int, limit: int) -> Ledger:
+    """The last step that was booked is one that the run can do without: it costs the run nothing, and may be given up."""
+    *others, step = ledger.steps
+    if retry.is_given_up(step, limit=limit):
+        step = step.model_copy(update={"state": "Failed"})
+    return replace(ledger, steps=(*others, step), counted=counted)
 
 
 def _enter_unknown_jobs(seen: Observed, step: StepStatus) -> StepStatus:
@@ -138,25 +175,20 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         steps=(*ledger.steps, step),
         counted=ledger.counted + outcome.counted,
         finals=finals,
-        failure=(step.name, outcome),
+        failures={**ledger.failures, step.name: outcome},
     )
 
 
 def _learn_start(step: StepStatus, told: FinalRecord | ProgressRecord | None) -> tuple[StepStatus, bool]:
-    """The entry with the optimizer step that the attempt really went on from, and whether that forgives the one before.
-
-    A kill may be quicker than the news of a checkpoint. Then the killed attempt counted as one without progress, until
-    the next one goes on from that very checkpoint.
-    """
+    """The entry with the optimizer step that the attempt really went on from, and whether that forgives the one before."""
     last = last_attempt(step)
     if last is None or told is None or told.first_step is None or (told.step, told.attempt) != (step.name, last.number):
         return step, False
     step = amend(step, first_step=told.first_step)
     attempts = list(step.attempts or ())
-    killed = next((a for a in attempts[-2:-1] if a.counted and a.reason == Reason.KILLED), None)
-    if killed is None or told.first_step <= (killed.first_step or 0):
+    if len(attempts) < 2 or not retry.is_forgiven(attempts[-2], goes_on_from=told.first_step):
         return step, False
-    attempts[-2] = killed.model_copy(update={"counted": False})
+    attempts[-2] = attempts[-2].model_copy(update={"counted": False})
     return step.model_copy(update={"attempts": attempts}), True
 
 
@@ -167,20 +199,19 @@ def _overtaken(seen: Observed, step: StepStatus, last: Attempt | None) -> bool:
     """
     if last is not None and seen.job_of(step.name, last.number) is not None:
         return False
-    order = seen.run.spec.steps()
-    return any(job.step in order[order.index(step.name) + 1 :] for job in seen.jobs)
+    return any(job.step in seen.run.followers[step.name] for job in seen.jobs)
 
 
 def _close_deleted(seen: Observed, step: StepStatus) -> StepStatus:
     """The Job was deleted before it had finished: by the operator, to suspend or to cancel, or by somebody else."""
     last = (step.attempts or [])[-1]
-    suspended = last.reason == Reason.SUSPENDED or seen.told_to_stop
+    reason = retry.reason_of_deletion(last, told_to_stop=seen.told_to_stop)
     return amend(
         step,
         state="Stopped",
-        reason=(Reason.SUSPENDED if suspended else Reason.DISRUPTED).value,
-        counted=False,
-        message=None if suspended else f"Job {step.job} was deleted",
+        reason=reason.value,
+        counted=retry.counts(reason, progressed=False),
+        message=None if reason is Reason.SUSPENDED else f"Job {step.job} was deleted",
         completion_time=rfc3339(seen.now),
         last_step=_reported_step(seen, step.name, last.number) if last.last_step is None else last.last_step,
     )
@@ -196,39 +227,3 @@ def _progressed(seen: Observed, step: str, last: Attempt, record: FinalRecord | 
     told = (record.checkpoint if record else None, seen.progress.checkpoint if seen.progress else None)
     newest = [reached(step, c) for c in (*told, seen.status.checkpoint)]
     return max(newest) > (last.first_step or 0)
-
-
-def is_final(attempt: Attempt) -> bool:
-    """Whether the attempt's failure rules out another one."""
-    return attempt.state == "Failed" and attempt.reason in FINAL_REASONS
-
-
-def retry_at(step: StepStatus, *, counted: int, policy: Policy) -> datetime | None:
-    """When the next attempt may begin; None for at once."""
-    last = last_attempt(step)
-    if last is None or last.state not in ("Failed", "Stopped") or last.reason == Reason.SUSPENDED:
-        return None
-    ended = parse_time(last.completion_time)
-    if ended is None:
-        return None
-    if last.counted:
-        delay = min(policy.retry_base_seconds * 2 ** (max(counted, 1) - 1), policy.retry_cap_seconds)
-    else:
-        delay = DISRUPTION_DELAYS[min(_fruitless(step), len(DISRUPTION_DELAYS) - 1)]
-    return ended + timedelta(seconds=delay) if delay else None
-
-
-def _fruitless(step: StepStatus) -> int:
-    """How many attempts in a row ended without having moved the training on."""
-    count = 0
-    for attempt in reversed(step.attempts or ()):
-        if is_train(step.name) and (attempt.last_step or 0) > (attempt.first_step or 0):
-            break
-        count += 1
-    return count
-
-
-def latest_job(seen: Observed, step: StepStatus) -> JobView | None:
-    """The Job of the newest attempt, if it exists."""
-    last = last_attempt(step)
-    return seen.job_of(step.name, last.number) if last else None

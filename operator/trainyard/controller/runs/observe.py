@@ -18,25 +18,24 @@ from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS,
 from trainyard.controller.manifests.job import referenced_secrets, step_resources
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
-from trainyard.controller.manifests.storage import claims
 from trainyard.controller.runs.device_queue import wanted_device, who_waits
 from trainyard.controller.runs.observed import Observed, Prerequisites, Question
 from trainyard.controller.runs.views import JobView, PodView, owner_uid
-from trainyard.controller.runs.waiting import Complaint
+from trainyard.controller.runs.waiting import Complaint, needs_events
 
 
 async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observed:
     """The picture, enlarged by what the planner wanted to know."""
     match question:
         case Question.CHILDREN:
-            return await _children(cluster, seen)
+            seen = await _children(cluster, seen)
         case Question.PREREQUISITES:
-            return await _prerequisites(cluster, seen)
+            seen = await _prerequisites(cluster, seen)
         case Question.EVENTS:
-            return replace(seen, warning=await _newest_warning(cluster, seen))
+            seen = await _complaints(cluster, seen)
         case Question.NODES:
-            impossible = await _impossible(cluster, seen)
-            return replace(seen, impossible=impossible, line="" if impossible else await _line(cluster, seen))
+            seen = await _nodes(cluster, seen)
+    return replace(seen, answered=seen.answered | {question})
 
 
 async def _children(cluster: Cluster, seen: Observed) -> Observed:
@@ -72,7 +71,7 @@ async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
         if owner_uid(config) != seen.run.uid:
             conflict = f"Secret {config_name} exists and does not belong to this run; delete or rename it"
     there: dict[str, Mapping[str, Any]] = {}
-    for use in claims(seen.run):
+    for use in seen.claims:
         if use.name not in there and (claim := await cluster.get(PVCS, namespace, use.name)) is not None:
             there[use.name] = claim
     missing = {
@@ -84,16 +83,22 @@ async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
     return replace(seen, prerequisites=answered, conflict=conflict)
 
 
-async def _newest_warning(cluster: Cluster, seen: Observed) -> Complaint | None:
+async def _complaints(cluster: Cluster, seen: Observed) -> Observed:
     """About the pod where there is one, else about the Job, whose controller says why it cannot make a pod."""
-    job = seen.open_job
-    if job is None:
-        return None
-    pod = seen.pod_of(job)
-    selector = f"involvedObject.uid={pod.uid if pod else job.uid},type=Warning"
-    found = await cluster.list(EVENTS, seen.run.namespace, field_selector=selector, limit=50)
-    newest = max(found, key=_event_time, default=None)
-    return None if newest is None else Complaint(newest.get("reason", ""), newest.get("message", ""))
+    for job in seen.jobs:
+        pod = seen.pod_of(job)
+        if not needs_events(job, pod, seen.now):
+            continue
+        selector = f"involvedObject.uid={pod.uid if pod else job.uid},type=Warning"
+        found = await cluster.list(EVENTS, seen.run.namespace, field_selector=selector, limit=50)
+        if newest := max(found, key=_event_time, default=None):
+            complaint = Complaint(newest.get("reason", ""), newest.get("message", ""))
+            seen = _noted(seen, job, complaint=complaint)
+    return seen
+
+
+def _noted(seen: Observed, job: JobView, **found: Any) -> Observed:
+    return replace(seen, waits={**seen.waits, job.name: replace(seen.about(job), **found)})
 
 
 def _event_time(event: Mapping[str, Any]) -> str:
@@ -106,37 +111,42 @@ def _event_time(event: Mapping[str, Any]) -> str:
     )
 
 
-async def _impossible(cluster: Cluster, seen: Observed) -> tuple[str, ...]:
+async def _nodes(cluster: Cluster, seen: Observed) -> Observed:
+    """Of each pod that the scheduler cannot place: whether any node could hold it, and who holds what it waits for."""
+    for job in seen.jobs:
+        pod = seen.pod_of(job)
+        if job.finished or pod is None or not pod.unschedulable:
+            continue
+        impossible = await _impossible(cluster, seen.run, job.step)
+        line = "" if impossible else await _line(cluster, seen.run, job.step, pod)
+        seen = _noted(seen, job, impossible=impossible, line=line)
+    return seen
+
+
+async def _impossible(cluster: Cluster, run: RunRef, step: str) -> tuple[str, ...]:
     """Why no node can ever hold the pod. Empty where some can, or where nodes may not be read (namespaced mode)."""
-    job = seen.open_job
-    if job is None:
-        return ()
     try:
         nodes = await cluster.list(NODES)
     except Forbidden:
         return ()
     hosts = [n["metadata"].get("labels", {}).get(HOSTNAME_LABEL, n["metadata"]["name"]) for n in nodes]
     allocatable = [n.get("status", {}).get("allocatable", {}) for n in nodes]
-    return unknown_nodes(seen.run, hosts) + too_large(seen.run, job.step, allocatable)
+    return unknown_nodes(run, hosts) + too_large(run, step, allocatable)
 
 
-async def _line(cluster: Cluster, seen: Observed) -> str:
+async def _line(cluster: Cluster, run: RunRef, step: str, pod: PodView) -> str:
     """Who has the device that the pod waits for. With a queue in charge (Kueue), the queue tells."""
-    job = seen.open_job
-    pod = seen.pod_of(job) if job else None
-    if job is None or pod is None or names.QUEUE_LABEL in seen.run.labels:
-        return ""
-    device = wanted_device(pod.unschedulable, extended_resources(step_resources(seen.run, job.step)))
-    if device is None:
+    device = wanted_device(pod.unschedulable, extended_resources(step_resources(run, step)))
+    if device is None or names.QUEUE_LABEL in run.labels:
         return ""
     ours = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
     try:
         pods = await cluster.list(PODS, label_selector=ours)
-        for node in seen.run.spec.placement.node_names:  # others than trainings may hold it too
+        for node in run.spec.placement.node_names:  # others than trainings may hold it too
             pods += await cluster.list(PODS, field_selector=f"spec.nodeName={node}")
     except Forbidden:  # the operator sees some namespaces only
-        pods = await cluster.list(PODS, seen.run.namespace)
-    return who_waits(seen.run, device, pods)
+        pods = await cluster.list(PODS, run.namespace)
+    return who_waits(run, device, pods)
 
 
 def unknown_nodes(run: RunRef, hosts: list[str]) -> tuple[str, ...]:

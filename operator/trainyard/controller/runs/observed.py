@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
+from functools import cached_property
 from typing import Any
 
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
+from trainyard.controller.manifests.storage import ClaimUse, claims
 from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.views import JobView, PodView
-from trainyard.controller.runs.waiting import Complaint
+from trainyard.controller.runs.waiting import NOTHING_FOUND, Waited
 
 
 class Question(Enum):
@@ -22,9 +24,9 @@ class Question(Enum):
     PREREQUISITES = auto()
     """The run's Secret, its claims, the Secrets that it names."""
     EVENTS = auto()
-    """Newest warning about what the current Job waits for."""
+    """Newest complaint about what each waiting Job waits for."""
     NODES = auto()
-    """Whether any node could hold the pod, and who holds what it waits for."""
+    """Whether any node could hold a pod that has none, and who holds what it waits for."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,8 @@ class Observed:
     pods: tuple[PodView, ...] = ()
     prerequisites: Prerequisites = Prerequisites()
     """Empty until they have been looked up."""
-    warning: Complaint | None = None
-    """Newest warning Event about what the current Job waits for."""
-    impossible: tuple[str, ...] = ()
-    """Why no node can ever hold the pod, where it is unschedulable."""
-    line: str = ""
-    """Who has the device that the pod waits for, and who stands in line before it."""
+    waits: Mapping[str, Waited] = field(default_factory=dict)
+    """What was found out about Jobs that wait, by their names."""
     conflict: str | None = None
     """An object of a name the run needs that belongs to somebody else."""
     progress: ProgressRecord | None = None
@@ -66,16 +64,24 @@ class Observed:
     """Why the run is to be ended for good; None when nobody asked for it."""
     trained_already: str | None = None
     """Digest of prepared data with which there is nothing new to train."""
+    token: str = field(default="", repr=False)
+    """The run's bearer token: what its pods report with."""
+    answered: frozenset[Question] = frozenset()
+    """Questions that have been looked up."""
+
+    def knows(self, question: Question) -> bool:
+        """Whether this has been looked up."""
+        return question in self.answered
+
+    @cached_property
+    def claims(self) -> tuple[ClaimUse, ...]:
+        """Every claim that the run's pods mount, whether it exists or not."""
+        return tuple(claims(self.run))
 
     @property
     def told_to_stop(self) -> bool:
         """Whether no pod of the run is to work now: it is suspended, or ended for good."""
         return self.run.spec.suspend or self.cancel is not None
-
-    @property
-    def open_job(self) -> JobView | None:
-        """The newest Job that has not finished."""
-        return max((j for j in self.jobs if not j.finished), key=lambda j: j.created, default=None)
 
     def pod_of(self, job: JobView) -> PodView | None:
         """The pod that tells how the Job fares: its newest; of several, the one that the others wait for."""
@@ -83,15 +89,23 @@ class Observed:
 
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """The Job's pods, the newest of each index, in order."""
-        newest: dict[int, PodView] = {}
-        for pod in sorted((p for p in self.pods if p.job == job.name), key=lambda p: p.created):
-            newest[pod.index] = pod
-        return tuple(newest[index] for index in sorted(newest))
+        return self._pods_by_job.get(job.name, ())
 
-    def left_behind(self) -> PodView | None:
-        """A pod that still runs, or may, while its Job is gone: deleted without it, or a moment before it."""
+    @cached_property
+    def _pods_by_job(self) -> Mapping[str, tuple[PodView, ...]]:
+        newest: dict[str, dict[int, PodView]] = {}
+        for pod in sorted(self.pods, key=lambda p: p.created):
+            newest.setdefault(pod.job, {})[pod.index] = pod
+        return {job: tuple(pods[index] for index in sorted(pods)) for job, pods in newest.items()}
+
+    def about(self, job: JobView) -> Waited:
+        """What was found out about a Job that waits; nothing where nobody has asked."""
+        return self.waits.get(job.name, NOTHING_FOUND)
+
+    def left_behind(self) -> list[PodView]:
+        """Pods that still run, or may, while their Job is gone: deleted without them, or a moment before them."""
         jobs = {job.name for job in self.jobs}
-        return next((p for p in self.pods if p.live and p.job not in jobs), None)
+        return [p for p in self.pods if p.live and p.job not in jobs]
 
     def job_of(self, step: str, attempt: int) -> JobView | None:
         """The Job of an attempt, if it exists."""

@@ -1,19 +1,19 @@
-"""Why an attempt ended, and whether that counts.
+"""Why an attempt ended, in a word that `retry.py` acts on and a sentence for people.
 
 Evidence, best first: the trainer's own final record, the pod's state, and where the pod is already gone the condition of
-its Job. The table is the whole retry policy of the operator.
+its Job.
 
-    reason                 evidence                                         again?
-    Disrupted              evicted, preempted, drained, deleted             at once, not counted
-    Interrupted            exit code 75: SIGTERM was honoured               at once, not counted
-    HostOutOfMemory        OOMKilled                                        counted
-    Killed                 exit code 137 otherwise                          counted, unless a newer checkpoint exists
-    SourceUnavailable      exit code 69                                     counted
-    StorageError           exit code 74                                     counted
-    Error                  anything else                                    counted
-    InvalidConfig/Data     exit codes 64, 65, a command that is not there   never
-    OutOfMemoryReduced     exit code 79, and the record says Resume         at once, not counted
-    DeviceOutOfMemory      exit code 79 otherwise                           never
+    reason                 evidence
+    Disrupted              evicted, preempted, drained, deleted, exit code 143
+    Interrupted            exit code 75: SIGTERM was honoured
+    HostOutOfMemory        OOMKilled
+    Killed                 exit code 137 otherwise
+    SourceUnavailable      exit code 69
+    StorageError           exit code 74
+    InvalidConfig/Data     exit codes 64, 65, a command that is not there
+    OutOfMemoryReduced     exit code 79, and the record says Resume
+    DeviceOutOfMemory      exit code 79 otherwise
+    Error                  anything else; Interrupted if the record says Resume
 """
 
 import re
@@ -21,9 +21,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from trainyard.api.conditions import UNCOUNTED_REASONS, Reason
+from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.progress import FinalRecord
+from trainyard.controller.runs import retry
 from trainyard.controller.runs.views import JobView, PodView
 
 SIGKILL_EXIT = 137
@@ -77,16 +78,12 @@ def failed_outcome(job: JobView, pod: PodView | None, *, progressed: bool) -> Ou
     """Classify a failed Job. `progressed`: a checkpoint was committed since the attempt began."""
     record = final_record(pod)
     exit_code = pod.exit_code if pod and pod.exit_code is not None else _exit_code_in(job.failure_message)
-    reason = _reason(job, pod, exit_code)
-    if reason is Reason.ERROR and record and record.outcome == "Resume":
-        reason = Reason.INTERRUPTED
-    if reason is Reason.DEVICE_OUT_OF_MEMORY and record and record.outcome == "Resume":
-        reason = Reason.OUT_OF_MEMORY_REDUCED
+    reason = retry.on_request(_reason(job, pod, exit_code), record)
     lines = _log_lines(pod, record)
     return Outcome(
         reason=reason,
         message=_message(reason, job, pod, record, exit_code, lines),
-        counted=reason not in UNCOUNTED_REASONS and not (reason is Reason.KILLED and progressed),
+        counted=retry.counts(reason, progressed=progressed),
         hint=(record.hint if record else None) or _HINTS.get(reason),
         exit_code=exit_code,
         log_lines=lines,
@@ -104,14 +101,11 @@ def _no_such_command(pod: PodView | None) -> str | None:
 def _reason(job: JobView, pod: PodView | None, exit_code: int | None) -> Reason:
     if _no_such_command(pod) is not None:
         return Reason.INVALID_CONFIG
-    disrupted = "DisruptionTarget" in job.failure_message or (
-        pod is not None and (bool(pod.disruption) or pod.reason in ("Evicted", "NodeLost", "Preempting", "Shutdown"))
-    )
     if pod is not None and pod.termination_reason == "OOMKilled":
         return Reason.HOST_OUT_OF_MEMORY
     if exit_code in _BY_EXIT_CODE:
         return _BY_EXIT_CODE[ExitCode(exit_code)]
-    if disrupted or exit_code == SIGTERM_EXIT:
+    if retry.was_disrupted(job, pod) or exit_code == SIGTERM_EXIT:
         return Reason.DISRUPTED
     if exit_code == SIGKILL_EXIT:
         return Reason.KILLED

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from trainyard.api import names
 from trainyard.api.progress import CheckpointRecord
 from trainyard.api.run.status import CheckpointStatus, StepStatus
-from trainyard.api.run.trainingrun import TrainingRunSpec, phases_to_run, resolve
 from trainyard.api.steps import phase_of, train_step
+from trainyard.controller.manifests.metadata import RunRef
 
 
 def reached(step: str, checkpoint: CheckpointStatus | CheckpointRecord | None) -> int:
@@ -20,24 +20,24 @@ def reached(step: str, checkpoint: CheckpointStatus | CheckpointRecord | None) -
     return checkpoint.step
 
 
-def method_now(spec: TrainingRunSpec, phase: str | None) -> str | None:
+def method_now(run: RunRef, phase: str | None) -> str | None:
     """The method of the phase that is trained, else of the one that was trained last or is the only one."""
-    order = phases_to_run(spec)
-    one = resolve(spec, phase or order[-1]) if order else spec
-    return one.training.method if one.training else None
+    trainings = run.trainings
+    one = trainings[phase or [*trainings][-1]] if trainings else run.spec.training
+    return one.method if one else None
 
 
-def overall_percentage(spec: TrainingRunSpec, steps: Sequence[StepStatus], step: str, percentage: float) -> int:
+def overall_percentage(run: RunRef, steps: Sequence[StepStatus], step: str, percentage: float) -> int:
     """How much of all trainings is done, when `step` is done to so many percent.
 
     Phases count by their optimizer steps where the spec tells them for each, else all the same.
     """
-    order = phases_to_run(spec)
-    if len(order) < 2:
+    trainings = run.trainings
+    if len(trainings) < 2:
         return int(percentage)
-    hints = [resolve(spec, name).total_steps_hint() for name in order]
-    weights = {train_step(n): h for n, h in zip(order, hints, strict=True) if h}
-    if len(weights) < len(order):
-        weights = {train_step(n): 1 for n in order}
+    hints = [run.spec.model_copy(update={"training": t}).total_steps_hint() for t in trainings.values()]
+    weights = {train_step(n): h for n, h in zip(trainings, hints, strict=True) if h}
+    if len(weights) < len(trainings):
+        weights = {train_step(n): 1 for n in trainings}
     done = sum(weights[s.name] for s in steps if s.state == "Succeeded" and s.name in weights and s.name != step)
     return int((done * 100 + weights.get(step, 0) * percentage) / sum(weights.values()))

@@ -8,7 +8,7 @@ from trainyard.api.conditions import Reason, State
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.kube.resources import PVCS, SECRETS
 from trainyard.controller.manifests.config import config_secret, spec_hash
-from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, claims, ownership_patch
+from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, ownership_patch
 from trainyard.controller.runs.actions import Action, Apply, Create, Patch
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.status import Standing
@@ -24,7 +24,7 @@ def obstacle(seen: Observed, status: TrainingRunStatus) -> Standing | None:
             f"{field}: Secret {name} does not exist in namespace {seen.run.namespace}; create it, or correct the name"
         )
         return Standing(State.PENDING, Reason.MISSING_SECRET, text, stalled=True)
-    for use in claims(seen.run):
+    for use in seen.claims:
         if use.name in there.claims:
             continue
         if not use.can_be_made:
@@ -48,16 +48,16 @@ def _is_lost(use: ClaimUse, status: TrainingRunStatus) -> bool:
     return ran and use.field.startswith("spec.storage.checkpoints")
 
 
-def missing(seen: Observed, status: TrainingRunStatus, *, token: str) -> list[Action]:
+def missing(seen: Observed, status: TrainingRunStatus) -> list[Action]:
     """The run's Secret, when it is not there or says something else than the spec, and the claims that it makes by itself."""
     there = seen.prerequisites
     actions: list[Action] = []
     if there.config_hash != spec_hash(seen.run):
-        secret = config_secret(seen.run, token=token)
+        secret = config_secret(seen.run, token=seen.token)
         actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
     actions += [
         Create(PVCS, claim_manifest(seen.run, use))
-        for use in claims(seen.run)
+        for use in seen.claims
         if use.name not in there.claims and use.can_be_made and not _is_lost(use, status)
     ]
     return actions
@@ -68,6 +68,6 @@ def retention(seen: Observed) -> list[Action]:
     there = seen.prerequisites.claims
     return [
         Patch(PVCS, use.name, dict(change))
-        for use in claims(seen.run)
+        for use in (seen.claims if there else ())
         if use.name in there and (change := ownership_patch(seen.run, use, dict(there[use.name])))
     ]

@@ -24,13 +24,14 @@ from trainyard.controller.runs.phases import overall_percentage
 
 def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
     """The old status with everything that Jobs, final records and progress have told since."""
+    current = ledger.foremost
     status = seen.status.model_copy(
         update={
             "steps": list(ledger.steps),
             "restarts": restarts(ledger.steps),
             "restarts_count_towards_max": ledger.counted,
-            "current_step": ledger.current.name if ledger.current else None,
-            "current_phase": phase_of(ledger.current.name) if ledger.current else None,
+            "current_step": current.name if current else None,
+            "current_phase": phase_of(current.name) if current else None,
         }
     )
     if seen.progress is not None and _speaks_of_now(seen, ledger, seen.progress):
@@ -57,7 +58,7 @@ def _turn_the_page(seen: Observed, status: TrainingRunStatus) -> TrainingRunStat
     before, now = seen.status.current_phase, status.current_phase
     if before is None or now is None or before == now:
         return status
-    percentage = overall_percentage(seen.run.spec, status.steps or (), str(status.current_step), 0.0)
+    percentage = overall_percentage(seen.run, status.steps or (), str(status.current_step), 0.0)
     return status.model_copy(update={"trainer_status": TrainerStatus(progress_percentage=percentage)})
 
 
@@ -129,7 +130,7 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
 
 
 def _overall(seen: Observed, status: TrainingRunStatus, step: str, percentage: float | None) -> int | None:
-    return None if percentage is None else overall_percentage(seen.run.spec, status.steps or (), step, percentage)
+    return None if percentage is None else overall_percentage(seen.run, status.steps or (), step, percentage)
 
 
 def _evaluation(result: dict[str, Any]) -> EvaluationStatus:

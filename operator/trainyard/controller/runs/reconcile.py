@@ -26,9 +26,10 @@ from trainyard.controller.kube.resources import JOBS, PVCS, TRAININGRUNS, identi
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete, Patch
 from trainyard.controller.runs.announce import notices
+from trainyard.controller.runs.ending import Plan
 from trainyard.controller.runs.observe import answer
-from trainyard.controller.runs.observed import Observed, Policy, Question
-from trainyard.controller.runs.plan import Plan, plan
+from trainyard.controller.runs.observed import Observed, Policy
+from trainyard.controller.runs.plan import plan
 from trainyard.controller.runs.status import Standing, is_finished, stand
 
 log = logging.getLogger(__name__)
@@ -122,15 +123,7 @@ class Reconciler:
         except InvalidManifest as invalid:
             return await self._refuse(raw, [str(f) for f in invalid.faults], reason=Reason.INVALID_SPEC)
         seen = Observed(
-            run=RunRef(
-                name=name,
-                namespace=namespace,
-                uid=raw["metadata"]["uid"],
-                spec=run.spec,
-                raw_spec=raw["spec"],
-                labels=run.metadata.labels,
-                created=run.metadata.creation_timestamp,
-            ),
+            run=RunRef.of(raw, run),
             generation=raw["metadata"]["generation"],
             status=TrainingRunStatus.model_validate(raw.get("status") or {}),
             now=self._clock.now(),
@@ -139,6 +132,7 @@ class Reconciler:
             progress=self._progress.get(raw["metadata"]["uid"]),
             cancel=run.metadata.annotations.get(CANCEL_ANNOTATION),
             trained_already=run.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
+            token=self._tokens.for_run(raw["metadata"]["uid"]),
         )
         decided = await self._decide(seen)
         try:
@@ -165,15 +159,10 @@ class Reconciler:
         return await self._write(raw, seen, decided)
 
     async def _decide(self, seen: Observed) -> Plan:
-        answered: frozenset[Question] = frozenset()
-        token = self._tokens.for_run(seen.run.uid)
-        while True:
-            decided = plan(seen, self._policy, token=token, answered=answered)
-            if not decided.questions - answered:
-                return decided
-            for question in decided.questions - answered:
+        while (decided := plan(seen, self._policy)).questions:
+            for question in decided.questions:
                 seen = await answer(self._cluster, seen, question)
-            answered |= decided.questions
+        return decided
 
     async def _carry_out(self, seen: Observed, actions: tuple[Action, ...]) -> None:
         """What a Job needs goes first and side by side, then the Job."""

@@ -83,6 +83,7 @@ class PodView:
     uid: str
     job: str
     created: datetime
+    step: str = ""
     index: int = 0
     phase: str = "Pending"
     node: str | None = None
@@ -132,6 +133,7 @@ class PodView:
             uid=metadata["uid"],
             job=metadata.get("labels", {}).get("batch.kubernetes.io/job-name", ""),
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            step=metadata.get("labels", {}).get(STEP_LABEL, ""),
             index=int(metadata.get("labels", {}).get(INDEX_LABEL, "0")),
             phase=status.get("phase", "Pending"),
             node=raw.get("spec", {}).get("nodeName"),

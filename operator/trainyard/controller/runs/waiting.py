@@ -5,7 +5,6 @@ cannot be mounted, and everything that keeps the Job controller from making a po
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +28,20 @@ class Complaint:
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True)
+class Waited:
+    """What was found out about a Job that waits."""
+
+    complaint: Complaint | None = None
+    impossible: tuple[str, ...] = ()
+    """Why no node of the cluster could hold its pod even when it is empty."""
+    line: str = ""
+    """Who has the device that its pod waits for, and who stands in line before it."""
+
+
+NOTHING_FOUND = Waited()
 
 
 @dataclass(frozen=True)
@@ -58,23 +71,12 @@ def needs_events(job: JobView, pod: PodView | None, now: datetime) -> bool:
     return quiet and (now - pod.created).total_seconds() >= EVENTS_AFTER_SECONDS
 
 
-def why_waiting(
-    job: JobView,
-    pod: PodView | None,
-    *,
-    now: datetime,
-    warning: Complaint | None,
-    impossible: Sequence[str] = (),
-    line: str = "",
-) -> Wait | None:
-    """None while the pod runs or is just starting.
-
-    `impossible` tells why no node of the cluster could hold the pod even when it is empty; `line` who has what it wants.
-    """
+def why_waiting(job: JobView, pod: PodView | None, *, now: datetime, about: Waited = NOTHING_FOUND) -> Wait | None:
+    """None while the pod runs or is just starting."""
     if job.suspended:
         return QUEUED
     if pod is None:
-        return _without_pod(warning)
+        return _without_pod(about.complaint)
     if pod.node_lost or pod.reason == "NodeLost":
         return Wait(
             Reason.NODE_LOST,
@@ -84,10 +86,11 @@ def why_waiting(
     if pod.phase != "Pending":
         return None
     if pod.unschedulable:
-        if impossible:
-            return Wait(Reason.UNSCHEDULABLE, f"no node can ever run this pod: {'; '.join(impossible)}", hopeless=True)
-        if line:
-            return Wait(Reason.UNSCHEDULABLE, f"waiting in line: {line} ({pod.unschedulable})")
+        if about.impossible:
+            why = "; ".join(about.impossible)
+            return Wait(Reason.UNSCHEDULABLE, f"no node can ever run this pod: {why}", hopeless=True)
+        if about.line:
+            return Wait(Reason.UNSCHEDULABLE, f"waiting in line: {about.line} ({pod.unschedulable})")
         hint = _placement_hint(pod.unschedulable)
         return Wait(Reason.UNSCHEDULABLE, f"waiting for a node: {pod.unschedulable}{hint}")
     if pod.waiting_reason in _IMAGE_REASONS:
@@ -98,21 +101,21 @@ def why_waiting(
         return Wait(Reason.IMAGE_PULL, f"the image cannot be pulled: {detail}; {hint}", hopeless=lasting)
     if pod.waiting_reason in _CONFIG_REASONS:
         return Wait(Reason.CONTAINER_CONFIG, f"the container cannot be made: {pod.waiting_message}", hopeless=True)
-    if warning is not None:
-        reason = Reason.VOLUME if re.search("Mount|Volume|Attach", warning.reason) else Reason.PENDING
-        return Wait(reason, f"the pod cannot start yet: {warning.message}")
+    if (complaint := about.complaint) is not None:
+        reason = Reason.VOLUME if re.search("Mount|Volume|Attach", complaint.reason) else Reason.PENDING
+        return Wait(reason, f"the pod cannot start yet: {complaint.message}")
     return None
 
 
-def _without_pod(warning: Complaint | None) -> Wait | None:
-    if warning is None:
+def _without_pod(complaint: Complaint | None) -> Wait | None:
+    if complaint is None:
         return None
-    if "exceeded quota" in warning.message:
+    if "exceeded quota" in complaint.message:
         return Wait(
             Reason.QUOTA,
-            f"the namespace's quota does not allow the pod: {warning.message}; it is tried again by itself",
+            f"the namespace's quota does not allow the pod: {complaint.message}; it is tried again by itself",
         )
-    return Wait(Reason.FORBIDDEN, f"the cluster refuses the pod: {warning.message}", hopeless=True)
+    return Wait(Reason.FORBIDDEN, f"the cluster refuses the pod: {complaint.message}", hopeless=True)
 
 
 def _placement_hint(message: str) -> str:

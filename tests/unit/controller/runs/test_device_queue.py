@@ -5,7 +5,7 @@ from typing import Any
 from tests.unit.controller.runs.test_waiting import JOB, START, pod
 from tests.unit.controller.runs.world import World, manifest
 from trainyard.controller.runs.device_queue import wanted_device, who_waits
-from trainyard.controller.runs.waiting import why_waiting
+from trainyard.controller.runs.waiting import Waited, why_waiting
 
 GPU = "nvidia.com/gpu"
 MISSES = f"0/2 nodes are available: 1 Insufficient {GPU}, 1 node(s) didn't match Pod's node affinity/selector."
@@ -80,7 +80,7 @@ def test_the_scheduler_says_what_is_missing() -> None:
 
 
 def test_the_sentence_stands_in_the_status_and_is_no_stall() -> None:
-    waits = why_waiting(JOB, pod(unschedulable=MISSES), now=START, warning=None, line=f"{GPU} is held by a on arcanine")
+    waits = why_waiting(JOB, pod(unschedulable=MISSES), now=START, about=Waited(line=f"{GPU} is held by a on arcanine"))
     assert waits is not None
     assert waits.message.startswith(f"waiting in line: {GPU} is held by a on arcanine (0/2 nodes")
     assert not waits.hopeless

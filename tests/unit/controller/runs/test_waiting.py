@@ -7,7 +7,7 @@ import pytest
 from tests.unit.controller.runs.world import World, manifest
 from trainyard.controller.runs.observe import unknown_nodes
 from trainyard.controller.runs.views import JobView, PodView
-from trainyard.controller.runs.waiting import Complaint, needs_events, why_waiting
+from trainyard.controller.runs.waiting import Complaint, Waited, needs_events, why_waiting
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = JobView(name="r-train-1", uid="j", step="train", attempt=1, created=START)
@@ -20,7 +20,7 @@ def pod(**fields: object) -> PodView:
 
 def test_trying_and_backing_off_give_the_same_sentence() -> None:
     later = START + timedelta(seconds=60)
-    trying = why_waiting(JOB, pod(waiting_reason="ErrImagePull", waiting_message=PULL), now=later, warning=None)
+    trying = why_waiting(JOB, pod(waiting_reason="ErrImagePull", waiting_message=PULL), now=later)
     backing_off = why_waiting(
         JOB,
         pod(
@@ -28,12 +28,11 @@ def test_trying_and_backing_off_give_the_same_sentence() -> None:
             waiting_message=f'Back-off pulling image "localhost/x:1": ErrImagePull: {PULL}',
         ),
         now=later,
-        warning=None,
     )
     assert trying == backing_off
     assert trying is not None
     assert trying.hopeless
-    soon = why_waiting(JOB, pod(waiting_reason="ErrImagePull", waiting_message=PULL), now=START, warning=None)
+    soon = why_waiting(JOB, pod(waiting_reason="ErrImagePull", waiting_message=PULL), now=START)
     assert soon is not None
     assert not soon.hopeless
 
@@ -50,14 +49,14 @@ def test_trying_and_backing_off_give_the_same_sentence() -> None:
     ],
 )
 def test_a_job_without_a_pod_is_explained_by_its_events(warning: Complaint, reason: str, words: str) -> None:
-    wait = why_waiting(JOB, None, now=START, warning=warning)
+    wait = why_waiting(JOB, None, now=START, about=Waited(warning))
     assert wait is not None
     assert (wait.reason, words in wait.message) == (reason, True)
 
 
 def test_a_volume_that_does_not_mount_is_named() -> None:
     wait = why_waiting(
-        JOB, pod(node="forge"), now=START, warning=Complaint("FailedMount", "references non-existent secret key")
+        JOB, pod(node="forge"), now=START, about=Waited(Complaint("FailedMount", "references non-existent secret key"))
     )
     assert wait is not None
     assert wait.reason == "Volume"
@@ -70,12 +69,10 @@ def test_events_are_read_only_after_a_while(seconds: int, asks: bool) -> None:
 
 
 def test_a_lost_node_and_a_queue_are_named() -> None:
-    lost = why_waiting(
-        JOB, pod(phase="Running", node="arcanine", running=True, node_lost=True), now=START, warning=None
-    )
+    lost = why_waiting(JOB, pod(phase="Running", node="arcanine", running=True, node_lost=True), now=START)
     assert lost is not None
     assert "arcanine" in lost.message
-    queued = why_waiting(JobView("j", "j", "train", 1, START, suspended=True), None, now=START, warning=None)
+    queued = why_waiting(JobView("j", "j", "train", 1, START, suspended=True), None, now=START)
     assert queued is not None
     assert queued.reason == "Queued"
 

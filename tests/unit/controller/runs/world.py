@@ -18,10 +18,11 @@ from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRun
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.actions import Apply, Create, Delete, Patch
+from trainyard.controller.runs.ending import Plan
 from trainyard.controller.runs.observed import Observed, Policy, Prerequisites, Question
-from trainyard.controller.runs.plan import Plan, plan
+from trainyard.controller.runs.plan import plan
 from trainyard.controller.runs.views import JobView, PodView
-from trainyard.controller.runs.waiting import Complaint
+from trainyard.controller.runs.waiting import Complaint, Waited
 
 POLICY = Policy(Defaults(trainer_image="trainer:test", receiver_url="http://receiver:8080"))
 UID = "11112222-3333-4444-5555-666677778888"
@@ -85,15 +86,7 @@ class World:
         parsed = parsed_run(json.dumps({name: part for name, part in self.run.items() if name != "status"}))
         metadata = self.run["metadata"]
         return Observed(
-            run=RunRef(
-                name=metadata["name"],
-                namespace=metadata["namespace"],
-                uid=metadata["uid"],
-                spec=parsed.spec,
-                raw_spec=self.run["spec"],
-                labels=parsed.metadata.labels,
-                created=parsed.metadata.creation_timestamp,
-            ),
+            run=RunRef.of(self.run, parsed),
             generation=metadata["generation"],
             status=self.status(),
             now=self.now,
@@ -101,17 +94,16 @@ class World:
             progress=self.progress,
             cancel=parsed.metadata.annotations.get(CANCEL_ANNOTATION),
             trained_already=parsed.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
+            token="token",
         )
 
     def decide(self) -> Plan:
-        seen, answered = self.observe(), frozenset[Question]()
-        while True:
-            decided = plan(seen, POLICY, token="token", answered=answered)
-            if not decided.questions - answered:
-                return decided
-            for question in decided.questions - answered:
-                seen = self.answer(seen, question)
-            answered |= decided.questions
+        seen = self.observe()
+        while (decided := plan(seen, POLICY)).questions:
+            assert not decided.questions & seen.answered, "it asks the same twice"
+            for question in decided.questions:
+                seen = replace(self.answer(seen, question), answered=seen.answered | {question})
+        return decided
 
     def answer(self, seen: Observed, question: Question) -> Observed:
         match question:
@@ -122,10 +114,9 @@ class World:
                 config = self.secrets.get(f"{seen.run.name}-trainyard")
                 found = config["metadata"]["annotations"]["trainyard.dev/spec-hash"] if config else None
                 return replace(seen, prerequisites=Prerequisites(config_hash=found, claims=copy.deepcopy(self.claims)))
-            case Question.EVENTS:
-                return replace(seen, warning=self.warning)
-            case Question.NODES:
-                return replace(seen, impossible=self.impossible)
+            case Question.EVENTS | Question.NODES:
+                about = Waited(self.warning, self.impossible)
+                return replace(seen, waits={job.name: about for job in seen.jobs})
 
     def reconcile(self, *, dies_after: int | None = None) -> Plan:
         """One look; with `dies_after` the operator ends after so many writes of it."""

@@ -1,0 +1,82 @@
+"""One look at one run in one value: what every part of the decision reads, so that it need not be handed around in pieces."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+from trainyard.api import names
+from trainyard.api.run.status import StepStatus, TrainingRunStatus
+from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
+from trainyard.controller.runs.observed import Observed, Policy
+from trainyard.controller.runs.views import JobView, PodView, parse_time
+
+
+@dataclass(frozen=True)
+class Work:
+    """An open step, and the Job that is under way for it; None before an attempt."""
+
+    step: StepStatus
+    job: JobView | None = None
+    pod: PodView | None = None
+    """The one that tells how the Job fares."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the trainer's container runs, or has run."""
+        return self.pod is not None and self.pod.started
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was seen, what the books say of it, and the status as far as it has come."""
+
+    seen: Observed
+    policy: Policy
+    ledger: Ledger
+    status: TrainingRunStatus
+
+    @cached_property
+    def open(self) -> tuple[Work, ...]:
+        """The steps that may be worked on now."""
+        return tuple(self._work(step) for step in self.ledger.open())
+
+    def _work(self, step: StepStatus) -> Work:
+        last = last_attempt(step)
+        job = self.seen.job_of(step.name, last.number) if last and last.state == "Running" else None
+        return Work(step) if job is None else Work(step, job, self.seen.pod_of(job))
+
+    @cached_property
+    def working(self) -> tuple[Work, ...]:
+        """Those of them that have a Job."""
+        return tuple(work for work in self.open if work.job is not None)
+
+    def with_status(self, **changes: Any) -> Self:
+        """The same case with fields of the status changed."""
+        return replace(self, status=self.status.model_copy(update=changes))
+
+    def with_steps(self, changed: Iterable[StepStatus], **changes: Any) -> Self:
+        """The same with these steps in place of those of their names."""
+        by_name = {step.name: step for step in changed}
+        steps = [by_name.get(step.name, step) for step in self.status.steps or ()]
+        return self.with_status(steps=steps, restarts=restarts(steps), **changes)
+
+    @property
+    def edited(self) -> bool:
+        """Whether the spec is another one than the status speaks of."""
+        return self.seen.status.observed_generation != self.seen.generation
+
+    def admitted(self, work: Work) -> bool:
+        """Whether a queue has released the Job, and its pod may still need what the run has to make for it."""
+        queued = names.QUEUE_LABEL in self.seen.run.labels
+        return queued and work.job is not None and not work.job.suspended and not work.started
+
+    @cached_property
+    def seconds_left(self) -> float | None:
+        """Until activeDeadlineSeconds; None without one."""
+        limit = self.seen.run.spec.active_deadline_seconds
+        if limit is None:
+            return None
+        since = parse_time(self.status.active_since)
+        active = (self.seen.now - since).total_seconds() if since else 0.0
+        return limit - (self.status.active_seconds or 0) - active

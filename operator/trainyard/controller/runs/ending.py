@@ -1,0 +1,154 @@
+"""How a run ends: well, badly, or on request; and what is left to do when it has ended. Pure.
+
+Terminal is terminal. Whatever still works for the run when it ends is told to stop in the same plan.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trainyard.api import names
+from trainyard.api.conditions import Reason, State
+from trainyard.api.run.status import Failure, StepStatus, TrainingRunStatus
+from trainyard.controller.clock import rfc3339
+from trainyard.controller.kube.resources import JOBS, SECRETS, SERVICES
+from trainyard.controller.runs import retry
+from trainyard.controller.runs.actions import Action, Delete
+from trainyard.controller.runs.case import Case
+from trainyard.controller.runs.columns import summarise
+from trainyard.controller.runs.ledger import last_attempt
+from trainyard.controller.runs.observed import Observed, Question
+from trainyard.controller.runs.prerequisites import retention
+from trainyard.controller.runs.progress import outputs
+from trainyard.controller.runs.status import Standing, stand
+from trainyard.controller.runs.views import parse_time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in order; then the status. With questions, nothing of it holds yet."""
+
+    status: TrainingRunStatus
+    actions: tuple[Action, ...] = ()
+    requeue_after: float | None = None
+    questions: frozenset[Question] = frozenset()
+
+
+def ask(status: TrainingRunStatus, *questions: Question) -> Plan:
+    """No plan yet: these have to be looked up first."""
+    return Plan(status, questions=frozenset(questions))
+
+
+def finish(case: Case, standing: Standing, **rest: Any) -> Plan:
+    """The end of a look: the standing goes into the status, and the printed columns are made of that."""
+    status = stand(case.status, standing, generation=case.seen.generation, now=case.seen.now)
+    status = status.model_copy(update={"summary": summarise(case.seen.run, status, standing.state)})
+    return Plan(status, **rest)
+
+
+def stop_others(case: Case) -> tuple[Action, ...]:
+    """Have the pods of all steps that are under way save their state and go."""
+    jobs = [work.job for work in case.working if work.job is not None and not work.job.terminating]
+    return tuple(Delete(JOBS, job.name, job.uid, "Foreground") for job in jobs)
+
+
+def _end(case: Case, standing: Standing, **changes: Any) -> Plan:
+    case = case.with_status(completion_time=rfc3339(case.seen.now), active_since=None, **changes)
+    plan = finish(case, standing, actions=(*retention(case.seen), *stop_others(case)))
+    return replace(plan, requeue_after=_ttl_left(case.seen, plan.status))
+
+
+def conclude(case: Case) -> Plan:
+    """Nothing is left to be worked on."""
+    done = {s.name for s in case.ledger.steps if s.state == "Succeeded"}
+    never = next((p.name for p in case.ledger.planned if not p.optional and p.name not in done), None)
+    if never is not None:
+        return fail(
+            case, reason=Reason.ERROR, message=f"{never} cannot begin, because a step before it failed", step=never
+        )
+    spec, dataset = case.seen.run.spec, case.status.dataset
+    message = "the spec and the data are fine" if spec.mode == "DryRun" else "done"
+    if spec.mode == "Dataset" and dataset is not None:
+        message = f"{dataset.records} records built"
+    if given_up := [s.name for s in case.ledger.steps if s.state == "Failed"]:
+        message += f", without {', '.join(given_up)}, which failed"
+    left = None if spec.mode == "DryRun" else outputs(case.seen)
+    return _end(case, Standing(State.SUCCEEDED, Reason.SUCCEEDED, message), outputs=left)
+
+
+def fail(case: Case, *, reason: Reason, message: str, step: str, hint: str | None = None) -> Plan:
+    """Because of this step. What a checkpoint holds stays."""
+    text = f"{message} ({hint})" if hint else message
+    failed = [s.model_copy(update={"state": "Failed"}) if s.name == step else s for s in case.status.steps or ()]
+    failure = Failure(reason=reason.value, step=step, message=message[:8000], hint=hint)
+    return _end(case, Standing(State.FAILED, reason, text), failure=failure, steps=failed)
+
+
+def cancel(case: Case, *, reason: Reason, message: str) -> Plan:
+    """End it for good without a fault of its own. What a checkpoint holds stays, for another run to go on from."""
+    failure = Failure(reason=reason.value, message=message[:8000])
+    return _end(case, Standing(State.CANCELLED, reason, message), failure=failure)
+
+
+def give_up(case: Case) -> Plan | None:
+    """Fail, if a step that the run cannot do without is not tried again."""
+    counted, limit = case.ledger.counted, case.seen.run.spec.backoff_limit
+    for step in (work.step for work in case.open):
+        last = last_attempt(step)
+        if last is None or last.state != "Failed" or case.ledger.is_optional(step):
+            continue
+        message, hint = last.message or "it failed", _hint(case, step)
+        if retry.is_final(last):
+            return fail(case, reason=Reason(str(last.reason)), message=message, step=step.name, hint=hint)
+        if retry.is_one_too_many(last, counted=counted, limit=limit):
+            times = "once" if counted == 1 else f"{counted} times"
+            text = f"{step.name} failed {times}, spec.backoffLimit is {limit}; the last time: {message}"
+            return fail(case, reason=Reason.BACKOFF_LIMIT_EXCEEDED, message=text, step=step.name, hint=hint)
+    return None
+
+
+def _hint(case: Case, step: StepStatus) -> str | None:
+    outcome = case.ledger.failures.get(step.name)
+    return outcome.hint if outcome else None
+
+
+def exceed_deadline(case: Case) -> Plan:
+    """The run has wanted its pods for longer than it may."""
+    limit, current = case.seen.run.spec.active_deadline_seconds, case.ledger.foremost
+    during = current.name if current else ""
+    return fail(
+        case,
+        reason=Reason.DEADLINE_EXCEEDED,
+        message=f"spec.activeDeadlineSeconds of {limit} was reached during {during}; checkpoints are kept",
+        step=during,
+        hint="raise it in a new run and set checkpoints.resumeFrom to this one",
+    )
+
+
+def after_the_end(seen: Observed) -> Plan:
+    """Nothing is created any more. Retention may still change, and one day the Jobs go."""
+    status = seen.status
+    edited = status.observed_generation != seen.generation
+    left = _ttl_left(seen, status)
+    clean_up = left is not None and left <= 0
+    questions = {Question.CHILDREN} if clean_up else set()
+    questions |= {Question.PREREQUISITES} if edited else set()
+    if not questions <= seen.answered:
+        return ask(status, *questions)
+    actions: list[Action] = retention(seen) if edited else []
+    if clean_up:
+        actions += [Delete(JOBS, j.name, j.uid, "Background") for j in seen.jobs]
+        actions.append(Delete(SECRETS, names.config_secret_name(seen.run.name), None, "Background"))
+        if seen.run.spec.num_nodes > 1:
+            actions.append(Delete(SERVICES, names.service_name(seen.run.name), None, "Background"))
+        status = status.model_copy(update={"cleaned_up": True})
+        left = None
+    if edited:
+        status = status.model_copy(update={"observed_generation": seen.generation})
+    return Plan(status, tuple(actions), requeue_after=left)
+
+
+def _ttl_left(seen: Observed, status: TrainingRunStatus) -> float | None:
+    ttl, ended = seen.run.spec.ttl_seconds_after_finished, parse_time(status.completion_time)
+    if ttl is None or ended is None or status.cleaned_up:
+        return None
+    return max(0.0, ttl - (seen.now - ended).total_seconds())
