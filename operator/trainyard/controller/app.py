@@ -33,8 +33,8 @@ from trainyard.controller.loop.resync import Resync
 from trainyard.controller.loop.watchdog import Watchdog
 from trainyard.controller.manifests.metadata import Defaults
 from trainyard.controller.metrics import Metrics
-from trainyard.controller.reports.pacing import ProgressPacer
-from trainyard.controller.reports.progress_store import ProgressStore
+from trainyard.controller.reports.pacing import Pace
+from trainyard.controller.reports.progress_store import Accepted, ProgressStore
 from trainyard.controller.reports.receiver import Receiver
 from trainyard.controller.reports.tokens import RunTokens, load_or_create_key
 from trainyard.controller.runs.observed import Policy
@@ -132,11 +132,18 @@ class _Operator:
         settings, cluster, clock, queue = self._settings, self._cluster, self._clock, self._queue
         tokens = RunTokens(await self._token_key())
         store = ProgressStore()
+        pace = Pace(
+            active=store.active,
+            clock=clock,
+            interval_seconds=settings.progress_interval_seconds,
+            writes_per_second=settings.progress_writes_per_second,
+        )
         events = EventRecorder(cluster, clock=clock, host=socket.gethostname())
         reconciler = Reconciler(
             cluster=cluster,
             policy=_policy(settings),
             progress=store,
+            pace=pace,
             tokens=tokens,
             events=events,
             watcher=self._metrics,
@@ -144,16 +151,12 @@ class _Operator:
             crowded=queue.crowded,
             take_unseen=self._inbox.take_unseen,
         )
-        pacer = ProgressPacer(
-            add_after=queue.add_after,
-            store=store,
-            clock=clock,
-            interval_seconds=settings.progress_interval_seconds,
-            writes_per_second=settings.progress_writes_per_second,
-        )
-        receiver = Receiver(
-            store=store, tokens=tokens, on_report=pacer.reported, on_result=self._metrics.progress_report
-        )
+
+        def reported(key: Key, uid: str, accepted: Accepted) -> None:
+            if (seconds := pace.look_in(uid, accepted)) is not None:
+                queue.add_after(key, seconds)
+
+        receiver = Receiver(store=store, tokens=tokens, on_report=reported, on_result=self._metrics.progress_report)
 
         async def look(key: Key) -> float | None:
             with logs.about(namespace=key[0], run=key[1]):
@@ -306,8 +309,6 @@ def _policy(settings: Settings) -> Policy:
         ),
         retry_base_seconds=settings.retry_base_seconds,
         retry_cap_seconds=settings.retry_cap_seconds,
-        progress_interval_seconds=settings.progress_interval_seconds,
-        progress_writes_per_second=settings.progress_writes_per_second,
     )
 
 

@@ -16,6 +16,7 @@ from trainyard.controller.clock import SystemClock
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.loop.queue import WorkQueue
 from trainyard.controller.manifests.metadata import Defaults
+from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.runs.observed import Policy
 from trainyard.controller.runs.reconcile import LOOK_AFTER_LATE_STATUS_SECONDS, Reconciler
 
@@ -74,6 +75,7 @@ def reconciler(cluster: Cluster, world: World, *, crowded: Callable[[], bool] | 
         cluster=cluster,
         policy=Policy(Defaults(trainer_image="trainer:test")),
         progress=world,
+        pace=Pace(active=lambda: 0, clock=SystemClock(), interval_seconds=8, writes_per_second=25),
         tokens=world,
         events=world,
         watcher=world,

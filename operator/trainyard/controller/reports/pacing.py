@@ -1,61 +1,83 @@
-"""How often progress may wake a reconcile.
+"""How often the numbers of a run are written, and when a report is worth a look. Both are one question, answered here.
 
 Pods report every two seconds; every look costs reads and mostly a write. A change of state (step, phase, checkpoint) is
-looked at once. Numbers wait for their run's interval, which grows with the number of active runs so that all together
-stay within a budget of writes per second.
+looked at once. Numbers wait until a whole interval has passed since they were last written, and the interval grows with
+the number of active runs, so that all together stay within a budget of writes per second.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from trainyard.controller.clock import Clock
-from trainyard.controller.reports.progress_store import KEPT, Accepted, ProgressStore
-
-Key = tuple[str, str]
+from trainyard.controller.reports.progress_store import KEPT, Accepted
 
 SOON = 0.2
 """Seconds; lets several reports of one moment be seen in one look."""
-MARGIN = 0.25
-"""Seconds that a look comes later than the interval, because the status may only be written a whole interval after the
-last write, and that came a little after its look began."""
+EARLY = 0.05
+"""Seconds by which a timer may fire before its time without its look having been for nothing."""
+NEVER = float("-inf")
 
 
-class ProgressPacer:
-    """Turns accepted records into delayed keys."""
+@dataclass(frozen=True)
+class _Paced:
+    """Monotonic times of one run."""
+
+    look: float = NEVER
+    """Its newest look because of a report; often one that is yet to come."""
+    written: float = NEVER
+    """When its status was last written."""
+
+
+class Pace:
+    """The pace of all runs. Only for pacing, so what a restart forgets does no harm."""
 
     def __init__(
-        self,
-        *,
-        add_after: Callable[[Key, float], None],
-        store: ProgressStore,
-        clock: Clock,
-        interval_seconds: float,
-        writes_per_second: float,
+        self, *, active: Callable[[], int], clock: Clock, interval_seconds: float, writes_per_second: float
     ) -> None:
-        self._add_after = add_after
-        self._store = store
+        """`active` tells how many runs share the budget."""
+        self._active = active
         self._clock = clock
-        self._interval = interval_seconds
+        self._shortest = interval_seconds
         self._budget = writes_per_second
-        self._looks: OrderedDict[str, float] = OrderedDict()  # uid: its newest look, often one yet to come
+        self._runs: OrderedDict[str, _Paced] = OrderedDict()  # by uid, the one that was heard of last at the end
 
     def interval(self) -> float:
-        """Seconds between two looks at one run's numbers, at the present load."""
-        return max(self._interval, self._store.active() / self._budget)
+        """Seconds between two writes of one run's numbers, at the present load."""
+        return max(self._shortest, self._active() / self._budget)
 
-    def reported(self, key: Key, uid: str, accepted: Accepted) -> None:
-        """A record of this run has come in."""
+    def pause(self, uid: str) -> float:
+        """Seconds until mere numbers of this run may be written; 0 for now."""
+        left = self._runs.get(uid, _Paced()).written + self.interval() - self._clock.monotonic()
+        return left if left > EARLY else 0.0
+
+    def wrote(self, uid: str) -> None:
+        """Its status has been written, numbers and all."""
+        self._keep(uid, _Paced(self._runs.get(uid, _Paced()).look, self._clock.monotonic()))
+
+    def look_in(self, uid: str, accepted: Accepted) -> float | None:
+        """Seconds until the run is to be looked at because of a report; None where that says nothing new.
+
+        The same look is named again and again until it is due: the queue forgets a planned look when the run is looked at
+        for another reason.
+        """
         if accepted in (Accepted.OUTDATED, Accepted.GONE):
-            return
-        now = self._clock.monotonic()
-        look = self._looks.get(uid, float("-inf"))
+            return None
+        now, paced = self._clock.monotonic(), self._runs.get(uid, _Paced())
+        look = paced.look
         if accepted is Accepted.NEW:
             look = now + SOON
         elif look <= now:
-            look = max(now + SOON, look + self.interval() + MARGIN)
-        # Also when it is planned already: the queue forgets a planned look when the run is looked at for another reason.
-        self._add_after(key, look - now)
-        self._looks[uid] = look
-        self._looks.move_to_end(uid)
-        if len(self._looks) > KEPT:
-            self._looks.popitem(last=False)
+            look = max(now + SOON, max(look, paced.written) + self.interval())
+        self._keep(uid, _Paced(look, paced.written))
+        return look - now
+
+    def forget(self, uid: str) -> None:
+        """The run has ended or is gone."""
+        self._runs.pop(uid, None)
+
+    def _keep(self, uid: str, paced: _Paced) -> None:
+        self._runs[uid] = paced
+        self._runs.move_to_end(uid)
+        if len(self._runs) > KEPT:
+            self._runs.popitem(last=False)

@@ -120,7 +120,3 @@ class Policy:
     retry_base_seconds: float = 10.0
     """Delay before the first counted retry; doubles with each further one."""
     retry_cap_seconds: float = 360.0
-    progress_interval_seconds: float = 8.0
-    """At most one status write per run and interval, where nothing but numbers moved."""
-    progress_writes_per_second: float = 25.0
-    """Budget of such writes over all runs; with more active runs than fit, each one's interval grows."""

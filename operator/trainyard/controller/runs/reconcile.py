@@ -24,6 +24,7 @@ from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.resources import JOBS, PVCS, TRAININGRUNS, identified
 from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete, Patch
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.ending import Plan
@@ -84,6 +85,7 @@ class Reconciler:
         cluster: Cluster,
         policy: Policy,
         progress: ProgressSource,
+        pace: Pace,
         tokens: Tokens,
         events: Recorder,
         watcher: Watcher,
@@ -95,6 +97,7 @@ class Reconciler:
         self._cluster = cluster
         self._policy = policy
         self._progress = progress
+        self._pace = pace
         self._tokens = tokens
         self._events = events
         self._watcher = watcher
@@ -102,8 +105,6 @@ class Reconciler:
         self._crowded = crowded
         self._take_unseen = take_unseen
         self._late: dict[Key, _Late] = {}
-        self._written_at: dict[str, float] = {}
-        """Monotonic time of the last status write, by uid; only for pacing, so losing it at a restart is harmless."""
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None to wait for an event."""
@@ -204,22 +205,14 @@ class Reconciler:
         old, new = seen.status, decided.status
         if new == old:
             return decided.requeue_after
-        uid, moment = seen.run.uid, self._clock.monotonic()
-        last = self._written_at.get(uid)
-        if last is not None and _only_numbers(old, new):
-            pause = last + self._interval() - moment
-            if pause > 0:
-                return min(pause, decided.requeue_after or pause)
+        uid = seen.run.uid
+        if _only_numbers(old, new) and (pause := self._pace.pause(uid)):
+            return min(pause, decided.requeue_after or pause)
         await self._put(raw, old, new)
-        self._written_at[uid] = moment
+        self._pace.wrote(uid)
         if is_finished(new):
             self._forget_numbers(uid)
         return decided.requeue_after
-
-    def _interval(self) -> float:
-        """Seconds between two writes of mere numbers: longer where many runs share the budget."""
-        shared = len(self._written_at) / self._policy.progress_writes_per_second
-        return max(self._policy.progress_interval_seconds, shared)
 
     async def _put(self, raw: Mapping[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
         metadata = raw["metadata"]
@@ -246,7 +239,7 @@ class Reconciler:
             self._forget_numbers(raw["metadata"]["uid"])
 
     def _forget_numbers(self, uid: str) -> None:
-        self._written_at.pop(uid, None)
+        self._pace.forget(uid)
         self._progress.forget(uid)
 
 

@@ -1,9 +1,11 @@
-"""The store keeps the newest record; the pacer decides when it is worth a look."""
+"""The store keeps the newest record; the pace decides when it is worth a look, and when it may be written."""
+
+import itertools
 
 from tests.unit.controller.fake_clock import FakeClock
 from trainyard.api.progress import CheckpointRecord, ProgressRecord
-from trainyard.controller.reports import progress_store
-from trainyard.controller.reports.pacing import MARGIN, SOON, ProgressPacer
+from trainyard.controller.reports import pacing, progress_store
+from trainyard.controller.reports.pacing import EARLY, SOON, Pace
 from trainyard.controller.reports.progress_store import Accepted, ProgressStore
 
 
@@ -54,38 +56,70 @@ def test_neither_records_nor_forgotten_runs_pile_up(monkeypatch):
 
 class Looks:
     def __init__(self, *, runs: int = 1, interval: float = 8, budget: float = 25):
-        self.clock, self.store, self.asked = FakeClock(), ProgressStore(), []
+        self.clock, self.store = FakeClock(), ProgressStore()
         for number in range(runs):
             self.store.put(record(run_uid=f"u{number}"))
-        self.pacer = ProgressPacer(
-            add_after=lambda key, seconds: self.asked.append((key, self.clock.monotonic() + seconds)),
-            store=self.store,
-            clock=self.clock,
-            interval_seconds=interval,
-            writes_per_second=budget,
+        self.pace = Pace(
+            active=self.store.active, clock=self.clock, interval_seconds=interval, writes_per_second=budget
         )
 
     async def reported(self, accepted: Accepted, *, uid: str = "u", after: float = 0) -> float | None:
         """When a look is due because of this report."""
         await self.clock.advance(after)
-        self.asked.clear()
-        self.pacer.reported(("ns", uid), uid, accepted)
-        return round(self.asked[0][1], 3) if self.asked else None
+        seconds = self.pace.look_in(uid, accepted)
+        return None if seconds is None else round(self.clock.time + seconds, 3)
+
+    async def wrote(self, *, at: float) -> None:
+        await self.clock.advance(at - self.clock.time)
+        self.pace.wrote("u")
 
 
 async def test_numbers_wait_for_the_interval_and_changes_do_not():
     looks = Looks()
     assert await looks.reported(Accepted.NEW) == SOON
-    assert await looks.reported(Accepted.UPDATED, after=2) == SOON + 8 + MARGIN
-    assert await looks.reported(Accepted.UPDATED, after=2) == SOON + 8 + MARGIN
+    await looks.wrote(at=0.25)
+    assert await looks.reported(Accepted.UPDATED, after=1.75) == 0.25 + 8
+    assert await looks.reported(Accepted.UPDATED, after=2) == 0.25 + 8
     assert await looks.reported(Accepted.NEW, after=1) == 5 + SOON
-    assert await looks.reported(Accepted.UPDATED, after=20) == 25 + SOON
+    await looks.wrote(at=5.25)
+    assert await looks.reported(Accepted.UPDATED, after=20) == 25.25 + SOON
 
 
-async def test_steady_reports_make_one_look_per_interval():
+async def test_a_look_that_had_nothing_to_write_is_not_repeated_at_every_report():
     looks = Looks()
     due = {await looks.reported(Accepted.UPDATED, after=2) for _ in range(30)}
-    assert sorted(due) == [round(2 + SOON + n * (8 + MARGIN), 3) for n in range(9)]
+    assert sorted(due) == [round(2 + SOON + n * 8, 3) for n in range(9)]
+
+
+async def test_numbers_are_written_once_an_interval_and_no_look_is_for_nothing():
+    """A pod reports every two seconds; a look takes a moment and writes what is there then."""
+    looks, written, idle = Looks(), [], 0
+    due = await looks.reported(Accepted.NEW)
+    for report in range(1, 60):
+        while due is not None and due <= 2 * report:
+            await looks.clock.advance(max(0.0, due + 0.02 - looks.clock.time))
+            if looks.pace.pause("u"):
+                idle += 1
+            else:
+                looks.pace.wrote("u")
+                written.append(looks.clock.time)
+            due = None
+        due = await looks.reported(Accepted.UPDATED, after=max(0.0, 2 * report - looks.clock.time))
+    pauses = [later - earlier for earlier, later in itertools.pairwise(written)]
+    assert len(pauses) > 10
+    assert min(pauses) >= 8
+    assert max(pauses) < 8.1
+    assert idle == 0
+
+
+async def test_a_look_for_another_reason_says_when_numbers_may_be_written():
+    looks = Looks()
+    assert looks.pace.pause("u") == 0
+    looks.pace.wrote("u")
+    await looks.clock.advance(3)
+    assert looks.pace.pause("u") == 5
+    await looks.clock.advance(5 - EARLY / 2)
+    assert looks.pace.pause("u") == 0, "a timer that fires a moment early was not for nothing"
 
 
 async def test_old_news_wakes_nobody():
@@ -94,9 +128,24 @@ async def test_old_news_wakes_nobody():
     assert await looks.reported(Accepted.GONE) is None
 
 
-async def test_many_active_runs_share_the_budget():
-    assert Looks(runs=10).pacer.interval() == 8
-    assert Looks(runs=500).pacer.interval() == 20
+async def test_many_active_runs_share_the_budget_until_they_have_ended():
+    assert Looks(runs=10).pace.interval() == 8
+    looks = Looks(runs=500)
+    assert looks.pace.interval() == 20
+    for number in range(400):
+        looks.store.forget(f"u{number}")
+    assert looks.pace.interval() == 8
+
+
+async def test_neither_ended_runs_nor_unknown_ones_pile_up(monkeypatch):
+    monkeypatch.setattr(pacing, "KEPT", 3)
+    looks = Looks()
+    for number in range(10):
+        await looks.reported(Accepted.NEW, uid=f"x{number}")
+    assert len(looks.pace._runs) == 3
+    looks.pace.wrote("x9")
+    looks.pace.forget("x9")
+    assert looks.pace.pause("x9") == 0
 
 
 def test_a_record_that_says_less_keeps_what_the_one_before_said():
