@@ -1,4 +1,4 @@
-"""The next start: by a person, by the clock, by a trigger, in this order; and what may be in its way. Pure."""
+"""The next start: by a person, by the clock, by a trigger, in this order. Pure."""
 
 import json
 from datetime import datetime, timedelta
@@ -10,6 +10,7 @@ from trainyard.api.schedule.validity import faults
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.runs.views import parse_time
 from trainyard.controller.schedules import clockwork
+from trainyard.controller.schedules.concurrency import in_the_way, make_way
 from trainyard.controller.schedules.draft import Draft
 from trainyard.controller.schedules.observed import Observed
 from trainyard.controller.schedules.triggers.judge import Judgement, fired
@@ -17,15 +18,14 @@ from trainyard.controller.schedules.triggers.judge import Judgement, fired
 
 def open_next(draft: Draft, timetable: Timetable | None, verdicts: dict[str, Judgement]) -> bool:
     """Put the next start into `firing`, where there is one and nothing is in its way."""
-    busy = draft.status.firing is not None and draft.seen.schedule.spec.concurrency_policy != "Replace"
-    if _open_run_now(draft, busy=busy):
+    if _open_run_now(draft):
         return True
     if draft.seen.schedule.spec.suspend:
         return False
-    return _open_slot(draft, timetable, busy=busy) or _open_trigger(draft, verdicts, busy=busy)
+    return _open_slot(draft, timetable) or _open_trigger(draft, verdicts)
 
 
-def _open_run_now(draft: Draft, *, busy: bool) -> bool:
+def _open_run_now(draft: Draft) -> bool:
     annotations = draft.seen.schedule.annotations
     wanted = annotations.get(RUN_NOW_ANNOTATION, "")[:1024]
     if not wanted or wanted == draft.status.last_run_now:
@@ -37,7 +37,7 @@ def _open_run_now(draft: Draft, *, busy: bool) -> bool:
         draft.set(last_run_now=wanted)
         draft.note("Warning", ScheduleReason.INVALID_RUN_NOW, fault)
         return False
-    if obstacle := _in_the_way(draft, busy=busy):
+    if obstacle := in_the_way(draft):
         draft.waiting = f"run-now waits: {obstacle}"
         return False
     _begin(
@@ -75,7 +75,7 @@ def _bad_overrides(seen: Observed, overrides: str) -> str | None:
     return f"{where}: {wrong[0]}; nothing was started" if wrong else None
 
 
-def _open_slot(draft: Draft, timetable: Timetable | None, *, busy: bool) -> bool:
+def _open_slot(draft: Draft, timetable: Timetable | None) -> bool:
     seen, spec = draft.seen, draft.seen.schedule.spec
     handled = parse_time(draft.status.handled_until)
     if timetable is None or handled is None:
@@ -83,21 +83,20 @@ def _open_slot(draft: Draft, timetable: Timetable | None, *, busy: bool) -> bool
     due = clockwork.due(timetable, handled, seen.now)
     if due is None:
         return False
-    obstacle = _in_the_way(draft, busy=busy)
     too_early = clockwork.too_early(spec, draft.status, seen.now)
-    in_the_way = obstacle or (f"minIntervalSeconds is {spec.min_interval_seconds}" if too_early else None)
+    obstacle = in_the_way(draft) or (f"minIntervalSeconds is {spec.min_interval_seconds}" if too_early else None)
     late = (seen.now - due.slot).total_seconds() - spec.starting_deadline_seconds
     if due.earlier:
-        _give_up(draft, due.earlier, in_the_way, due.first)
+        _give_up(draft, due.earlier, obstacle, due.first)
     draft.set(handled_until=rfc3339(due.slot - timedelta(seconds=1)) if due.earlier else draft.status.handled_until)
     if late > 0 and spec.catch_up == "Skip":
-        _give_up(draft, 1, in_the_way, due.slot)
+        _give_up(draft, 1, obstacle, due.slot)
         draft.set(handled_until=rfc3339(due.slot))
         return False
-    if in_the_way:
+    if obstacle:
         until = rfc3339(due.slot + timedelta(seconds=spec.starting_deadline_seconds))
         limit = f"; it is skipped after {until}" if spec.catch_up == "Skip" else ""
-        draft.waiting = f"the start of {rfc3339(due.slot)} waits: {in_the_way}{limit}"
+        draft.waiting = f"the start of {rfc3339(due.slot)} waits: {obstacle}{limit}"
         if spec.catch_up == "Skip":
             draft.wakes.append(-late + 0.001)
         if too_early:
@@ -119,15 +118,13 @@ def _give_up(draft: Draft, slots: int, obstacle: str | None, slot: datetime) -> 
         draft.note("Warning", ScheduleReason.MISSED, f"missed {which}: nobody was there to make it in time")
 
 
-def _open_trigger(draft: Draft, verdicts: dict[str, Judgement], *, busy: bool) -> bool:
+def _open_trigger(draft: Draft, verdicts: dict[str, Judgement]) -> bool:
     seen, spec = draft.seen, draft.seen.schedule.spec
     for name, verdict in verdicts.items():
         if not verdict.ready:
             continue
         too_early = clockwork.too_early(spec, draft.status, seen.now)
-        obstacle = _in_the_way(draft, busy=busy) or (
-            f"minIntervalSeconds is {spec.min_interval_seconds}" if too_early else None
-        )
+        obstacle = in_the_way(draft) or (f"minIntervalSeconds is {spec.min_interval_seconds}" if too_early else None)
         if obstacle:
             draft.waiting = draft.waiting or f"the start by trigger {name} waits: {obstacle}"
             if too_early:
@@ -140,25 +137,8 @@ def _open_trigger(draft: Draft, verdicts: dict[str, Judgement], *, busy: bool) -
     return False
 
 
-def _in_the_way(draft: Draft, *, busy: bool) -> str | None:
-    """What keeps a start from beginning, in words."""
-    policy = draft.seen.schedule.spec.concurrency_policy
-    if busy and draft.status.firing is not None:
-        return f"the start of {draft.status.firing.time} has not made all of its runs yet"
-    live = [c.name for c in draft.seen.children if not c.finished]
-    if policy == "Forbid" and live:
-        others = f" and {len(live) - 1} more" if len(live) > 1 else ""
-        return f"{live[0]}{others} is under way and concurrencyPolicy is Forbid"
-    return None
-
-
 def _begin(draft: Draft, firing: Firing) -> None:
-    if (old := draft.status.firing) is not None:
-        left = len(draft.variants()) - old.next_variant
-        draft.count(skipped=1)
-        draft.note(
-            "Normal", ScheduleReason.REPLACED, f"the start of {old.time} gives way with {left} of its runs not made"
-        )
+    make_way(draft)
     # A start answers everything that has changed before it: no second run for what the first one has seen.
     triggers = [
         fired(t, draft.seen.looks.get(t.name), draft.seen.now) if t.pending else t for t in draft.status.triggers or ()

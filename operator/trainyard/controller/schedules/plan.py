@@ -16,7 +16,8 @@ from trainyard.api.schedule.validity import faults
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.schedules import clockwork, history
 from trainyard.controller.schedules.children import build_child
-from trainyard.controller.schedules.draft import Cancel, Create, Delete, Draft, Plan
+from trainyard.controller.schedules.concurrency import clear
+from trainyard.controller.schedules.draft import Create, Delete, Draft, Plan
 from trainyard.controller.schedules.ledger import book, look_at_triggers, wind_up
 from trainyard.controller.schedules.observed import Observed
 from trainyard.controller.schedules.opening import open_next
@@ -54,13 +55,7 @@ def _go_on(draft: Draft) -> None:
         return
     variants = draft.variants()
     names = [child_name(seen.schedule.name, v.name if v else None, firing) for v in variants]
-    others = [c for c in seen.children if not c.finished and c.name not in names]
-    if spec.concurrency_policy == "Replace" and others:
-        for child in others:
-            if not child.cancelling:
-                draft.actions.append(Cancel(child.name, f"replaced by the start of {firing.time}"))
-                draft.note("Normal", ScheduleReason.REPLACED, f"{child.name} makes room for the start of {firing.time}")
-        draft.waiting = f"the start of {firing.time} waits for {others[0].name} to write its checkpoint and end"
+    if not clear(draft, firing, names):
         return
     index = firing.next_variant
     while index < len(variants):
