@@ -12,7 +12,7 @@ from trainyard.api import names
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.references import named
 from trainyard.api.run.pod import Resources
-from trainyard.api.steps import STEP_EVALUATE, STEP_TRAIN, is_train, step_arguments
+from trainyard.api.steps import STEP_EVALUATE, STEP_TRAIN, is_train, step_arguments, step_named
 from trainyard.controller.manifests.metadata import Defaults, Object, RunRef, child_labels, owner_reference
 from trainyard.controller.manifests.placement import extended_resources, placement_fields
 from trainyard.controller.manifests.storage import cache_name, checkpoints_name, source_claims
@@ -75,8 +75,8 @@ def build_job(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
 
 
 def pods_of_step(run: RunRef, step: str) -> int:
-    """How many pods work on a step at once: only a training has several."""
-    return run.spec.num_nodes if is_train(step) else 1
+    """How many pods work on a step at once."""
+    return run.spec.num_nodes if step_named(step).several_pods else 1
 
 
 def build_service(run: RunRef) -> Object:
@@ -100,21 +100,17 @@ def build_service(run: RunRef) -> Object:
 
 
 def step_resources(run: RunRef, step: str) -> Resources:
-    """What the step's container asks for. Only the training step gets GPUs by itself."""
+    """What the step's container asks for. A step without devices that has a model to run gets the rest of the training's."""
     training, others = run.spec.resources, run.spec.step_resources
-    match step:
-        case _ if is_train(step):
-            return training
-        case _ if step == STEP_EVALUATE:
-            if others.evaluate is not None:
-                return others.evaluate
-            devices = set(extended_resources(training))
-            return Resources(
-                requests={k: v for k, v in training.requests.items() if k not in devices},
-                limits={k: v for k, v in training.limits.items() if k not in devices},
-            )
-        case _:
-            return others.prepare or LIGHT_STEP
+    if step_named(step).gets_devices:
+        return training
+    if step != STEP_EVALUATE:
+        return others.prepare or LIGHT_STEP
+    devices = set(extended_resources(training))
+    return others.evaluate or Resources(
+        requests={k: v for k, v in training.requests.items() if k not in devices},
+        limits={k: v for k, v in training.limits.items() if k not in devices},
+    )
 
 
 def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Object:

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from enum import StrEnum
 
 from trainyard.api.progress import ProgressRecord
-from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, is_train
+from trainyard.api.steps import STEPS, base_of
 
-STEPS = (STEP_VALIDATE, STEP_PREPARE, STEP_TRAIN, STEP_EVALUATE)
-"""In the order in which a run goes through them; the trainings of phases stand where the one training stands."""
+_PLACES = {name: place for place, name in enumerate(STEPS)}
+"""In a run; the trainings of phases stand where the one training stands."""
 KEPT = 10_000
 """Runs whose progress, and forgotten runs whose uid, is kept; far more than can be active at a time."""
 
@@ -80,11 +80,11 @@ class ProgressStore:
 
 def is_step(name: str) -> bool:
     """Whether a record may speak of it."""
-    return name in STEPS or is_train(name)
+    return base_of(name) in STEPS
 
 
 def _place(step: str) -> int:
-    return STEPS.index(STEP_TRAIN if is_train(step) else step)
+    return _PLACES[base_of(step)]
 
 
 def _completed(record: ProgressRecord, earlier: ProgressRecord) -> ProgressRecord:

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from trainyard.api.progress import ProgressRecord
-from trainyard.api.steps import STEP_TRAIN
-from trainyard.controller.reports.progress_store import STEPS, Accepted, ProgressStore, is_step
+from trainyard.api.steps import STEP_TRAIN, STEPS
+from trainyard.controller.reports.progress_store import Accepted, ProgressStore, is_step
 from trainyard.controller.reports.tokens import RunTokens
 
 BODY_LIMIT = 64 * 1024
