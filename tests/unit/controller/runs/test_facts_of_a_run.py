@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.controller.runs import world as worlds
 from tests.unit.controller.runs.world import World, manifest, progress
-from trainyard.api.run import phases
+from trainyard.api.run import trainingrun
 
 FIVE = [{"name": f"p{number}", "training": {"maxSteps": 10 + number}} for number in range(5)]
 
@@ -28,7 +28,7 @@ def five_phases() -> World:
 def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[str]]:
     """How often a phase was resolved, and how often its training was put together, wherever that was called."""
     counted: dict[str, Counter[str]] = {"resolve": Counter(), "overridden": Counter()}
-    originals = {name: getattr(phases, name) for name in counted}
+    originals = {name: getattr(trainingrun, name) for name in counted}
 
     def resolve(spec: Any, name: str, **options: Any) -> Any:
         counted["resolve"][name] += 1
