@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from trainyard.trainer.data.formats import Record
+from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.tokenize import Encoder, Example, Tally
 from trainyard.trainer.data.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
 from trainyard.trainer.errors import UserError

@@ -22,9 +22,8 @@ from typing import Any
 
 from trainyard.api.run.methods import METHODS, PLAIN
 from trainyard.api.run.selection import RecordFormat
+from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.reasoning import gemma_messages
-
-Record = dict[str, Any]
 
 TO: dict[str, tuple[str, ...]] = {
     "Text": (),

@@ -15,13 +15,13 @@ fault, only nothing to learn from.
 from __future__ import annotations
 
 import difflib
-import json
 from typing import Any
 
+from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown
+from trainyard.trainer.data.preference import check_preference, check_prompt
 from trainyard.trainer.data.readers import Fault, Row
 from trainyard.trainer.data.reasoning import check_reasoning
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
 FIELDS = {
     "Text": ("text",),
     "PromptCompletion": ("prompt", "completion"),
@@ -35,8 +35,6 @@ FIELDS = {
 COLLECTED = ("series", "log", "trace", "runbook_entry")
 """Kinds of collected records that are no training records by themselves."""
 
-Record = dict[str, Any]
-
 
 def check(row: Row, record_format: str) -> Record | Fault | None:
     """The record in its normal form, the fault that it is, or None for an empty one."""
@@ -47,8 +45,6 @@ def check(row: Row, record_format: str) -> Record | Fault | None:
                 text = f"a collected {value['kind']} is no record of format {record_format}: set generate, which makes examples of it"
                 return Fault(row.place, text)
             return Fault(row.place, _missing(field, value, record_format))
-    from trainyard.trainer.data import preference  # which is built on this module
-
     match record_format:
         case "Text":
             return _text(row)
@@ -57,9 +53,9 @@ def check(row: Row, record_format: str) -> Record | Fault | None:
         case "Messages":
             return _messages(row)
         case "Preference":
-            return preference.preference(row)
+            return check_preference(row)
         case "Prompt":
-            return preference.prompt(row)
+            return check_prompt(row)
         case _:
             return check_reasoning(row, record_format)
 
@@ -102,39 +98,6 @@ def _messages(row: Row) -> Record | Fault | None:
     return record
 
 
-def check_messages(messages: list[Any], place: str, field: str) -> Fault | None:
-    """The first fault in a list of messages."""
-    if not messages:
-        return Fault(place, f"field {field}: is empty")
-    for index, message in enumerate(messages):
-        here = f"field {field}[{index}]"
-        if not isinstance(message, dict):
-            return Fault(place, f"{here}: expected an object with role and content, found {shown(message)}")
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            close = difflib.get_close_matches(str(role), ROLES, n=1, cutoff=0.6)
-            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(ROLES)}"
-            return Fault(place, f"{here}.role: {shown(role)} is not a role; {advice}")
-        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
-            return Fault(place, f"{here}.content: expected a string, found {shown(content)}")
-    return None
-
-
-def clean(messages: list[Any]) -> list[Record]:
-    """Without fields that are null, as Parquet and JSON writers add them to fill a schema."""
-    return [{key: value for key, value in message.items() if value is not None} for message in messages]
-
-
-def parsed(value: Any) -> Any:
-    """CSV and some Parquet files hold messages as JSON text."""
-    if isinstance(value, str) and value[:2] in ("[{", "[ "):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _missing(field: str, value: dict[str, Any], record_format: str) -> str:
     if field in value:
         return f"field {field}: is null"
@@ -148,9 +111,3 @@ def _missing(field: str, value: dict[str, Any], record_format: str) -> str:
     if other:
         advice = f"the record looks like format {other}: set format: {other}"
     return f"field {field}: is missing, format {record_format} needs it; {advice}"
-
-
-def shown(value: Any) -> str:
-    """A value in a message, cut."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainyard.trainer.data.formats import Record, check_messages, clean, parsed, shown
+from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown
 from trainyard.trainer.data.readers import Fault, Row
 
 
-def preference(row: Row) -> Record | Fault | None:
+def check_preference(row: Row) -> Record | Fault | None:
     """Prompt, chosen and rejected, whichever form the record has."""
     chosen, rejected = parsed(row.value["chosen"]), parsed(row.value["rejected"])
     prompt = parsed(row.value.get("prompt"))
@@ -48,7 +48,7 @@ def preference(row: Row) -> Record | Fault | None:
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def prompt(row: Row) -> Record | Fault | None:
+def check_prompt(row: Row) -> Record | Fault | None:
     """The prompt and what a right answer would be, if the record tells it."""
     value, answer = parsed(row.value["prompt"]), row.value.get("answer")
     if isinstance(value, list):

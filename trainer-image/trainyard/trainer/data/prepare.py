@@ -23,7 +23,7 @@ from trainyard.api.run.methods import METHODS
 from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.run import forget
-from trainyard.trainer.data.formats import Record
+from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.store import write_split
 from trainyard.trainer.data.tokenize import Encoder, Tally

@@ -10,18 +10,15 @@ A timestamp is RFC 3339. One without a zone is taken as UTC and written with Z.
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime
-from typing import Any
 
+from trainyard.trainer.data.messages import Record, shown
 from trainyard.trainer.data.readers import Fault, Row
 
 METADATA = ("source", "query", "type", "timestamp")
 _TURN = re.compile(r"<start_of_turn>(\w+)\n(.*?)(?:<end_of_turn>|\Z)", re.S)
 _ROLES = {"user": "user", "model": "assistant", "system": "system", "developer": "developer", "tool": "tool"}
-
-Record = dict[str, Any]
 
 
 def check_reasoning(row: Row, record_format: str) -> Record | Fault:
@@ -40,28 +37,28 @@ def _trm(row: Row) -> Record | Fault:
     value = row.value
     for field in ("problem", "initial_answer", "solution"):
         if not isinstance(value[field], str):
-            return Fault(row.place, f"field {field}: expected a string, found {_shown(value[field])}")
+            return Fault(row.place, f"field {field}: expected a string, found {shown(value[field])}")
     for field in ("problem", "solution"):
         if not value[field].strip():
             return Fault(row.place, f"field {field}: is empty, so there is nothing to learn; remove the record")
     steps = value["reasoning_steps"]
     if not isinstance(steps, list):
-        return Fault(row.place, f"field reasoning_steps: expected a list of strings, found {_shown(steps)}")
+        return Fault(row.place, f"field reasoning_steps: expected a list of strings, found {shown(steps)}")
     for index, step in enumerate(steps):
         if not isinstance(step, str):
-            return Fault(row.place, f"field reasoning_steps[{index}]: expected a string, found {_shown(step)}")
+            return Fault(row.place, f"field reasoning_steps[{index}]: expected a string, found {shown(step)}")
     metadata = value["metadata"]
     if not isinstance(metadata, dict):
-        return Fault(row.place, f"field metadata: expected an object, found {_shown(metadata)}")
+        return Fault(row.place, f"field metadata: expected an object, found {shown(metadata)}")
     for key in METADATA:
         if not isinstance(metadata.get(key), str):
-            found = f"found {_shown(metadata[key])}" if key in metadata else "it is missing; an empty text is allowed"
+            found = f"found {shown(metadata[key])}" if key in metadata else "it is missing; an empty text is allowed"
             return Fault(row.place, f"field metadata.{key}: expected a string, {found}")
     stamp = utc(metadata["timestamp"])
     if stamp is None:
         return Fault(
             row.place,
-            f"field metadata.timestamp: {_shown(metadata['timestamp'])} is no time; write it as 2025-12-28T10:00:00Z",
+            f"field metadata.timestamp: {shown(metadata['timestamp'])} is no time; write it as 2025-12-28T10:00:00Z",
         )
     return {
         **{field: value[field] for field in ("problem", "initial_answer", "solution")},
@@ -74,12 +71,12 @@ def _training_example(row: Row) -> Record | Fault:
     value = row.value
     for field in ("prompt", "response"):
         if not isinstance(value[field], str):
-            return Fault(row.place, f"field {field}: expected a string, found {_shown(value[field])}")
+            return Fault(row.place, f"field {field}: expected a string, found {shown(value[field])}")
         if not value[field].strip():
             return Fault(row.place, f"field {field}: is empty, so there is nothing to learn; remove the record")
     metadata = value.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
-        return Fault(row.place, f"field metadata: expected an object, found {_shown(metadata)}")
+        return Fault(row.place, f"field metadata: expected an object, found {shown(metadata)}")
     return {"prompt": value["prompt"], "response": value["response"], **({"metadata": metadata} if metadata else {})}
 
 
@@ -87,7 +84,7 @@ def _tunix(row: Row) -> Record | Fault:
     value = row.value
     prompts, answer = value["prompts"], value.get("final_answer")
     if not isinstance(prompts, str):
-        return Fault(row.place, f"field prompts: expected a string, found {_shown(prompts)}")
+        return Fault(row.place, f"field prompts: expected a string, found {shown(prompts)}")
     turns = gemma_turns(prompts)
     if not turns:
         return Fault(
@@ -99,7 +96,7 @@ def _tunix(row: Row) -> Record | Fault:
         if role not in _ROLES:
             return Fault(row.place, f"field prompts: the role {role} is unknown; known are {', '.join(_ROLES)}")
     if answer is not None and not isinstance(answer, str):
-        return Fault(row.place, f"field final_answer: expected a string, found {_shown(answer)}")
+        return Fault(row.place, f"field final_answer: expected a string, found {shown(answer)}")
     if not (turns[-1][0] == "model" and turns[-1][1].strip()) and not (answer or "").strip():
         return Fault(row.place, "field final_answer: is missing, and prompts does not end with an answer of the model")
     return {"prompts": prompts, **({"final_answer": answer} if answer else {})}
@@ -129,8 +126,3 @@ def utc(text: str) -> str | None:
         return None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat().replace("+00:00", "Z")
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -12,7 +12,7 @@ from typing import Any
 
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.duplicates import Signatures
-from trainyard.trainer.data.formats import Record
+from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.readers import Fault
 from trainyard.trainer.data.split import record_hash, repetitions
 from trainyard.trainer.errors import invalid_data

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainyard.trainer.data.formats import Record
+from trainyard.trainer.data.messages import Record
 from trainyard.trainer.errors import invalid_config
 
 if TYPE_CHECKING:
