@@ -61,7 +61,7 @@ def test_a_look_at_a_run_of_five_phases_resolves_each_of_them_once(read: dict[st
 def test_what_phases_train_with_is_what_resolving_them_would_say() -> None:
     run = five_phases().observe().run
     for name, training in run.trainings.items():
-        assert training == phases.resolve(run.spec, name).training
+        assert training == trainingrun.resolve(run.spec, name).training
 
 
 @pytest.mark.parametrize(
