@@ -66,6 +66,13 @@ def test_the_final_record_fits_and_is_written(tmp_path: Path) -> None:
     assert (written["reason"], written["attempt"], written["stepNumber"]) == ("InvalidData", 3, 7)
 
 
+def test_a_fact_out_of_its_bounds_does_not_cost_the_final_record() -> None:
+    ledger = Ledger()
+    ledger.note(step_number=7, metrics={f"m{n}": 1.0 for n in range(99)}, effective={"device": "cpu", "parts": [1]})
+    record = ledger.record("Succeeded", step="train", attempt=1)
+    assert (record.step_number, len(record.metrics), record.effective) == (7, 64, {"device": "cpu"})
+
+
 def test_facts_of_one_kind_are_merged() -> None:
     ledger = Ledger()
     ledger.note(metrics={"loss": 1.5})

@@ -44,13 +44,12 @@ class Ledger:
             facts = dict(self._facts)
         if error is not None:
             facts |= {"reason": str(error.reason), "message": error.message, "hint": error.hint or None}
-        return FinalRecord(
-            step=step,
-            attempt=attempt,
-            outcome=outcome,
-            last_log_lines=last_lines() if outcome == "Failed" else [],
-            **facts,
-        )
+        lines = last_lines() if outcome == "Failed" else []
+        own = {"step": step, "attempt": attempt, "outcome": outcome, "last_log_lines": lines}
+        # A fact that is out of its bounds must not cost the others.
+        record = FinalRecord.lenient(own | facts)
+        assert record is not None
+        return record
 
 
 def write_final_record(path: Path | None, record: FinalRecord) -> None:

@@ -7,7 +7,7 @@ seconds. Records may arrive late, twice or out of order; a record only counts wh
 from collections import OrderedDict
 from enum import StrEnum
 
-from trainyard.api.progress import ProgressRecord
+from trainyard.api.progress import ProgressRecord, merged_metrics
 from trainyard.api.steps import STEPS, base_of
 
 _PLACES = {name: place for place, name in enumerate(STEPS)}
@@ -98,7 +98,7 @@ def _completed(record: ProgressRecord, earlier: ProgressRecord) -> ProgressRecor
         filled["checkpoint"] = earlier.checkpoint
     if record.effective is None:
         filled["effective"] = earlier.effective
-    return record.model_copy(update={**filled, "metrics": {**earlier.metrics, **record.metrics}})
+    return record.model_copy(update={**filled, "metrics": merged_metrics(earlier.metrics, record.metrics)})
 
 
 def _only_numbers(old: ProgressRecord, new: ProgressRecord) -> bool:

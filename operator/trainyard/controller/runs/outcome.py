@@ -19,8 +19,6 @@ its Job.
 import re
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.progress import FinalRecord
@@ -68,10 +66,7 @@ def final_record(pod: PodView | None) -> FinalRecord | None:
     """The record that the trainer left, or None where it left something else or nothing."""
     if pod is None or not pod.termination_message.lstrip().startswith("{"):
         return None
-    try:
-        return FinalRecord.model_validate_json(pod.termination_message)
-    except ValidationError:
-        return None
+    return FinalRecord.lenient(pod.termination_message)
 
 
 def failed_outcome(job: JobView, pod: PodView | None, *, progressed: bool) -> Outcome:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from trainyard.api import names
-from trainyard.api.progress import CheckpointRecord, FinalRecord, ProgressRecord
+from trainyard.api.progress import CheckpointRecord, EvaluationRecord, FinalRecord, ProgressRecord
 from trainyard.api.run.status import (
     CheckpointStatus,
     DatasetStatus,
@@ -133,13 +133,12 @@ def _overall(seen: Observed, status: TrainingRunStatus, step: str, percentage: f
     return None if percentage is None else overall_percentage(seen.run, status.steps or (), step, percentage)
 
 
-def _evaluation(result: dict[str, Any]) -> EvaluationStatus:
-    passed, message = result.get("passed"), result.get("message")
+def _evaluation(result: EvaluationRecord) -> EvaluationStatus:
     return EvaluationStatus(
-        metrics=_metrics(result.get("metrics", {})),
-        baseline=_metrics(result.get("baseline") or {}) or None,
-        passed=passed if isinstance(passed, bool) else None,
-        message=str(message)[:1024] if message else None,
+        metrics=_metrics(result.metrics),
+        baseline=_metrics(result.baseline or {}) or None,
+        passed=result.passed,
+        message=result.message,
     )
 
 

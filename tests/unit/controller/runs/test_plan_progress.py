@@ -60,3 +60,16 @@ def test_progress_of_an_earlier_attempt_is_not_shown() -> None:
     world.progress = progress(world, step=9, attempt=1)
     world.settle()
     assert world.status().trainer_status is None
+
+
+def test_a_final_record_with_impossible_facts_ends_the_step_all_the_same() -> None:
+    world = World()
+    until_training(world)
+    wrong = {"percentage": 700, "stepNumber": 10**40, "mlflowRunId": "../x", "checkpoint": {"step": -1}}
+    world.end(record={"totalSteps": 10, "metrics": {"loss": 0.5, "n" * 300: 1}} | wrong)
+    world.settle()
+    status = world.status()
+    assert status.current_step == "evaluate"
+    assert status.trainer_status is not None
+    assert (status.trainer_status.total_steps, status.checkpoint, status.mlflow_run_id) == (10, None, None)
+    assert [(m.name, m.value) for m in status.trainer_status.metrics or ()] == [("loss", "0.5")]
