@@ -1,7 +1,7 @@
 """What Prometheus sees.
 
-Nothing is labelled with the name of a run: a metric that grows with every run ever made is a leak in two processes. What
-a single run does stands in its status.
+Nothing is labelled with the name of a run or with anything else that its author chose: a metric that grows with every run
+ever made is a leak in two processes. What a single run does stands in its status.
 """
 
 import importlib.metadata
@@ -15,11 +15,15 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from trainyard.api.conditions import Reason
 from trainyard.api.run.status import Attempt, TrainingRunStatus
+from trainyard.api.steps import base_of
 from trainyard.controller.kube import errors
 
 Key = tuple[str, str]
 
+_REASONS = frozenset(Reason) | {"Succeeded", "Failed", "Stopped"}
+"""Of attempts: why they ended, or how, where that says all."""
 _STEP_BUCKETS = (5, 15, 30, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 72 * 3600)
 _API_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30)
 _LOOK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
@@ -53,6 +57,12 @@ class Metrics:
             "trainyard_progress_reports_total",
             "Reports of pods, by format and result.",
             ["format", "result"],
+            registry=r,
+        )
+        self._dropped = Counter(
+            "trainyard_connections_dropped_total",
+            "Connections closed without an answer: too many of one address, in all, or not done by the deadline.",
+            ["port", "why"],
             registry=r,
         )
         self._attempts = Counter(
@@ -100,6 +110,10 @@ class Metrics:
         """A pod has reported."""
         self._progress.labels(wire_format, result).inc()
 
+    def connection_dropped(self, port: str, why: str) -> None:
+        """A connection took, or would have taken, more than it may."""
+        self._dropped.labels(port, why).inc()
+
     def leading(self, holds: bool) -> None:
         """Whether this process holds the Lease."""
         self._leading.set(1 if holds else 0)
@@ -129,11 +143,14 @@ class Metrics:
                     self._attempt_ended(step.name, attempt)
 
     def _attempt_ended(self, step: str, attempt: Attempt) -> None:
-        counted = str(bool(attempt.counted)).lower()
-        self._attempts.labels(step, attempt.state, attempt.reason or attempt.state, counted).inc()
+        # The name of a phase is free text, and each would be seventeen series until the next restart.
+        kind, counted = base_of(step), str(bool(attempt.counted)).lower()
+        reason = attempt.reason or attempt.state
+        reason = reason if reason in _REASONS else "Other"
+        self._attempts.labels(kind, attempt.state, reason, counted).inc()
         if attempt.start_time and attempt.completion_time:
             taken = datetime.fromisoformat(attempt.completion_time) - datetime.fromisoformat(attempt.start_time)
-            self._step_seconds.labels(step, attempt.state).observe(max(0.0, taken.total_seconds()))
+            self._step_seconds.labels(kind, attempt.state).observe(max(0.0, taken.total_seconds()))
 
 
 def _version() -> str:
