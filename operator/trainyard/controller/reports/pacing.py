@@ -1,13 +1,14 @@
 """How often the numbers of a run are written, and when a report is worth a look. Both are one question, answered here.
 
 Pods report every two seconds; every look costs reads and mostly a write. A change of state (step, phase, checkpoint) is
-looked at once. Numbers wait until a whole interval has passed since they were last written, and the interval grows with
-the number of active runs, so that all together stay within a budget of writes per second.
+looked at once; a pod that has one in each of its records is looked at a few times, and then as often as an honest one
+reports. Numbers wait until a whole interval has passed since they were last written, and the interval grows with the number of
+active runs, so that all together stay within a budget of writes per second.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainyard.controller.clock import Clock
 from trainyard.controller.reports.progress_store import KEPT, Accepted
@@ -17,6 +18,9 @@ SOON = 0.2
 EARLY = 0.05
 """Seconds by which a timer may fire before its time without its look having been for nothing."""
 NEVER = float("-inf")
+CHANGES_AT_ONCE = 5
+CHANGE_SECONDS = 2.0
+"""So many changes of a run's state are looked at as they come, and further ones so many seconds apart."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class _Paced:
     """Its newest look because of a report; often one that is yet to come."""
     written: float = NEVER
     """When its status was last written."""
+    spent: float = NEVER
+    """When all its changes at once are there again."""
 
 
 class Pace:
@@ -53,7 +59,7 @@ class Pace:
 
     def wrote(self, uid: str) -> None:
         """Its status has been written, numbers and all."""
-        self._keep(uid, _Paced(self._runs.get(uid, _Paced()).look, self._clock.monotonic()))
+        self._keep(uid, replace(self._runs.get(uid, _Paced()), written=self._clock.monotonic()))
 
     def look_in(self, uid: str, accepted: Accepted) -> float | None:
         """Seconds until the run is to be looked at because of a report; None where that says nothing new.
@@ -64,13 +70,12 @@ class Pace:
         if accepted in (Accepted.OUTDATED, Accepted.GONE):
             return None
         now, paced = self._clock.monotonic(), self._runs.get(uid, _Paced())
-        look = paced.look
         if accepted is Accepted.NEW:
-            look = now + SOON
-        elif look <= now:
-            look = max(now + SOON, max(look, paced.written) + self.interval())
-        self._keep(uid, _Paced(look, paced.written))
-        return look - now
+            paced = _after_a_change(paced, now)
+        elif paced.look <= now:
+            paced = replace(paced, look=max(now + SOON, max(paced.look, paced.written) + self.interval()))
+        self._keep(uid, paced)
+        return paced.look - now
 
     def forget(self, uid: str) -> None:
         """The run has ended or is gone."""
@@ -81,3 +86,12 @@ class Pace:
         self._runs.move_to_end(uid)
         if len(self._runs) > KEPT:
             self._runs.popitem(last=False)
+
+
+def _after_a_change(paced: _Paced, now: float) -> _Paced:
+    """A look that is planned anyway and soon enough serves; another one costs one of the changes at once."""
+    spent = max(now, paced.spent)
+    look = max(now, spent - (CHANGES_AT_ONCE - 1) * CHANGE_SECONDS) + SOON
+    if now < paced.look <= look:
+        return paced
+    return replace(paced, look=look, spent=spent + CHANGE_SECONDS)
