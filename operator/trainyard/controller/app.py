@@ -15,13 +15,14 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from trainyard.controller import handlers, logs
 from trainyard.controller.clock import Clock, SystemClock
-from trainyard.controller.health import Served, health_application, metrics_application
+from trainyard.controller.health import health_application, metrics_application
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import TRAININGRUNS, Cluster
 from trainyard.controller.kube.events import EventRecorder
@@ -33,6 +34,7 @@ from trainyard.controller.loop.resync import Resync
 from trainyard.controller.loop.watchdog import Watchdog
 from trainyard.controller.manifests.metadata import Defaults
 from trainyard.controller.metrics import Metrics
+from trainyard.controller.ports import Limits, Served
 from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.reports.progress_store import Accepted, ProgressStore
 from trainyard.controller.reports.receiver import Receiver
@@ -116,10 +118,12 @@ class _Operator:
         settings = self._settings
         await self._open(
             stack,
+            "health",
             health_application(alive=self._watchdog.problems, ready=self._not_ready),
             port=settings.health_listen_port,
         )
-        await self._open(stack, metrics_application(self._metrics.registry), port=settings.metrics_listen_port)
+        metrics = metrics_application(self._metrics.registry)
+        await self._open(stack, "metrics", metrics, port=settings.metrics_listen_port)
         if not await self._unless_stopped(_check_crd(self._cluster, self._clock)):
             return 0
         if settings.lease:
@@ -163,7 +167,7 @@ class _Operator:
                 return await reconciler.reconcile(key)
 
         async with AsyncExitStack() as ports:
-            await self._open(ports, receiver.application(), port=settings.receiver_listen_port)
+            await self._open(ports, "receiver", receiver.application(), port=settings.receiver_listen_port)
             stop_watching = asyncio.Event()
             tasks = {
                 asyncio.create_task(part, name=name)
@@ -257,8 +261,11 @@ class _Operator:
         else:
             log.error("looking at the run failed: %r", error, extra=fields, exc_info=error)
 
-    async def _open(self, stack: AsyncExitStack, application: web.Application, *, port: int) -> None:
-        served = Served(application, port=port)
+    async def _open(self, stack: AsyncExitStack, name: str, application: web.Application, *, port: int) -> None:
+        settings = self._settings
+        limits = Limits(in_all=settings.connections, of_one_address=settings.connections_per_address)
+        dropped = partial(self._metrics.connection_dropped, name)
+        served = Served(application, port=port, limits=limits, on_dropped=dropped)
         try:
             await served.start()
         except OSError as error:

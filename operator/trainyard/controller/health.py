@@ -1,4 +1,4 @@
-"""Small HTTP servers: /healthz and /readyz for the kubelet, /metrics for Prometheus.
+"""Two small applications: /healthz and /readyz for the kubelet, /metrics for Prometheus.
 
 They are our own and not the watch engine's, because an operator that still waits for its Lease must be alive (and not
 ready) long before it watches anything.
@@ -10,6 +10,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from trainyard.controller.ports import last
+
 Problems = Callable[[], list[str]]
 """What is wrong; empty when all is well."""
 
@@ -18,7 +20,8 @@ def health_application(*, alive: Problems, ready: Problems) -> web.Application:
     """200 `ok`, or 503 with one problem per line."""
 
     def answer(problems: list[str]) -> web.Response:
-        return web.Response(text="\n".join(problems) + "\n", status=503) if problems else web.Response(text="ok\n")
+        text, status = ("\n".join(problems), 503) if problems else ("ok", 200)
+        return last(web.Response(text=f"{text}\n", status=status))
 
     async def healthz(request: web.Request) -> web.Response:
         return answer(alive())
@@ -36,28 +39,8 @@ def metrics_application(registry: CollectorRegistry) -> web.Application:
     """The registry in Prometheus' text format."""
 
     async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return last(web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}))
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     return app
-
-
-class Served:
-    """One application on one port."""
-
-    def __init__(self, application: web.Application, *, port: int, host: str | None = None) -> None:
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=2.0)
-        self._host = host
-        self._port = port
-
-    async def start(self) -> int:
-        """Listen; returns the port (its own choice when 0 was asked for). Raises `OSError` when it is taken."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
-        port: int = self._runner.addresses[0][1]
-        return port
-
-    async def stop(self) -> None:
-        """Answer what has been asked already, then close."""
-        await self._runner.cleanup()

@@ -8,10 +8,13 @@ import contextvars
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from trainyard.api.texts import one_line
 
 _ABOUT: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("about", default={})  # noqa: B039 never changed
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -73,3 +76,27 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     for framework in ("settings", "k8s_skip", "k8s_ref"):  # the watch engine's own, not for a log line
         extra.pop(framework, None)
     return {**_ABOUT.get(), **extra}
+
+
+def seldom(*, seconds: float, clock: Callable[[], float] = time.monotonic) -> Callable[[logging.LogRecord], bool]:
+    """A filter for what strangers can cause: one short line in so many seconds, without a traceback.
+
+    The next line says how many were left out.
+    """
+    last, left_out = float("-inf"), 0
+
+    def passes(record: logging.LogRecord) -> bool:
+        nonlocal last, left_out
+        if clock() - last < seconds:
+            left_out += 1
+            return False
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text += f": {type(error).__name__}: {error}"
+        more = f" ({left_out} more since the last line of this kind)" if left_out else ""
+        record.msg, record.args, record.exc_info = one_line(text, limit=300) + more, None, None
+        last, left_out = clock(), 0
+        return True
+
+    return passes

@@ -3,8 +3,9 @@
 import aiohttp
 import pytest
 
-from trainyard.controller.health import Served, health_application, metrics_application
+from trainyard.controller.health import health_application, metrics_application
 from trainyard.controller.metrics import Metrics
+from trainyard.controller.ports import Served
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class World:
 
     def forget(self, uid: str) -> None: ...
 
-    def for_run(self, uid: str) -> str:
+    def for_run(self, key: tuple[str, str], uid: str) -> str:
         return "token"
 
     def record(self, run: Any, *, type: str, reason: str, message: str) -> None: ...

@@ -44,3 +44,26 @@ def test_a_traceback_stays_in_its_line():
 def test_text_is_for_people():
     line = formatted(logs.TextFormatter(), "job made", extra={"run": "alpha"})
     assert line.endswith("INFO    job made  run=alpha")
+
+
+def test_what_strangers_cause_is_one_short_line_in_a_while():
+    now = [0.0]
+    passes = logs.seldom(seconds=10, clock=lambda: now[0])
+    told = []
+    for _ in range(200):
+        made = logging.getLogger("trainyard.test").makeRecord(
+            "trainyard.test",
+            logging.ERROR,
+            "f",
+            1,
+            "request from %s",
+            ("x" * 999,),
+            (ValueError, ValueError("\x1b[1m"), None),
+        )
+        if passes(made):
+            told.append(made.getMessage())
+            assert made.exc_info is None
+        now[0] += 0.125
+    assert len(told) == 3
+    assert {len(line) <= 400 for line in told} == {True}
+    assert told[1].endswith("(79 more since the last line of this kind)")

@@ -52,3 +52,18 @@ def test_looks_are_counted_by_how_they_ended():
         metrics.reconciled(seconds=0.02, error=error)
     for result in ("ok", "transient", "error"):
         assert value(metrics, "trainyard_reconciles_total", result=result) == 1
+
+
+def test_names_of_phases_and_unknown_reasons_make_no_series_of_their_own():
+    metrics = Metrics()
+    for number in range(200):
+        ended = attempt(1, "Failed", reason=f"reason-{number}", completionTime="2026-01-01T00:01:30Z")
+        step = {"name": f"train-phase-{number}", "state": "Failed", "attempts": [ended]}
+        new = TrainingRunStatus.model_validate({"state": "Failed", "steps": [step]})
+        metrics.status_written("ns", f"run-{number}", TrainingRunStatus(), new)
+        metrics.run_gone("ns", f"run-{number}")
+    labels = {"step": "train", "state": "Failed", "reason": "Other", "counted": "false"}
+    assert value(metrics, "trainyard_attempts_total", **labels) == 200
+    series = [s for family in metrics.registry.collect() for s in family.samples if s.name.startswith("trainyard_")]
+    assert len([s for s in series if "attempt" in s.name]) < 30
+    assert [s for s in series if s.name == "trainyard_runs"] == [], "a run that is gone leaves nothing"

@@ -234,7 +234,7 @@ async def test_a_report_moves_the_status(kube: FakeKube, operator):
         "phase": "prepare",
     }
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
-        url = f"http://127.0.0.1:{process.receiver}/v1/runs/team/alpha/progress"
+        url = f"http://127.0.0.1:{process.receiver}/v1/runs/team/alpha/{uid}/progress"
         async with http.post(url, json=record) as response:
             assert response.status == 200
         async with http.post(url, json=record, headers={"Authorization": "Bearer wrong"}) as response:

@@ -17,13 +17,13 @@ def run_file(run: RunRef) -> str:
     return json.dumps(manifest, separators=(",", ":"), sort_keys=True)
 
 
-def spec_hash(run: RunRef) -> str:
-    """Tells whether the Secret still says what the spec says."""
-    return _hash(run_file(run))
+def config_hash(run: RunRef, *, token: str) -> str:
+    """Tells whether the Secret still says what it should. Of the token it shows nothing: a digest of 43 random characters."""
+    return _hash(run_file(run), token)
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _hash(file: str, token: str) -> str:
+    return hashlib.sha256(f"{token}\n{file}".encode()).hexdigest()[:16]
 
 
 def config_secret(run: RunRef, *, token: str) -> Object:
@@ -36,7 +36,7 @@ def config_secret(run: RunRef, *, token: str) -> Object:
             "name": config_secret_name(run.name),
             "namespace": run.namespace,
             "labels": child_labels(run),
-            "annotations": {SPEC_HASH_ANNOTATION: _hash(file)},
+            "annotations": {SPEC_HASH_ANNOTATION: _hash(file, token)},
             "ownerReferences": [owner_reference(run)],
         },
         "type": "Opaque",

@@ -208,7 +208,7 @@ def _environment(run: RunRef, *, step: str, attempt: int, defaults: Defaults) ->
         variables |= _group(run, step=step, attempt=attempt)
     if defaults.receiver_url:
         base = defaults.receiver_url.rstrip("/")
-        variables[names.ENV_PROGRESS_URL] = f"{base}/v1/runs/{run.namespace}/{run.name}/progress"
+        variables[names.ENV_PROGRESS_URL] = f"{base}/v1/runs/{run.namespace}/{run.name}/{run.uid}/progress"
         if run.spec.command and step == STEP_TRAIN:
             # transformers reports to this address by itself; the built-in trainer has better numbers of its own.
             report = f"{base}/v1/kubeflow/{run.namespace}/{run.name}/{run.uid}?step={step}&attempt={attempt}"

@@ -1,59 +1,43 @@
 """Where the pods report: two wire formats, one store.
 
-`POST /v1/runs/{namespace}/{name}/progress` takes our own `ProgressRecord`. `POST /v1/kubeflow/{namespace}/{name}/{uid}`
-takes what transformers' KubeflowCallback sends to KUBEFLOW_TRAINER_SERVER_URL, so any script that uses a Hugging Face
-Trainer shows its progress without a line of code; that format knows neither step nor attempt, so they stand in the URL's
-query (`?step=train&attempt=2`).
+`POST /v1/runs/{namespace}/{name}/{uid}/progress` takes our own `ProgressRecord`, and
+`POST /v1/kubeflow/{namespace}/{name}/{uid}` what transformers' KubeflowCallback sends to KUBEFLOW_TRAINER_SERVER_URL, so
+any script that uses a Hugging Face Trainer shows its progress without a line of code; that format knows neither step nor
+attempt, so they stand in the URL's query (`?step=train&attempt=2`).
 
-A report needs the token of its run. Answers: 200 taken (or older than what is known, which is no fault of the sender),
-401 wrong token, 410 the run has ended, 413 too large, 422 not a record. A pod gives up on 401, 404 and 410 and sends
-again after anything else. Transport is plain HTTP inside the cluster: a token is good for nothing but the progress of one
-run, and TLS with a certificate that every pod must be handed would add a way to fail for no secret worth it.
+A report needs the token of the run that its address names, and that is judged before the body is read: a stranger costs
+a header. Answers: 200 taken (or older than what is known, which is no fault of the sender), 400 not to be understood,
+401 not the token of this run, 410 the run has ended, 413 too large, 422 not a record. A pod gives up on 401, 404 and
+410. No answer is 500: whatever comes, a fault in reading it is an answer, a number and a short line now and then.
+Transport is plain HTTP inside the cluster: a token is good for nothing but the progress of one run, and TLS with a
+certificate that every pod must be handed would add a way to fail for no secret worth it.
 """
 
-import json
-import math
-from collections.abc import Callable
-from datetime import datetime
-from typing import Any, TypeVar
+import logging
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
 
 from trainyard.api.progress import ProgressRecord
-from trainyard.api.steps import STEP_TRAIN, STEPS
-from trainyard.controller.reports.progress_store import Accepted, ProgressStore, is_step
-from trainyard.controller.reports.tokens import RunTokens
+from trainyard.api.steps import STEP_TRAIN
+from trainyard.controller.logs import seldom
+from trainyard.controller.ports import last
+from trainyard.controller.reports.formats import Refusal, kubeflow_record, own_record, uid_in
+from trainyard.controller.reports.progress_store import Accepted, ProgressStore
+from trainyard.controller.reports.tokens import Key, RunTokens
+
+log = logging.getLogger(__name__)
+log.addFilter(seldom(seconds=10.0))
 
 BODY_LIMIT = 64 * 1024
+HEAD = 1024
+"""Bytes of a body that are read before the token is judged, where only the body names the run."""
 
-M = TypeVar("M", bound=BaseModel)
-Key = tuple[str, str]
 OnReport = Callable[[Key, str, Accepted], None]
 """Called after each authenticated record: namespace and name of the run, its uid, what became of the record."""
 OnResult = Callable[[str, str], None]
 """Called after each request: the format (`trainyard` or `kubeflow`) and the result, for metrics."""
-
-
-class _KubeflowMetric(BaseModel):
-    name: str = Field(max_length=253)
-    value: str = Field(max_length=64)
-
-
-class _KubeflowStatus(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
-
-    progress_percentage: float | None = Field(None, ge=0, le=100)
-    estimated_remaining_seconds: float | None = Field(None, ge=0)
-    metrics: list[_KubeflowMetric] = Field(default_factory=list, max_length=64)
-    last_updated_time: datetime
-
-
-class _KubeflowReport(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore")
-
-    trainer_status: _KubeflowStatus
+Read = Callable[[web.Request], Awaitable[ProgressRecord]]
 
 
 class Receiver:
@@ -75,115 +59,102 @@ class Receiver:
     def application(self) -> web.Application:
         """To be served on the receiver's port."""
         app = web.Application(client_max_size=BODY_LIMIT)
-        app.router.add_post("/v1/runs/{namespace}/{name}/progress", self._progress)
+        app.router.add_post("/v1/runs/{namespace}/{name}/{uid}/progress", self._progress)
+        app.router.add_post("/v1/runs/{namespace}/{name}/progress", self._progress_of_old)
         app.router.add_post("/v1/kubeflow/{namespace}/{name}/{uid}", self._kubeflow)
         return app
 
     async def _progress(self, request: web.Request) -> web.Response:
-        return await self._answer(request, "trainyard", self._own_record)
+        return await self._answer(request, "trainyard", self._own)
+
+    async def _progress_of_old(self, request: web.Request) -> web.Response:
+        return await self._answer(request, "trainyard", self._own_of_old)
 
     async def _kubeflow(self, request: web.Request) -> web.Response:
-        return await self._answer(request, "kubeflow", self._kubeflow_record)
+        return await self._answer(request, "kubeflow", self._foreign)
 
-    async def _answer(
-        self, request: web.Request, wire_format: str, read: Callable[[web.Request, Any], ProgressRecord]
-    ) -> web.Response:
+    async def _answer(self, request: web.Request, wire_format: str, read: Read) -> web.Response:
         try:
-            token = _bearer(request)
-            body = await _json(request)
-            uid = request.match_info.get("uid") or _run_uid(body)
-            # Before anything is said about the content: a stranger learns nothing but that he is one.
-            if uid is None or not self._tokens.matches(uid, token):
-                raise _Refusal(401, "the token does not belong to this run; TRAINYARD_TOKEN_FILE has the right one")
-            record = read(request, body)
+            record = await read(request)
             accepted = self._store.put(record, native=wire_format == "trainyard")
             if accepted is Accepted.GONE:
-                raise _Refusal(410, "the run has ended or been deleted; no more progress is taken")
-        except _Refusal as refusal:
-            self._on_result(wire_format, str(refusal.status))
-            return web.json_response({"error": refusal.message}, status=refusal.status)
+                raise Refusal(410, "the run has ended or been deleted; no more progress is taken")
+            self._on_report(_key(request), record.run_uid, accepted)
+        except Refusal as refusal:
+            return self._refused(wire_format, refusal)
+        except (ConnectionError, web.RequestPayloadError):
+            return self._refused(wire_format, Refusal(400, "the body breaks off"))
+        except (
+            Exception
+        ) as error:  # a fault of ours, and still no reason to say 500 to a pod that can do nothing about it
+            log.error("a report to %s cannot be read", request.path, exc_info=error)
+            return self._refused(wire_format, Refusal(400, "the report cannot be read"), result="fault")
         self._on_result(wire_format, accepted.value)
-        self._on_report((request.match_info["namespace"], request.match_info["name"]), record.run_uid, accepted)
-        return web.json_response({})
+        return last(web.Response(body=b"{}", content_type="application/json"))
 
-    def _own_record(self, request: web.Request, body: Any) -> ProgressRecord:
-        record = _validated(ProgressRecord, body)
-        if not is_step(record.step):
-            raise _Refusal(422, f"step is {record.step!r}; it must be one of {', '.join(STEPS)}")
-        return record
+    def _refused(self, wire_format: str, refusal: Refusal, *, result: str | None = None) -> web.Response:
+        self._on_result(wire_format, result or str(refusal.status))
+        return last(web.json_response({"error": refusal.message}, status=refusal.status))
 
-    def _kubeflow_record(self, request: web.Request, body: Any) -> ProgressRecord:
-        status = _validated(_KubeflowReport, body).trainer_status
-        step, attempt = request.query.get("step", STEP_TRAIN), request.query.get("attempt", "1")
-        if not is_step(step) or not attempt.isdecimal() or int(attempt) < 1:
-            raise _Refusal(
-                422, f"the URL's query has step={step!r} and attempt={attempt!r}; leave the URL as it was given"
-            )
-        metrics = {m.name: _number(m.value) for m in status.metrics}
-        total, done, epoch = (metrics.pop(name, None) for name in ("total_steps", "current_step", "current_epoch"))
-        return ProgressRecord(
-            run_uid=request.match_info["uid"],
-            step=step,
-            attempt=int(attempt),
-            sequence=int(status.last_updated_time.timestamp() * 1000),
-            time=status.last_updated_time.isoformat(),
-            phase=STEP_TRAIN,
-            step_number=_whole(done),
-            total_steps=_whole(total),
-            epoch=epoch,
-            percentage=status.progress_percentage,
-            estimated_remaining_seconds=status.estimated_remaining_seconds,
-            metrics=metrics,
+    async def _own(self, request: web.Request) -> ProgressRecord:
+        uid = self._admitted(request, request.match_info["uid"])
+        return _of(uid, own_record(await _body(request)))
+
+    async def _own_of_old(self, request: web.Request) -> ProgressRecord:
+        """From a pod that an older operator has started: its address lacks the uid, which stands early in the body."""
+        head = await _head(request)
+        uid = self._admitted(request, uid_in(head[:HEAD]), also_old=True)
+        return _of(uid, own_record(head + await _body(request)))
+
+    async def _foreign(self, request: web.Request) -> ProgressRecord:
+        uid = self._admitted(request, request.match_info["uid"], also_old=True)
+        query = request.query
+        return kubeflow_record(
+            await _body(request), uid=uid, step=query.get("step", STEP_TRAIN), attempt=query.get("attempt", "1")
+        )
+
+    def _admitted(self, request: web.Request, uid: str | None, *, also_old: bool = False) -> str:
+        """The uid, if the token is that of the run in the address. A stranger learns nothing but that he is one."""
+        token = _bearer(request)
+        if uid is not None and (
+            self._tokens.matches(_key(request), uid, token) or (also_old and self._tokens.matches_old(uid, token))
+        ):
+            return uid
+        raise Refusal(
+            401,
+            "the token is not that of the run in this address; TRAINYARD_PROGRESS_URL and TRAINYARD_TOKEN_FILE have both",
         )
 
 
-class _Refusal(Exception):
-    """An answer other than 200."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+def _key(request: web.Request) -> Key:
+    return request.match_info["namespace"], request.match_info["name"]
 
 
 def _bearer(request: web.Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise _Refusal(401, "the header `Authorization: Bearer <token>` is missing")
+        raise Refusal(401, "the header `Authorization: Bearer <token>` is missing")
     return token.strip()
 
 
-async def _json(request: web.Request) -> Any:
+async def _head(request: web.Request) -> bytes:
+    head = b""
+    while len(head) < HEAD and not request.content.at_eof():
+        head += await request.content.readany()
+    return head
+
+
+async def _body(request: web.Request) -> bytes:
+    too_large = Refusal(413, f"the body is larger than {BODY_LIMIT} bytes")
+    if (request.content_length or 0) > BODY_LIMIT:
+        raise too_large
     try:
-        # NaN and infinity are no JSON and nothing that a status can hold: they count as absent.
-        return json.loads(await request.read(), parse_constant=lambda name: None, parse_float=_number)
+        return await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise _Refusal(413, f"the body is larger than {BODY_LIMIT} bytes") from None
-    except (ValueError, RecursionError):
-        raise _Refusal(422, "the body is not JSON") from None
+        raise too_large from None
 
 
-def _run_uid(body: Any) -> str | None:
-    uid = body.get("runUid") if isinstance(body, dict) else None
-    return uid if isinstance(uid, str) else None
-
-
-def _validated(model: type[M], body: Any) -> M:
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(str(p) for p in f['loc'])}: {f['msg']}" for f in error.errors()[:10])
-        raise _Refusal(422, faults) from None
-
-
-def _number(text: str) -> float | None:
-    """A metric's value; NaN, infinity and words cannot stand in a status and count as absent."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None or value < 0 else int(value)
+def _of(uid: str, record: ProgressRecord) -> ProgressRecord:
+    if record.run_uid != uid:
+        raise Refusal(401, f"runUid is {record.run_uid}, and address and token are those of another run")
+    return record

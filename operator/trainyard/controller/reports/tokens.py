@@ -1,19 +1,21 @@
 """A bearer token for each run, computed instead of stored.
 
-A token is an HMAC over the run's uid with a key that only the operator has. So the operator can check any token after a
-restart without having kept one, a pod can report for its own run only, and a run that is created again under the same
-name has another token. The key lives in a Secret beside the operator.
+A token is an HMAC over the run's namespace, name and uid with a key that only the operator has. So the operator can check
+any token after a restart without having kept one, a pod can report for its own run only and under no other address, and a
+run that is created again under the same name has another token. The key lives in a Secret beside the operator.
 """
 
 import base64
 import binascii
-import hashlib
 import hmac
 import secrets
 
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import SECRETS, Cluster, Object
+
+Key = tuple[str, str]
+"""Namespace and name."""
 
 KEY_BYTES = 32
 KEY_FIELD = "key"
@@ -25,16 +27,31 @@ class RunTokens:
     def __init__(self, key: bytes) -> None:
         if len(key) < KEY_BYTES:
             raise ValueError(f"the key has {len(key)} bytes, at least {KEY_BYTES} are needed")
-        self._key = key
+        self._keyed = hmac.new(key, digestmod="sha256")
 
-    def for_run(self, uid: str) -> str:
-        """The token of the run with this uid: 43 characters of base64url."""
-        digest = hmac.new(self._key, uid.encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    def for_run(self, key: Key, uid: str) -> str:
+        """The token of this run: 43 characters of base64url."""
+        return self._over("/".join((*key, uid)))
 
-    def matches(self, uid: str, presented: str) -> bool:
+    def matches(self, key: Key, uid: str, presented: str) -> bool:
         """In constant time, so that answers do not tell how much of a guess was right."""
-        return hmac.compare_digest(self.for_run(uid).encode(), presented.encode())
+        return _equal(self.for_run(key, uid), presented)
+
+    def matches_old(self, uid: str, presented: str) -> bool:
+        """Whether it is a token of an older operator, which was over the uid alone.
+
+        A uid has no slash: otherwise a token of today would pass for one of a run of such a uid.
+        """
+        return "/" not in uid and _equal(self._over(uid), presented)
+
+    def _over(self, text: str) -> str:
+        over = self._keyed.copy()  # much cheaper than to begin with the key each time
+        over.update(text.encode(errors="surrogatepass"))
+        return base64.urlsafe_b64encode(over.digest()).rstrip(b"=").decode()
+
+
+def _equal(token: str, presented: str) -> bool:
+    return hmac.compare_digest(token.encode(), presented.encode(errors="surrogatepass"))
 
 
 async def load_or_create_key(cluster: Cluster, *, namespace: str, name: str) -> bytes:

@@ -7,7 +7,7 @@ released that.
 from trainyard.api.conditions import Reason, State
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.kube.resources import PVCS, SECRETS
-from trainyard.controller.manifests.config import config_secret, spec_hash
+from trainyard.controller.manifests.config import config_hash, config_secret
 from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, ownership_patch
 from trainyard.controller.runs.actions import Action, Apply, Create, Patch
 from trainyard.controller.runs.observed import Observed
@@ -49,10 +49,10 @@ def _is_lost(use: ClaimUse, status: TrainingRunStatus) -> bool:
 
 
 def missing(seen: Observed, status: TrainingRunStatus) -> list[Action]:
-    """The run's Secret, when it is not there or says something else than the spec, and the claims that it makes by itself."""
+    """The run's Secret, when it is not there or says something else than it should, and the claims that it makes by itself."""
     there = seen.prerequisites
     actions: list[Action] = []
-    if there.config_hash != spec_hash(seen.run):
+    if there.config_hash != config_hash(seen.run, token=seen.token):
         secret = config_secret(seen.run, token=seen.token)
         actions.append(Create(SECRETS, secret) if there.config_hash is None else Apply(SECRETS, secret))
     actions += [

@@ -49,9 +49,9 @@ class ProgressSource(Protocol):
 
 
 class Tokens(Protocol):
-    """Bearer tokens by run uid."""
+    """Bearer tokens of runs."""
 
-    def for_run(self, uid: str) -> str: ...
+    def for_run(self, key: Key, uid: str) -> str: ...
 
 
 class Recorder(Protocol):
@@ -133,7 +133,7 @@ class Reconciler:
             progress=self._progress.get(raw["metadata"]["uid"]),
             cancel=run.metadata.annotations.get(CANCEL_ANNOTATION),
             trained_already=run.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
-            token=self._tokens.for_run(raw["metadata"]["uid"]),
+            token=self._tokens.for_run((raw["metadata"]["namespace"], raw["metadata"]["name"]), raw["metadata"]["uid"]),
         )
         decided = await self._decide(seen)
         try:

@@ -5,7 +5,7 @@ import itertools
 from tests.unit.controller.fake_clock import FakeClock
 from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.controller.reports import pacing, progress_store
-from trainyard.controller.reports.pacing import EARLY, SOON, Pace
+from trainyard.controller.reports.pacing import CHANGE_SECONDS, CHANGES_AT_ONCE, EARLY, SOON, Pace
 from trainyard.controller.reports.progress_store import Accepted, ProgressStore
 
 
@@ -85,6 +85,15 @@ async def test_numbers_wait_for_the_interval_and_changes_do_not():
     assert await looks.reported(Accepted.UPDATED, after=20) == 25.25 + SOON
 
 
+async def test_a_pod_with_a_change_in_each_record_is_looked_at_a_few_times_and_then_as_an_honest_one():
+    looks = Looks()
+    due = {await looks.reported(Accepted.NEW, after=0.01) for _ in range(3000)}
+    assert len(due) == CHANGES_AT_ONCE + (30 // CHANGE_SECONDS)
+    assert max(due) <= 30 + SOON + CHANGE_SECONDS
+    assert await looks.reported(Accepted.NEW, uid="honest") == 30 + SOON, "nobody else waits for it"
+    assert await looks.reported(Accepted.NEW, after=60) == 90 + SOON, "a quiet time makes it honest again"
+
+
 async def test_a_look_that_had_nothing_to_write_is_not_repeated_at_every_report():
     looks = Looks()
     due = {await looks.reported(Accepted.UPDATED, after=2) for _ in range(30)}
@@ -146,6 +155,15 @@ async def test_neither_ended_runs_nor_unknown_ones_pile_up(monkeypatch):
     looks.pace.wrote("x9")
     looks.pace.forget("x9")
     assert looks.pace.pause("x9") == 0
+
+
+def test_names_of_metrics_do_not_pile_up_over_an_attempt():
+    store = ProgressStore()
+    for number in range(500):
+        store.put(record(number, metrics={f"m{number}": 1.0, "loss": 0.1}))
+    held = store.get("u")
+    assert held is not None
+    assert (len(held.metrics), held.metrics["loss"]) == (64, 0.1)
 
 
 def test_a_record_that_says_less_keeps_what_the_one_before_said():

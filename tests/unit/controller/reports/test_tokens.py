@@ -1,6 +1,7 @@
 """Tokens, and the Secret that their key lives in."""
 
 import base64
+import hmac
 
 import pytest
 from aiohttp import web
@@ -8,15 +9,33 @@ from aiohttp import web
 from tests.unit.controller.fake_api import fake_api, status
 from trainyard.controller.reports.tokens import KEY_BYTES, RunTokens, load_or_create_key
 
+ALPHA = ("ns", "alpha")
+
 
 def test_each_run_has_its_own_token():
     tokens = RunTokens(b"k" * 32)
-    assert tokens.for_run("a") == RunTokens(b"k" * 32).for_run("a")
-    assert tokens.matches("a", tokens.for_run("a"))
-    assert not tokens.matches("a", tokens.for_run("b"))
-    assert not tokens.matches("a", RunTokens(b"x" * 32).for_run("a"))
-    assert not tokens.matches("a", "")
-    assert not tokens.matches("a", "ü")
+    token = tokens.for_run(ALPHA, "a")
+    assert token == RunTokens(b"k" * 32).for_run(ALPHA, "a")
+    assert tokens.matches(ALPHA, "a", token)
+    for key, uid in ((ALPHA, "b"), (("ns", "beta"), "a"), (("other", "alpha"), "a")):
+        assert not tokens.matches(ALPHA, "a", tokens.for_run(key, uid))
+    assert not tokens.matches(ALPHA, "a", RunTokens(b"x" * 32).for_run(ALPHA, "a"))
+
+
+@pytest.mark.parametrize("presented", ["", "ü", "\udcff", "x" * 10_000])
+def test_whatever_is_presented_is_an_answer(presented: str):
+    tokens = RunTokens(b"k" * 32)
+    assert not tokens.matches(ALPHA, "a", presented)
+    assert not tokens.matches(("\ud800", "\udcff"), presented, presented)
+    assert not tokens.matches_old(presented, presented)
+
+
+def test_a_token_of_an_older_operator_is_known_and_none_of_today_passes_for_one():
+    tokens = RunTokens(b"k" * 32)
+    old = base64.urlsafe_b64encode(hmac.digest(b"k" * 32, b"a", "sha256")).rstrip(b"=").decode()
+    assert tokens.matches_old("a", old)
+    assert not tokens.matches(ALPHA, "a", old)
+    assert not tokens.matches_old("ns/alpha/a", tokens.for_run(ALPHA, "a"))
 
 
 def test_a_short_key_is_refused():

@@ -233,3 +233,16 @@ def test_a_step_is_not_repeated_when_its_job_is_deleted_after_the_next_one_began
         ("prepare", "Succeeded"),
         ("train", "Running"),
     ]
+
+
+def test_the_next_attempt_has_the_token_of_today() -> None:
+    """The operator's key was made anew, or an older operator made another kind of token."""
+    world = World(token="of yesterday")
+    until_training(world)
+    world.token = "of today"
+    world.settle()
+    assert world.secrets["tiny-trainyard"]["stringData"]["token"] == "of yesterday"
+    world.end(exit_code=75)
+    world.settle()
+    assert world.created[-1] == "tiny-train-2"
+    assert world.secrets["tiny-trainyard"]["stringData"]["token"] == "of today"

@@ -75,6 +75,7 @@ class World:
     progress: ProgressRecord | None = None
     warning: Complaint | None = None
     impossible: tuple[str, ...] = ()
+    token: str = "token"
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     # The operator's half
@@ -94,7 +95,7 @@ class World:
             progress=self.progress,
             cancel=parsed.metadata.annotations.get(CANCEL_ANNOTATION),
             trained_already=parsed.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
-            token="token",
+            token=self.token,
         )
 
     def decide(self) -> Plan:
