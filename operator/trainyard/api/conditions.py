@@ -106,7 +106,6 @@ class Reason(StrEnum):
     STEP_STARTED = "StepStarted"
     STEP_SUCCEEDED = "StepSucceeded"
     RETRYING = "Retrying"
-    CLEANED_UP = "CleanedUp"
 
 
 FINAL_REASONS = frozenset({Reason.INVALID_CONFIG, Reason.INVALID_DATA, Reason.DEVICE_OUT_OF_MEMORY})

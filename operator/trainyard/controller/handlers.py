@@ -83,7 +83,7 @@ def watch_registry(
     def watch(child: Resource) -> None:
         @kopf.on.event(child.group, child.version, child.plural, registry=registry, id=f"{child.plural}_changed")
         async def child_changed(event: Any, **_: Any) -> None:
-            inbox.child_event(child.plural, event["type"], event["object"])
+            inbox.child_event(event["type"], event["object"])
 
     for child in CHILDREN:
         watch(child)

@@ -42,8 +42,6 @@ class ScheduleReason(StrEnum):
     SKIPPED = "SkippedStart"
     REFUSED = "RunRefused"
     """The API server does not take the run that the template makes."""
-    FOREIGN_RUN = "ForeignRun"
-    """A run of the name that is needed exists and belongs to somebody else."""
     TRIGGER_FIRED = "TriggerFired"
     TRIGGER_UNREACHABLE = "TriggerUnreachable"
     INVALID_RUN_NOW = "InvalidRunNow"

@@ -208,38 +208,22 @@ class Cluster:
         namespace: str | None,
         name: str,
         merge_patch: Mapping[str, Any],
-        *,
-        subresource: str | None = None,
     ) -> Object:
         """A JSON merge patch (null removes a field). With `metadata.resourceVersion` in it: only onto that version."""
         return await self._transport.send(
-            Request("patch", _label(resource, subresource), namespace, name),
+            Request("patch", resource.plural, namespace, name),
             "PATCH",
-            resource.path(namespace, name, subresource),
+            resource.path(namespace, name),
             query={"fieldManager": FIELD_MANAGER},
             body=merge_patch,
             accept=_ONE_METADATA_ONLY,
             content_type=MERGE_PATCH,
         )
 
-    async def patch_status(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        status_patch: Mapping[str, Any],
-        resource_version: str | None = None,
-    ) -> Object:
-        """Merge into the status; with `resource_version` raises `Conflict` when the object has changed since."""
-        body: Object = {"status": status_patch}
-        if resource_version is not None:
-            body["metadata"] = {"resourceVersion": resource_version}
-        return await self.patch(resource, namespace, name, body, subresource="status")
-
     async def replace_status(self, resource: Resource, namespace: str, name: str, body: Object) -> Object:
         """Put the status of `body` (a whole object as read, with its resourceVersion) in place of the present one."""
         return await self._transport.send(
-            Request("update", _label(resource, "status"), namespace, name),
+            Request("update", f"{resource.plural}/status", namespace, name),
             "PUT",
             resource.path(namespace, name, "status"),
             query={"fieldManager": FIELD_MANAGER},
@@ -307,7 +291,3 @@ def _authorization(header: str | None) -> str | None:
         return None
     scheme, _, token = header.strip().partition(" ")
     return f"{'Bearer' if scheme.lower() == 'bearer' else scheme} {token.strip()}".strip()
-
-
-def _label(resource: Resource, subresource: str | None) -> str:
-    return f"{resource.plural}/{subresource}" if subresource else resource.plural

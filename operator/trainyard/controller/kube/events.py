@@ -12,7 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from trainyard.controller.clock import Clock, rfc3339
 from trainyard.controller.kube import errors
@@ -31,8 +31,6 @@ BURST_PER_RUN = 25
 REFILL_SECONDS = 30.0
 """A run may write 25 Events at once and one more every 30 seconds; a run that loops cannot flood etcd."""
 WRITES_PER_SECOND = 20.0
-
-EventType = Literal["Normal", "Warning"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ delivered means that the watch is dead, however alive it looks.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,12 +47,9 @@ class _Delivered:
 class Inbox:
     """Takes the watch engine's events."""
 
-    def __init__(
-        self, *, queue: Keys, runs: Runs, on_event: Callable[[str, str], None] = lambda kind, type_: None
-    ) -> None:
+    def __init__(self, *, queue: Keys, runs: Runs) -> None:
         self._queue = queue
         self._runs = runs
-        self._on_event = on_event
         self._delivered: dict[Key, _Delivered] = {}
         self._unseen: dict[Key, Mapping[str, Any]] = {}
         self._missing: set[Key] = set()
@@ -62,7 +59,6 @@ class Inbox:
         """A TrainingRun was listed (None), ADDED, MODIFIED or DELETED."""
         metadata = run["metadata"]
         key = (metadata["namespace"], metadata["name"])
-        self._on_event("trainingruns", type_ or "LISTED")
         self._missing.discard(key)
         if not self._missing:
             self._caught_up.set()
@@ -89,10 +85,9 @@ class Inbox:
         """
         return self._unseen.pop(key, None)
 
-    def child_event(self, kind: str, type_: str | None, child: Mapping[str, Any]) -> None:
+    def child_event(self, type_: str | None, child: Mapping[str, Any]) -> None:
         """A Job, pod or claim of ours was listed, ADDED, MODIFIED or DELETED."""
         metadata = child["metadata"]
-        self._on_event(kind, type_ or "LISTED")
         run = (metadata.get("labels") or {}).get(RUN_LABEL)
         if run is None or (type_ == "ADDED" and _untouched(child.get("status") or {})):
             return

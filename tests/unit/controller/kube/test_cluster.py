@@ -72,20 +72,19 @@ async def test_writes_name_their_field_manager(api: FakeApi, cluster: Cluster):
     await cluster.create(JOBS, "ns", JOB)
     await cluster.apply(JOBS, "ns", "a", JOB)
     await cluster.patch(JOBS, "ns", "a", {"spec": {"suspend": True}})
-    await cluster.patch_status(TRAININGRUNS, "ns", "a", {"state": "Pending"}, "42")
-    await cluster.replace_status(TRAININGRUNS, "ns", "a", {"status": {}})
+    pending = {"status": {"state": "Pending"}, "metadata": {"resourceVersion": "42"}}
+    await cluster.replace_status(TRAININGRUNS, "ns", "a", pending)
     assert all(seen.query["fieldManager"] == "trainyard" for seen in api.seen)
     sent = [(s.method, s.path.rpartition("/namespaces/ns/")[2], s.headers["Content-Type"]) for s in api.seen]
     assert sent == [
         ("POST", "jobs", "application/json"),
         ("PATCH", "jobs/a", "application/apply-patch+yaml"),
         ("PATCH", "jobs/a", "application/merge-patch+json"),
-        ("PATCH", "trainingruns/a/status", "application/merge-patch+json"),
         ("PUT", "trainingruns/a/status", "application/json"),
     ]
     assert api.seen[1].query["force"] == "true"
     assert all("as=PartialObjectMetadata;" in seen.headers["Accept"] for seen in api.seen)
-    assert api.seen[3].body == {"status": {"state": "Pending"}, "metadata": {"resourceVersion": "42"}}
+    assert api.seen[3].body == pending
 
 
 async def test_a_delete_is_of_one_certain_object(api: FakeApi, cluster: Cluster):
@@ -204,8 +203,8 @@ async def test_requests_are_counted(api: FakeApi):
     client = api.cluster(on_request=lambda verb, resource, code, seconds: counted.append((verb, resource, code)))
     api.answers = [status(404, "NotFound")]
     await client.get(JOBS, "ns", "a")
-    await client.patch_status(TRAININGRUNS, "ns", "a", {})
-    assert counted == [("get", "jobs", 404), ("patch", "trainingruns/status", 200)]
+    await client.replace_status(TRAININGRUNS, "ns", "a", {})
+    assert counted == [("get", "jobs", 404), ("update", "trainingruns/status", 200)]
     await client.close()
 
 

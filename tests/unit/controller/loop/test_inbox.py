@@ -117,20 +117,20 @@ def test_whatever_is_listed_is_looked_at():
 
 def test_a_childs_change_is_about_its_run():
     b = Bench()
-    b.inbox.child_event("jobs", "MODIFIED", child(active=1))
-    b.inbox.child_event("pods", "DELETED", child(phase="Running"))
-    b.inbox.child_event("jobs", None, child())
+    b.inbox.child_event("MODIFIED", child(active=1))
+    b.inbox.child_event("DELETED", child(phase="Running"))
+    b.inbox.child_event(None, child())
     assert b.keys.delayed == [(KEY, SOON)] * 3
     assert b.keys.added == []
 
 
 def test_a_child_that_was_just_made_says_nothing():
     b = Bench()
-    b.inbox.child_event("jobs", "ADDED", child())
-    b.inbox.child_event("pods", "ADDED", child(phase="Pending"))
-    b.inbox.child_event("jobs", "ADDED", child(labels={"app": "else"}))
+    b.inbox.child_event("ADDED", child())
+    b.inbox.child_event("ADDED", child(phase="Pending"))
+    b.inbox.child_event("ADDED", child(labels={"app": "else"}))
     assert b.keys.delayed == []
-    b.inbox.child_event("jobs", "ADDED", child(conditions=[{"type": "Suspended"}]))
+    b.inbox.child_event("ADDED", child(conditions=[{"type": "Suspended"}]))
     assert b.keys.delayed == [(KEY, SOON)]
 
 

@@ -57,9 +57,3 @@ def pack(lengths: Lengths, max_length: int) -> tuple[NDArray[np.int64], NDArray[
 def one_each(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The plan without packing: every example is a sequence."""
     return np.arange(count, dtype=np.int64), np.arange(count + 1, dtype=np.int64)
-
-
-def fill_rate(lengths: Lengths, offsets: NDArray[np.int64], max_length: int) -> float:
-    """Share of positions that hold a real token, 0..1."""
-    sequences = len(offsets) - 1
-    return float(lengths.sum() / (sequences * max_length)) if sequences else 0.0

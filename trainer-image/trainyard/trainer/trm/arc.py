@@ -16,7 +16,6 @@ from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.trm.puzzles import turn
 
 SIDE = 30
-CELLS = SIDE * SIDE
 PADDING, EDGE, BLACK = 0, 1, 2
 VOCABULARY = 12
 Ids = NDArray[np.int64]

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 BETAS = (0.9, 0.95)
-SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 
 
 def adamw(network: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

@@ -14,7 +14,7 @@ import functools
 import itertools
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,6 +264,3 @@ def _distances(walls: NDArray[np.int64], side: int, start: int) -> tuple[NDArray
                 origin[following] = at
                 queue.append(following)
     return distance, origin
-
-
-PuzzleKind = Literal["Sudoku", "Maze"]

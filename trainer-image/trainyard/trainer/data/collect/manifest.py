@@ -29,8 +29,6 @@ from trainyard.trainer.data.sources import SourceFile, fetch, format_of
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say
 
-MANIFEST_LIMIT = 16 * 2**20
-
 
 class File(BaseModel):
     """What a manifest says of a file."""
