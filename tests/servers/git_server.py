@@ -6,7 +6,7 @@ import base64
 import os
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,9 +59,14 @@ class GitServer:
 
 @contextmanager
 def serving(
-    root: Path, *, login: str = "", tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    root: Path,
+    *,
+    login: str = "",
+    tls: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+    moved: Mapping[str, str] | None = None,
 ) -> Iterator[GitServer]:
-    """Serve the repositories below `root`. `login` is user:password, asked for if given."""
+    """Serve the repositories below `root`. `login` is user:password, asked for if given; `moved` leads from one path to another."""
     state = GitServer("")
     allowed = "Basic " + base64.b64encode(login.encode()).decode()
 
@@ -69,6 +74,9 @@ def serving(
         state.requests.append(f"{asked.method} {asked.target}")
         if state.refuse_with:
             return Reply(status=state.refuse_with)
+        for old, new in (moved or {}).items():
+            if asked.path.startswith(f"{old}/"):
+                return Reply(status=301, headers={"Location": state.url + new + asked.target.removeprefix(old)})
         if login and asked.authorization != allowed:
             return Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="git"'})
         variables = {

@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers.git_server import GitServer, commit, git, serving
 from tests.unit.trainer.data.collect.collecting import begin_anew, context, records, secret
-from tests.webserver import own_authority
+from tests.webserver import Asked, Reply, own_authority, web
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.data.collect import git as collect_git
 from trainyard.trainer.data.collect.run import collected
@@ -202,6 +202,56 @@ class TestRefusals:
             assert "ca.crt" in caught.value.hint
             login = secret(tmp_path, ca_crt=pem.read_text())
             assert paths(records(tmp_path, code={"url": f"{server.url}/app"}, secretRef=login)) == TAKEN
+
+
+class TestRedirects:
+    """The Secret's values are for the scheme, host and port that the manifest names."""
+
+    @pytest.fixture
+    def login(self, tmp_path: Path) -> dict[str, str]:
+        return secret(tmp_path, username="reader@example.org", password="s3cr3t-pass")
+
+    @staticmethod
+    def asking(asked: Asked) -> Reply:
+        return Reply(status=401, headers={"WWW-Authenticate": 'Basic realm="git"'})
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"], ids=["another port", "another host"])
+    @pytest.mark.parametrize("asks_first", [False, True])
+    def test_another_host_never_gets_the_password(
+        self, tmp_path: Path, login: dict[str, str], host: str, asks_first: bool
+    ) -> None:
+        with web(self.asking, host=host) as other:
+
+            def first(asked: Asked) -> Reply:
+                if asks_first and not asked.authorization:
+                    return self.asking(asked)
+                return Reply(status=302, headers={"Location": other.url + asked.target})
+
+            with web(first) as named, pytest.raises(UserError) as caught:
+                records(tmp_path, code={"url": f"{named.url}/app"}, secretRef=login)
+        assert other.asked, "the redirect is followed"
+        assert not [a.authorization for a in other.asked if a.authorization]
+        assert caught.value.exit_code == ExitCode.INVALID_DATA
+        assert "s3cr3t-pass" not in str(caught.value)
+        if not asks_first:
+            assert caught.value.message == (
+                f"dataset d: code.url {named.url}/app: leads to {other.url}, which asks for a password, and the credentials "
+                f"of secretRef are for {named.url} alone"
+            )
+            assert "give that repository's own address in code.url" in caught.value.hint
+
+    def test_another_path_of_the_same_host_does(self, tmp_path: Path, repository: Path, login: dict[str, str]) -> None:
+        with serving(tmp_path / "git", login="reader@example.org:s3cr3t-pass", moved={"/old": "/app"}) as server:
+            assert paths(records(tmp_path, code={"url": f"{server.url}/old"}, secretRef=login)) == TAKEN
+
+    def test_a_public_repository_may_have_moved_to_another_host(
+        self, tmp_path: Path, server: GitServer, repository: Path, login: dict[str, str]
+    ) -> None:
+        def first(asked: Asked) -> Reply:
+            return Reply(status=301, headers={"Location": server.url + asked.target})
+
+        with web(first, host="127.0.0.2") as named:
+            assert paths(records(tmp_path, code={"url": f"{named.url}/app"}, secretRef=login)) == TAKEN
 
 
 class TestFromAFolder:

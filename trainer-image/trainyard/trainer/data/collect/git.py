@@ -2,8 +2,9 @@
 
 git itself fetches it: servers, proxies and protocol versions are its business. It is told everything through its
 environment. Credentials stand there too, where `ps` and a log do not show them, and reach git by its own question for
-them (GIT_ASKPASS). No configuration of the machine or of the repository is read, no hook or filter runs, and nothing is
-checked out, so a repository cannot make this step do anything but read.
+them (GIT_ASKPASS). After a redirect git asks anew, in the name of the host that it was led to; only questions in the name
+of the scheme, host and port that the manifest names are answered. No configuration of the machine or of the repository is
+read, no hook or filter runs, and nothing is checked out, so a repository cannot make this step do anything but read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.http import PAUSES
@@ -22,11 +24,20 @@ from trainyard.trainer.data.collect.journal import Journal
 from trainyard.trainer.errors import UserError, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
 
-ASKPASS = '#!/bin/sh\ncase "$1" in Username*) printf %s "$TRAINYARD_GIT_USERNAME" ;; *) printf %s "$TRAINYARD_GIT_PASSWORD" ;; esac\n'
+ASKPASS = """#!/bin/sh
+case "$1" in
+"Username for '$TRAINYARD_GIT_ORIGIN': ") printf %s "$TRAINYARD_GIT_USERNAME" ;;
+"Password for '$TRAINYARD_GIT_USER_AT_ORIGIN': " | "Password for '$TRAINYARD_GIT_QUOTED_USER_AT_ORIGIN': ")
+  printf %s "$TRAINYARD_GIT_PASSWORD" ;;
+*) exit 1 ;;
+esac
+"""
+"""Whole questions are compared: a part of one could stand in an address that somebody else has chosen."""
 FETCH_TIMEOUT = 3600.0
 SLOW_SECONDS = "60"
 """A transfer that brings less than a kilobyte a second for so long is broken off."""
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_ASKED = re.compile(r"could not read Username for '([^']*)'")
 _REGULAR = ("100644", "100755")
 
 
@@ -123,12 +134,7 @@ def _fetch(url: str, ref: str, access: Access, to: Path, field: str) -> None:
     script = to.parent / ".tmp-askpass"
     script.write_text(ASKPASS)
     script.chmod(0o700)
-    variables = {
-        "GIT_ASKPASS": str(script),
-        # Hosts take a token as the password of any user.
-        "TRAINYARD_GIT_USERNAME": access.username or "git",
-        "TRAINYARD_GIT_PASSWORD": access.token or access.password,
-    }
+    variables = {"GIT_ASKPASS": str(script), **_answers(url, access)}
     if access.ca:
         variables["GIT_SSL_CAINFO"] = access.ca
     _run([*_git(to), "init", "--quiet", "--bare"], {}, "git init", to)
@@ -150,6 +156,24 @@ def _fetch(url: str, ref: str, access: Access, to: Path, field: str) -> None:
         time.sleep(pause)
 
 
+def _answers(url: str, access: Access) -> dict[str, str]:
+    """What ASKPASS says, and to which questions. Newer versions of git put the user's name into one as in an address."""
+    parts = urlsplit(url)
+    user = access.username or "git"  # hosts take a token as the password of any user
+    return {
+        "TRAINYARD_GIT_USERNAME": user,
+        "TRAINYARD_GIT_PASSWORD": access.token or access.password,
+        "TRAINYARD_GIT_ORIGIN": _origin(url),
+        "TRAINYARD_GIT_USER_AT_ORIGIN": f"{parts.scheme}://{user}@{parts.netloc}",
+        "TRAINYARD_GIT_QUOTED_USER_AT_ORIGIN": f"{parts.scheme}://{quote(user, safe='')}@{parts.netloc}",
+    }
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def explain(told: str, url: str, ref: str, access: Access, field: str) -> UserError | str:
     """What git said, as a fault of the manifest, or as a sentence about what may pass."""
     place = f"{access.name}: {field} {url}"
@@ -159,6 +183,13 @@ def explain(told: str, url: str, ref: str, access: Access, field: str) -> UserEr
         return invalid_data(
             f"{place}: the server's certificate is not trusted",
             hint="put the issuing CA into the secret of secretRef as ca.crt",
+        )
+    asked = _ASKED.search(told)
+    if asked and asked[1] != _origin(url):
+        kept = f", and the credentials of secretRef are for {_origin(url)} alone" if access.has_credentials else ""
+        return invalid_data(
+            f"{place}: leads to {asked[1]}, which asks for a password{kept}",
+            hint=f"give that repository's own address in {field}, with a secretRef whose values may go there",
         )
     if any(
         w in told
@@ -207,6 +238,7 @@ def _git(folder: Path) -> list[str]:
 
 def _environment(**more: str) -> dict[str, str]:
     settings = {
+        "http.followRedirects": "initial",
         "http.lowSpeedLimit": "1000",
         "http.lowSpeedTime": SLOW_SECONDS,
         "http.userAgent": "trainyard",
