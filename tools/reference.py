@@ -29,7 +29,7 @@ def api_page() -> str:
         for part in ("spec", "status"):
             lines += ["", f"### {part}", "", "| Field | Type | Default | Bounds | Meaning |", "|---|---|---|---|---|"]
             lines += [_row(path, node) for path, node in _fields(schema["properties"][part], part)]
-        lines += ["", "### Rules", "", *(f"- {message}" for message in crd.rule_messages(schema))]
+        lines += ["", "### Rules", "", *(f"- {message}" for message in dict.fromkeys(crd.rule_messages(schema)))]
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,7 @@ from tests.api.manifests import (
     schedule,
 )
 from tests.api.places import Place, at, put, without
+from trainyard.api.addresses import NO_CREDENTIALS
 from trainyard.api.crd import rule_messages
 from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
 from trainyard.api.run.changes import ROOT_RULES
@@ -324,6 +325,23 @@ CASES += (
         {**HOURLY, "variants": [{"name": "v" * 38}]},
         {**HOURLY, "variants": [{"name": "v" * 37}]},
     ),
+)
+
+ADDRESSES = [
+    (kind, place)
+    for kind in (RUN, SCHEDULE)
+    for place, node in kind.fields()
+    if node.get("type") == "string" and NO_CREDENTIALS.message in rule_messages(node)
+]
+CASES += tuple(
+    Case(
+        NO_CREDENTIALS.message,
+        put(kind.home(place), place, f"https://me:pa55{secret}@host/path"),
+        kind.home(place),
+        kind,
+    )
+    for kind, place in ADDRESSES
+    for secret in ("", "/")
 )
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
 from trainyard.api import API_VERSION
+from trainyard.api.addresses import told
 from trainyard.api.run.trainingrun import TrainingRun
 from trainyard.api.schedule.trainingschedule import TrainingSchedule
 
@@ -182,7 +183,7 @@ def _faults(error: ValidationError, value: Any, document: Document | None, root:
             # The branches of a union (a quantity is a number or a text) fail one by one; people read it once.
             if (field, message) not in seen:
                 seen.add((field, message))
-                yield Fault(field, message, document.line(path) if document else None)
+                yield Fault(field, told(message), document.line(path) if document else None)
 
 
 def _real_path(loc: tuple[str | int, ...], value: Any) -> Path:

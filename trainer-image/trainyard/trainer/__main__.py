@@ -15,13 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.steps import STEP_TRAIN, step_arguments, train_step
 from trainyard.trainer import hub
 from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.ledger import LEDGER, write_final_record
-from trainyard.trainer.log import be_silent, say
+from trainyard.trainer.log import be_silent, cut_addresses, say
 from trainyard.trainer.machine import threads
 from trainyard.trainer.machine.launch import launch, processes_here
 from trainyard.trainer.machine.team import lost_peer, ranks, team_of
@@ -73,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         if processes == 1:
             os.environ |= ranks(os.environ, 0)
     STOP.install(lambda: leave(step, reporter))
+    cut_addresses()
     team = team_of()
     if not team.leads:
         be_silent()
@@ -178,7 +180,7 @@ def fail(
 ) -> int:
     """Say what went wrong, to people and to the operator."""
     if not isinstance(error, UserError):
-        traceback.print_exception(error)
+        sys.stderr.write(told("".join(traceback.format_exception(error))))
     say(f"{step} failed: {fault.message}", always=True)
     if fault.hint:
         say(f"what to do: {fault.hint}", always=True)

@@ -11,6 +11,7 @@ import errno
 import re
 import sys
 
+from trainyard.api.addresses import told
 from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 
@@ -26,9 +27,9 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "", reason: Reason, exit_code: int, again: bool = False) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(told(message))
+        self.message = told(message)
+        self.hint = told(hint)
         self.reason = reason
         self.exit_code = exit_code
         self.again = again

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
+from typing import Any
+
+from trainyard.api.addresses import told
 
 LINES_KEPT = 5
 LINE_LIMIT = 160
@@ -22,6 +26,7 @@ def be_silent() -> None:
 
 def say(line: str, *, always: bool = False) -> None:
     """Print a line at once."""
+    line = told(line)
     _last.append(line[:LINE_LIMIT])
     if _silent and not always:
         return
@@ -32,6 +37,18 @@ def say(line: str, *, always: bool = False) -> None:
 def warn(line: str) -> None:
     """Print a line that somebody should act on."""
     say(f"warning: {line}", always=True)
+
+
+def cut_addresses() -> None:
+    """From now on what libraries log loses the queries of addresses as well, before any handler sees it."""
+    make = logging.getLogRecordFactory()
+
+    def record(*arguments: Any, **named: Any) -> logging.LogRecord:
+        made = make(*arguments, **named)
+        made.msg, made.args = told(made.getMessage()), ()
+        return made
+
+    logging.setLogRecordFactory(record)
 
 
 def last_lines() -> list[str]:

@@ -13,14 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from trainyard.api.addresses import HttpUrl, ManifestUri, VolumeUri
 from trainyard.api.base import ApiModel, Rule, exactly_one, opaque
-from trainyard.api.schedule.triggers import HTTP_URL
 
-VOLUME_URI = r"^(pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S*|file:///\S+)$"
-MANIFEST_URI = (
-    r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s@]+/\S+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
-    r"|file:///\S+)$"
-)
 POINT_LIMIT = 11_000
 """Points of one series that Prometheus puts into one answer."""
 
@@ -71,16 +66,12 @@ class CodeSource(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (_WHERE, _REF)
 
-    url: str | None = Field(
+    url: HttpUrl | None = Field(
         None,
-        max_length=1024,
-        pattern=HTTP_URL,
         description="https:// or http:// address of a git repository. One commit is fetched, without history.",
     )
-    storage_uri: str | None = Field(
+    storage_uri: VolumeUri | None = Field(
         None,
-        max_length=1024,
-        pattern=VOLUME_URI,
         description="pvc://claim/path or file:///path of a folder. Files that a .gitignore in it names are left out.",
     )
     ref: Ref | None = Field(None, description="Branch, tag or commit. Default: the repository's default branch.")
@@ -125,7 +116,7 @@ class PrometheusSource(ApiModel):
         ),
     )
 
-    url: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of Prometheus, without /api/v1.")
+    url: HttpUrl = Field(description="Address of Prometheus, without /api/v1.")
     queries: list[Query] = Field(min_length=1, max_length=64, description="PromQL; each is asked for the whole window.")
     window: Lookback = Field(default_factory=Lookback, description="Which stretch of the past.")
     step_seconds: int = Field(60, ge=1, le=86400, description="Distance of two points.")
@@ -143,7 +134,7 @@ class PrometheusSource(ApiModel):
 class LokiSource(ApiModel):
     """Log lines from Loki."""
 
-    url: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of Loki, without /loki/api/v1.")
+    url: HttpUrl = Field(description="Address of Loki, without /loki/api/v1.")
     queries: list[Query] = Field(
         min_length=1, max_length=64, description='LogQL that selects lines, for example {namespace="ml"} |= "error".'
     )
@@ -160,7 +151,7 @@ class LokiSource(ApiModel):
 class TempoSource(ApiModel):
     """Traces from Tempo."""
 
-    url: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of Tempo, without /api.")
+    url: HttpUrl = Field(description="Address of Tempo, without /api.")
     query: Query = Field("{}", description='TraceQL, for example {resource.service.name="api" && duration > 1s}.')
     window: Lookback = Field(default_factory=Lookback, description="Which stretch of the past.")
     max_traces: int = Field(
@@ -173,12 +164,8 @@ class RunbookSource(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (_WHERE, _REF)
 
-    url: str | None = Field(
-        None, max_length=1024, pattern=HTTP_URL, description="https:// or http:// address of a git repository."
-    )
-    storage_uri: str | None = Field(
-        None, max_length=1024, pattern=VOLUME_URI, description="pvc://claim/path or file:///path of a folder."
-    )
+    url: HttpUrl | None = Field(None, description="https:// or http:// address of a git repository.")
+    storage_uri: VolumeUri | None = Field(None, description="pvc://claim/path or file:///path of a folder.")
     ref: Ref | None = Field(None, description="Branch, tag or commit. Default: the repository's default branch.")
     include: list[Glob] = Field(
         default_factory=lambda: ["**/RUNBOOK.md", "**/runbooks/**/*.md"],
@@ -207,7 +194,7 @@ class TracesSource(ApiModel):
         ),
     )
 
-    url: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of the store, without /api.")
+    url: HttpUrl = Field(description="Address of the store, without /api.")
     dataset_name: str | None = Field(
         None, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the dataset to build."
     )
@@ -234,9 +221,7 @@ class TracesSource(ApiModel):
 class ManifestSource(ApiModel):
     """A ready-built dataset: a manifest.json with the name, size and SHA-256 of each file beside it."""
 
-    storage_uri: str = Field(
-        max_length=1024,
-        pattern=MANIFEST_URI,
+    storage_uri: ManifestUri = Field(
         description="Address of the manifest.json: s3://, https://, http://, pvc:// or file://. Its files are checked against it.",
     )
     include: list[Glob] = Field(

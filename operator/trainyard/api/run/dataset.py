@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from trainyard.api.addresses import BucketUri, DatasetUri
 from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one, opaque_items
 from trainyard.api.run.collectors import (
     CodeSource,
@@ -16,11 +17,6 @@ from trainyard.api.run.collectors import (
 )
 from trainyard.api.run.selection import FieldPath, Filter, Generate, RecordFormat
 from trainyard.api.run.trm import Puzzle
-
-DATASET_URI = (
-    r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s]+/\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
-    r"|file:///\S+|hf://[\w][\w.-]*/[\w][\w.-]*(@[\w.-]+)?(/\S+)?)$"
-)
 
 
 class Inline(ApiModel):
@@ -111,10 +107,8 @@ class Dataset(ApiModel):
         le=100,
         description="How often its records are seen relative to the other datasets: 2 doubles them, 0.5 takes half of them.",
     )
-    storage_uri: str | None = Field(
+    storage_uri: DatasetUri | None = Field(
         None,
-        max_length=1024,
-        pattern=DATASET_URI,
         description="Where the data lies: s3://bucket/key, https://host/path, http://host/path, pvc://claim/path, "
         "file:///path in the image or in a mounted volume, or hf://owner/name@revision/path of a dataset on a hub. pvc, file and "
         "hf may name a file, a folder or a pattern (*.py).",
@@ -195,9 +189,7 @@ class Dataset(ApiModel):
 class DatasetUpload(ApiModel):
     """A built dataset as a folder of objects. manifest.json comes last, so who sees it sees a whole dataset."""
 
-    storage_uri: str = Field(
-        max_length=1024,
-        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S*[^/\s]/?$",
+    storage_uri: BucketUri = Field(
         description="s3://bucket/folder. The dataset lies below it in a folder named after its digest.",
     )
     secret_ref: SecretRef | None = Field(

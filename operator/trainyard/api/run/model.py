@@ -4,11 +4,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from trainyard.api.addresses import ModelUri
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one, opaque
 from trainyard.api.run.trm import Trm
-
-MODEL_URI = r"^(hf://[^/\s]+/[^/\s@]+(@\S+)?|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
-TOKENIZER_URI = MODEL_URI
 
 
 class Tokenizer(ApiModel):
@@ -29,10 +27,8 @@ class Tokenizer(ApiModel):
         le=262144,
         description="Train a byte-level BPE tokenizer with this many entries on the training data.",
     )
-    storage_uri: str | None = Field(
+    storage_uri: ModelUri | None = Field(
         None,
-        max_length=1024,
-        pattern=TOKENIZER_URI,
         description="Existing tokenizer: hf://org/name[@revision], pvc://claim/path or file:///path in the image.",
     )
 
@@ -104,10 +100,8 @@ class ModelSource(ApiModel):
         ),
     )
 
-    storage_uri: str | None = Field(
+    storage_uri: ModelUri | None = Field(
         None,
-        max_length=1024,
-        pattern=MODEL_URI,
         description="Weights to start from: hf://org/name[@revision], pvc://claim/path, or file:///path in the image.",
     )
     scratch: Scratch | None = Field(None, description="Start from random weights with this configuration.")

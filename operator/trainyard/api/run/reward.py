@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from trainyard.api.addresses import ModelUri
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one
-from trainyard.api.run.model import MODEL_URI
 
 
 class ExactMatch(ApiModel):
@@ -41,9 +41,7 @@ class Length(ApiModel):
 class RewardModel(ApiModel):
     """The score of a sequence-classification model with one output, over prompt and response as one text."""
 
-    storage_uri: str = Field(
-        max_length=1024,
-        pattern=MODEL_URI,
+    storage_uri: ModelUri = Field(
         description="The model: hf://org/name[@revision], pvc://claim/path, or file:///path in the image.",
     )
     secret_ref: SecretRef | None = Field(

@@ -2,14 +2,14 @@
 
 from pydantic import Field
 
+from trainyard.api.addresses import HttpUrl
 from trainyard.api.base import ApiModel, SecretRef
-from trainyard.api.schedule.triggers import HTTP_URL
 
 
 class MlflowTracking(ApiModel):
     """An MLflow tracking server. Its absence never holds up a training; what it missed is sent later."""
 
-    tracking_uri: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of the MLflow server.")
+    tracking_uri: HttpUrl = Field(description="Address of the MLflow server.")
     experiment: str = Field(
         "trainyard",
         min_length=1,

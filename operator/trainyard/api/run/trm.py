@@ -9,14 +9,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from trainyard.api.addresses import PuzzleUri
 from trainyard.api.base import ApiModel, Rule
 
 GENERATED = ("Sudoku", "Maze")
 PUZZLE_SIDES = (4, 6, 9)
-PUZZLE_URI = (
-    r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+|https?://[^/\s]+/\S*|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+"
-    r"|file:///\S+)$"
-)
 
 
 class Trm(ApiModel):
@@ -118,10 +115,8 @@ class Puzzle(ApiModel):
         description="Sudoku, Maze: generated, or a CSV file with the columns question and answer. ARC: JSON files with train "
         "and test pairs. Arrays: a folder with train and test in the published layout (dataset.json and all__*.npy)."
     )
-    storage_uri: str | None = Field(
+    storage_uri: PuzzleUri | None = Field(
         None,
-        max_length=1024,
-        pattern=PUZZLE_URI,
         description="Where it is read from, as a dataset's storageUri; absent: generated. Arrays: the folder above train and test.",
     )
     size: int = Field(9, ge=4, le=64, description="Cells along one side.")

@@ -9,11 +9,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from trainyard.api.addresses import HttpUrl, WatchedUrl
 from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one
-
-HTTP_URL = r"^https?://[^\s/@]+(/\S*)?$"
-"""Without user and password: those belong into a Secret."""
-FILE_URL = r"^(https?://[^\s/@]+(/\S*)?|s3://[^/\s@]+/[^\s?#]+)$"
 
 Comparison = Literal["LessThan", "LessThanOrEqual", "GreaterThan", "GreaterThanOrEqual", "Equal", "NotEqual"]
 
@@ -21,7 +18,7 @@ Comparison = Literal["LessThan", "LessThanOrEqual", "GreaterThan", "GreaterThanO
 class GitPath(ApiModel):
     """A file or folder of a branch in a git repository, read over smart HTTP without a clone of it."""
 
-    url: str = Field(max_length=1024, pattern=HTTP_URL, description="https:// or http:// address of the repository.")
+    url: HttpUrl = Field(description="https:// or http:// address of the repository.")
     ref: str = Field("main", min_length=1, max_length=255, pattern=r"^[^\s~^:?*\[\\]+$", description="Branch or tag.")
     path: str = Field(
         "",
@@ -37,7 +34,7 @@ class GitPath(ApiModel):
 class PrometheusQuery(ApiModel):
     """A query whose result is compared with a threshold."""
 
-    url: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of Prometheus, without /api/v1.")
+    url: HttpUrl = Field(description="Address of Prometheus, without /api/v1.")
     query: str = Field(
         min_length=1, max_length=4096, description="PromQL. Of several series, one that meets the comparison is enough."
     )
@@ -58,7 +55,7 @@ class MlflowMetric(ApiModel):
         ),
     )
 
-    tracking_uri: str = Field(max_length=1024, pattern=HTTP_URL, description="Address of the MLflow server.")
+    tracking_uri: HttpUrl = Field(description="Address of the MLflow server.")
     model: str = Field(min_length=1, max_length=253, description="Name of the registered model.")
     alias: str | None = Field(
         None, min_length=1, max_length=253, description="Alias of the version, for example champion."
@@ -81,9 +78,7 @@ class MlflowMetric(ApiModel):
 class DatasetDrift(ApiModel):
     """The content of a source. It is downloaded only when the server says that it has changed."""
 
-    url: str = Field(
-        max_length=1024,
-        pattern=FILE_URL,
+    url: WatchedUrl = Field(
         description="Address of a file of lines (JSONL, CSV, text): https://, http:// or s3://bucket/key.",
     )
     minimum_change: float = Field(

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from trainyard.api.addresses import told
 from trainyard.api.run.dataset import Dataset
 from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
@@ -99,7 +100,7 @@ _COUNTED = ("read", "empty", "filtered", "unconvertible", "duplicates", "generat
 
 def source_name(dataset: Dataset) -> str:
     """What a dataset is read from, without anything secret."""
-    return dataset.storage_uri or source_of(dataset) or "inline"
+    return told(dataset.storage_uri or source_of(dataset) or "inline")
 
 
 def _read(dataset: Dataset, context: RunContext, staging: Path, faults: Faults, *, signed: bool) -> tuple[Part, int]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.addresses import told
 from trainyard.api.progress import DatasetRecord, DatasetSource
 from trainyard.api.run.methods import METHODS
 from trainyard.api.run.training import Training
@@ -255,5 +256,5 @@ def _prefetch_model(context: RunContext, reporter: Reporter) -> None:
     wanted += [(reward.storage_uri, reward.secret_ref) for _, reward in spec.reward_models()]
     for uri, secret_ref in wanted:
         if uri and uri.startswith("hf://") and spec.storage.cache is not None:
-            reporter.report(message=f"downloading {uri}")
+            reporter.report(message=told(f"downloading {uri}"))
             local_folder(uri, context=context, secret_ref=secret_ref, weights=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from trainyard.api.addresses import told
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import source_name
@@ -64,7 +65,11 @@ class Reached:
 
     def to_json(self) -> dict[str, Any]:
         """For report.json."""
-        return {**asdict(self), "fine": self.fine, **({} if self.fine else {"hint": WAYS_OUT[self.state]})}
+        return {
+            **{name: told(value) for name, value in asdict(self).items()},
+            "fine": self.fine,
+            **({} if self.fine else {"hint": WAYS_OUT[self.state]}),
+        }
 
 
 def probe_all(context: RunContext) -> list[Reached]:
@@ -167,6 +172,8 @@ def _bucket(dataset: Dataset, secrets: Path) -> Reached:
     except exceptions.EndpointConnectionError as error:
         unknown = "Name or service not known" in repr(error.__context__) or "getaddrinfo" in repr(error.__context__)
         return Reached(dataset.name, uri, "unknown host" if unknown else "refused", client.meta.endpoint_url)
+    except RecursionError:
+        return Reached(dataset.name, uri, "not found", "the store answers with redirects and nothing else")
     except exceptions.BotoCoreError as error:
         return Reached(dataset.name, uri, "access refused", str(error).splitlines()[0][:100])
     return Reached(dataset.name, uri, "ok")

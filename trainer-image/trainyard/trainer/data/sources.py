@@ -237,6 +237,11 @@ def _download_s3(dataset: Dataset, bucket: str, key: str, secret: dict[str, str]
                 status = 403
             _check_status(dataset, uri, status, own_key)
             raise Unavailable(f"{code or status}") from error
+        except RecursionError as error:  # the client asks for the bucket's region, is redirected, and asks again
+            raise invalid_data(
+                f"dataset {dataset.name}: {uri}: the store answers with redirects and nothing else",
+                hint="check AWS_ENDPOINT_URL: it has to be the store's S3 API",
+            ) from error
         except BotoCoreError as error:
             _check_host(dataset, uri, urlsplit(client.meta.endpoint_url).hostname or "", error)
             raise Unavailable(reason(error)) from error

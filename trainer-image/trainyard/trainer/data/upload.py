@@ -69,8 +69,8 @@ def _guarded(call: Callable[[], T], address: str) -> T:
     for number in range(TRIES):
         try:
             return call()
-        except (ClientError, BotoCoreError, Boto3Error) as error:
-            status = _status(error)
+        except (ClientError, BotoCoreError, Boto3Error, RecursionError) as error:  # the last: redirects without end
+            status = 404 if isinstance(error, RecursionError) else _status(error)
             if status in (400, 401, 403, 404):
                 raise invalid_config(
                     f"{FIELD}.storageUri {address}: the store refuses to write (HTTP {status})",

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.addresses import told
 from trainyard.api.run.tracking import MlflowTracking
 from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
@@ -97,7 +98,7 @@ class Tracking:
             digest = facts.dataset.digest
             tags = {self._prefix + "trainyard.dev/dataset-digest": digest}
             self._add({"tags": tags}, once=f"digest {self._prefix}{digest}")
-            sources = ", ".join(d.storage_uri or d.name for d in self._context.datasets)
+            sources = ", ".join(told(d.storage_uri or d.name) for d in self._context.datasets)
             profile = json.dumps({"records": facts.dataset.records, "tokens": facts.dataset.tokens})
             dataset = {"name": sources[:400], "digest": digest[:36], "profile": profile}
             self._add({"dataset": dataset}, once=f"dataset {self._prefix}{digest}")
@@ -253,7 +254,7 @@ def parameters(context: RunContext) -> dict[str, Any]:
     training = context.training.model_dump(mode="json", exclude_none=True)
     found = {**training.pop("extra_args", {}), **training}
     if context.model.storage_uri:
-        found["model"] = context.model.storage_uri
+        found["model"] = told(context.model.storage_uri)
     elif context.model.scratch is not None:
         found["model"] = f"scratch {context.model.scratch.architecture}"
     if context.model.adapter is not None:

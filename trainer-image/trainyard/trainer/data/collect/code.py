@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainyard.api.addresses import told
 from trainyard.api.run.collectors import CodeSource
 from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
@@ -102,10 +103,10 @@ def open_tree(
     if url is not None:
         repository = fetch(url, ref, access, journal, field=field)
         files = [(blob.path, blob.size) for blob in repository.blobs(path)]
-        return Tree(url, repository.commit, files, repository, path)
+        return Tree(told(url), repository.commit, files, repository, path)
     assert storage_uri is not None
-    told = f"{access.name}: {field.replace('.url', '.storageUri')} {storage_uri}"
-    folder = folder_of(storage_uri, access.volumes, told=told, invalid=invalid_data) / path
+    place = f"{access.name}: {field.replace('.url', '.storageUri')} {storage_uri}"
+    folder = folder_of(storage_uri, access.volumes, told=place, invalid=invalid_data) / path
     found = []
     for name in unignored(folder, journal.folder):
         file = folder / name
