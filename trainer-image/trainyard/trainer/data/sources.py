@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.errors import invalid_data, source_unavailable
 from trainyard.trainer.log import say
+from trainyard.trainer.volume.claims import Bounds, bounds_of
 
 TRIES = 3
 PAUSES = (1.0, 3.0)
@@ -90,20 +91,21 @@ def local_files(dataset: Dataset, *, volumes: Path) -> list[SourceFile]:
     """
     uri = dataset.storage_uri or ""
     scheme, _, rest = uri.partition("://")
+    bounds = bounds_of(uri, volumes)
     if scheme == "file":
-        return _local(dataset, Path(rest), uri)
+        return _local(dataset, Path(rest), uri, bounds)
     claim, _, path = rest.partition("/")
     if not (volumes / claim).is_dir():
         raise invalid_data(
             f"dataset {dataset.name}: {uri}: claim {claim} is not mounted at {volumes / claim}",
             hint="locally, pass --volume CLAIM=FOLDER; in a cluster the operator mounts it",
         )
-    return _local(dataset, volumes / claim / path, uri)
+    return _local(dataset, volumes / claim / path.lstrip("/"), uri, bounds)
 
 
 def _from_hub(dataset: Dataset, uri: str, secret: dict[str, str]) -> list[SourceFile]:
     """Files of a dataset's repository: the path that the address names, or all that can be read."""
-    from trainyard.trainer.models.source import from_hub
+    from trainyard.trainer.models.source import from_hub, revision_of
 
     owner, _, rest = uri.removeprefix("hf://").partition("/")
     name, _, path = rest.partition("/")
@@ -116,7 +118,9 @@ def _from_hub(dataset: Dataset, uri: str, secret: dict[str, str]) -> list[Source
     token = secret.get("token") or secret.get("HF_TOKEN")
     field = f"spec.datasets[{dataset.name}].secretRef"
     folder = from_hub(f"{owner}/{name}", revision or None, uri, token, wanted=wanted, field=field, kind="dataset")
-    found = _local(dataset, folder / path, uri)
+    # Files of a snapshot are links to the repository's folder of blobs.
+    repository = Bounds(folder.parents[1], "the repository in the cache") if revision_of(folder) else None
+    found = _local(dataset, folder / path, uri, repository)
     return [SourceFile(file.path, file.path.relative_to(folder).as_posix()) for file in found]
 
 
@@ -131,10 +135,12 @@ def format_of(file: SourceFile, file_format: str) -> str | None:
     return "Text" if known else None
 
 
-def _local(dataset: Dataset, path: Path, uri: str) -> list[SourceFile]:
+def _local(dataset: Dataset, path: Path, uri: str, bounds: Bounds | None) -> list[SourceFile]:
     """One file, every readable file below a folder, or every file that matches a pattern; sorted by name."""
     if ".." in path.parts:
         raise invalid_data(f"dataset {dataset.name}: {uri} contains ..", hint="give the path without it")
+    if bounds is not None:
+        bounds.check([path], told=f"dataset {dataset.name}: {uri}", invalid=invalid_data)
     if path.is_file():
         found = [path]
         if format_of(SourceFile(path, path.name), dataset.file_format) is None:
@@ -163,6 +169,8 @@ def _local(dataset: Dataset, path: Path, uri: str) -> list[SourceFile]:
             f"dataset {dataset.name}: {uri} has no file that can be read ({len(files)} files looked at)",
             hint="known are .jsonl, .json, .csv, .tsv, .parquet and text; for other names set fileFormat",
         )
+    if bounds is not None:
+        bounds.check((f.path for f in readable), told=f"dataset {dataset.name}: {uri}", invalid=invalid_data)
     if len(readable) > MOST_FILES:
         raise invalid_data(
             f"dataset {dataset.name}: {uri} has {len(readable)} files, more than {MOST_FILES}",

@@ -14,7 +14,7 @@ from trainyard.api.base import SecretRef
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
-from trainyard.trainer.volume.claims import folder_of
+from trainyard.trainer.volume.claims import own_folder_of
 
 TOKENIZER_FILES = [
     "tokenizer*",
@@ -39,7 +39,7 @@ def local_folder(uri: str, *, context: RunContext, secret_ref: SecretRef | None,
     """
     scheme, _, rest = uri.partition("://")
     if scheme != "hf":
-        return folder_of(uri, context.volumes_dir, told=uri, invalid=invalid_config)
+        return own_folder_of(uri, context.volumes_dir, told=uri, invalid=invalid_config)
     repository, _, revision = rest.partition("@")
     wanted = MODEL_FILES if weights else TOKENIZER_FILES
     token = hub_token(context.secrets_dir, secret_ref, field="spec.model.secretRef")

@@ -20,6 +20,7 @@ from typing import Any
 from trainyard.api.progress import CheckpointRecord
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.volume.claims import Bounds
 from trainyard.trainer.volume.commit import (
     Committed,
     commit_folder,
@@ -128,22 +129,32 @@ def find_other(reference: str, *, volume: Path, own: Path, inside: str = "") -> 
             f"spec.checkpoints.resumeFrom {reference!r} leaves the volume", hint="give a path without .."
         )
     place = volume / relative
+    told = f"spec.checkpoints.resumeFrom {reference!r}"
+
+    def on_volume(folder: Path, *patterns: str) -> Path:
+        """The folder, if what is read in it lies on this volume and not where a link leads."""
+        files = (folder, *(path for pattern in patterns for path in folder.glob(pattern)))
+        Bounds(volume, "the checkpoint volume").check(files, told=told, invalid=invalid_config)
+        return folder
+
     if place.is_dir() and _NAME.match(place.name):
-        committed = read_committed(place)
+        committed = read_committed(on_volume(place, "**/*"))
         damage = "its manifest.json cannot be read" if committed is None else find_damage(committed)
         if committed is None or damage is not None:
-            raise storage(f"spec.checkpoints.resumeFrom {reference!r} is damaged: {damage}")
+            raise storage(f"{told} is damaged: {damage}")
         return _checkpoint(committed, int(place.name.removeprefix("step-")))
     pattern = re.compile(re.escape(reference) + r"-[0-9a-f]{1,8}$|" + re.escape(reference) + r"-local$")
     runs = [f for f in volume.iterdir() if f.is_dir() and f != own and pattern.fullmatch(f.name)]
     newest_first = sorted(runs, key=lambda f: f.stat().st_mtime, reverse=True)
     roots = [folder / inside / "checkpoints" for folder in (place, *newest_first)]
     for root in [place, place / "checkpoints", *roots]:
-        if root.is_dir() and root != volume and (checkpoint := newest_valid(root)) is not None:
+        if not root.is_dir() or root == volume:
+            continue
+        if (checkpoint := newest_valid(on_volume(root, "step-*", "step-*/**/*"))) is not None:
             return checkpoint
     others = sorted(f.name for f in volume.iterdir() if (f / "checkpoints").is_dir() and f != own)
     raise invalid_config(
-        f"spec.checkpoints.resumeFrom {reference!r}: no checkpoint of such a run on this volume",
+        f"{told}: no checkpoint of such a run on this volume",
         hint=f"runs with checkpoints here: {', '.join(others) or 'none'}; both runs need the same "
         "spec.storage.checkpoints.claimName",
     )

@@ -106,7 +106,7 @@ def open_tree(
         return Tree(told(url), repository.commit, files, repository, path)
     assert storage_uri is not None
     place = f"{access.name}: {field.replace('.url', '.storageUri')} {storage_uri}"
-    folder = folder_of(storage_uri, access.volumes, told=place, invalid=invalid_data) / path
+    folder = folder_of(f"{storage_uri}/{path}", access.volumes, told=place, invalid=invalid_data)
     found = []
     for name in unignored(folder, journal.folder):
         file = folder / name
