@@ -69,6 +69,11 @@ CASES: tuple[Case, ...] = (
         put(SCRATCH, (*DATASET, "role"), "Eval"),
         {**SCRATCH, "datasets": [TEXT, {**TEXT, "name": "held-out", "role": "Eval"}]},
     ),
+    Case(
+        "inline data of all datasets together has more than",
+        {**SCRATCH, "datasets": [{**TEXT, "name": n, "inline": {"text": "ä" * 131_072 + n[1:]}} for n in ("a", "bx")]},
+        {**SCRATCH, "datasets": [{**TEXT, "name": n, "inline": {"text": "ä" * 131_072}} for n in "ab"]},
+    ),
     Case("method Pretrain starts from random weights", {**SCRATCH, "model": HUB}, SCRATCH),
     Case(
         "method CPT goes on from existing weights",

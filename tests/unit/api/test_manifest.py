@@ -31,6 +31,20 @@ def faults_of(text: str) -> dict[str, Fault]:
     return {fault.field: fault for fault in caught.value.faults}
 
 
+def test_inline_data_is_bounded_over_all_datasets_of_a_run() -> None:
+    def run(*inline: dict[str, Any]) -> dict[str, Any]:
+        manifest: dict[str, Any] = yaml.safe_load(VALID)
+        manifest["spec"]["datasets"] = [{"name": f"d{n}", "inline": data} for n, data in enumerate(inline)]
+        return manifest
+
+    text, records = {"text": "ä" * 131_072}, {"records": [{"text": "ö" * 131_000}]}
+    parse_run(run(text, text))
+    parse_run(run(text, records))
+    for too_much in ([text, text, {"text": "x"}], [text, records, {"records": [{"text": "y" * 200}]}]):
+        with pytest.raises(InvalidManifest, match="inline data of all datasets together has more than 524288 bytes"):
+            parse_run(run(*too_much))
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [

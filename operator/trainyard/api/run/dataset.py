@@ -1,5 +1,6 @@
 """`spec.datasets`: what it is trained on."""
 
+import json
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -17,6 +18,9 @@ from trainyard.api.run.collectors import (
 )
 from trainyard.api.run.selection import FieldPath, Filter, Generate, RecordFormat
 from trainyard.api.run.trm import Puzzle
+
+INLINE_LIMIT = 524288
+"""Bytes of inline data in all datasets of a run. Whoever watches runs holds them in memory, many at once."""
 
 
 class Inline(ApiModel):
@@ -39,6 +43,12 @@ class Inline(ApiModel):
         max_length=262144,
         description="Plain text; paragraphs (separated by an empty line) become the records.",
     )
+
+    @property
+    def size(self) -> int:
+        """Bytes of the text, or of the records as JSON."""
+        text = self.text if self.text is not None else json.dumps(self.records, ensure_ascii=False)
+        return len(text.encode("utf-8", "surrogatepass"))
 
 
 class Split(ApiModel):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainyard.api.base import Fetched, Rule
-from trainyard.api.run.dataset import Dataset
+from trainyard.api.run.dataset import INLINE_LIMIT, Dataset
 from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, none_of, one_of, sentence
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
@@ -181,6 +181,14 @@ SPEC_RULES: tuple[Rule, ...] = (
         "self.datasets.exists(d, d.role == 'Train') || !has(self.datasets)",
         "spec.datasets has nothing to train on: at least one dataset needs role Train",
         lambda s: s.datasets is None or any(d.role == "Train" for d in s.datasets),
+    ),
+    Rule(
+        "self.datasets.map(d, has(d.inline) && has(d.inline.text) ? size(bytes(d.inline.text)) : 0).sum() "
+        f"<= {INLINE_LIMIT} || !has(self.datasets)",
+        f"inline data of all datasets together has more than {INLINE_LIMIT} bytes: put larger data on a volume, into a "
+        "bucket or on a web server, and give its storageUri",
+        # Records are opaque to the API server; the operator and `validate` count them too.
+        lambda s: sum(d.inline.size for d in s.datasets or () if d.inline is not None) <= INLINE_LIMIT,
     ),
     Rule(
         None,
