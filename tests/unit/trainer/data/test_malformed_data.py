@@ -5,20 +5,33 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import ROOT
+from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.readers import Fault, Row, read_rows
+from trainyard.trainer.data.select import columns_of
 from trainyard.trainer.data.sources import SourceFile, format_of
 
 TRM = (
     '{"problem": "up?", "initial_answer": "", "solution": "all are up", "reasoning_steps": ["look"], "metadata": '
     '{"source": "prometheus", "query": "up", "type": "metric_analysis", "timestamp": "2025-12-28T10:00:00"}}\n'
 )
+PACKED = gzip.compress(b"".join(b'{"text": "record %d of many"}\n' % n for n in range(400)), compresslevel=0, mtime=0)
 PAGE = ROOT / "docs/use/errors.md"
 GOOD_TEXT = '{"text": "fine"}\n'
+
+
+def parquet(names: list[str], columns: list[list[Any]]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(c) for c in columns], names=names), sink)
+    return bytes(sink.getvalue())
 
 
 def faults(tmp_path: Path, name: str, content: str | bytes, record_format: str) -> list[str]:
@@ -27,8 +40,9 @@ def faults(tmp_path: Path, name: str, content: str | bytes, record_format: str) 
     file = SourceFile(path, name)
     file_format = format_of(file, "Auto")
     assert file_format is not None
+    dataset = Dataset.model_validate({"name": "d", "storageUri": f"file://{path}", "format": record_format})
     found = []
-    for row in read_rows(file, file_format):
+    for row in read_rows(file, file_format, columns_of(dataset)):
         checked = row if isinstance(row, Fault) else check(row, record_format)
         if isinstance(checked, Fault):
             found.append(str(checked))
@@ -262,6 +276,93 @@ CASES = [
         '{"kind": "log", "line": "a", "labels": {}}\n',
         "Text",
         "raw.jsonl:1: a collected log is no record of format Text: set generate, which makes examples of it",
+    ),
+    (
+        "cut.jsonl.gz",
+        PACKED[:-2000],
+        "Text",
+        "cut.jsonl.gz:336: the compressed file is cut off after line 335; copy it again",
+    ),
+    (
+        "damaged.jsonl.gz",
+        PACKED[:-8] + b"\x00" * 8,
+        "Text",
+        "damaged.jsonl.gz:401: the compressed file is damaged after line 400 (CRC check failed 0x0 != 0x18d7522d); copy it again",
+    ),
+    (
+        "cut.json.gz",
+        gzip.compress(b'[{"text": "a"}]', mtime=0)[:-5],
+        "Text",
+        "cut.json.gz: the compressed file is cut off before its end; copy it again",
+    ),
+    (
+        "cut.csv.gz",
+        gzip.compress(b"text\n" + b"a\n" * 500, compresslevel=0, mtime=0)[:-9],
+        "Text",
+        "cut.csv.gz:501: the compressed file is cut off after line 500; copy it again",
+    ),
+    (
+        "twice.csv",
+        "prompt,completion,completion\na,b,c\n",
+        "PromptCompletion",
+        "twice.csv:1: the header names completion twice; rename or remove one of the columns",
+    ),
+    (
+        "header.csv",
+        b"pr\xe9mpt,completion\na,b\n",
+        "PromptCompletion",
+        "header.csv:1: byte 0xe9 at position 2 is not UTF-8; convert the file, for example with iconv -t utf-8",
+    ),
+    (
+        "deep.jsonl",
+        '{"text": ' + "[" * 100_000,
+        "Text",
+        "deep.jsonl:1: is nested too deeply",
+    ),
+    (
+        "half.txt.jsonl",
+        GOOD_TEXT + '{"text": "a smile: \\ud83d"}\n',
+        "Text",
+        "half.txt.jsonl:2: field text: has half of a surrogate pair (\\ud83d) at character 10; write the whole character, or "
+        "remove it",
+    ),
+    (
+        "half-turn.jsonl",
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\\udc00"}]}\n',
+        "Messages",
+        "half-turn.jsonl:1: field messages[1].content: has half of a surrogate pair (\\udc00) at character 1; write the whole "
+        "character, or remove it",
+    ),
+    (
+        "blank.jsonl",
+        '{"prompts": "<start_of_turn>user\\n<end_of_turn>", "final_answer": "So."}\n',
+        "TunixSFT",
+        "blank.jsonl:1: field prompts: has no text in any turn; remove the record",
+    ),
+    (
+        "early.jsonl",
+        TRM.replace("2025-12-28T10:00:00", "0001-01-01T00:00:00+10:00"),
+        "TRM",
+        'early.jsonl:1: field metadata.timestamp: "0001-01-01T00:00:00+10:00" is no time; write it as 2025-12-28T10:00:00Z',
+    ),
+    (
+        "columns.parquet",
+        parquet(["text", "text"], [["a"], ["b"]]),
+        "Text",
+        "columns.parquet: has two columns text; rename or remove one of them",
+    ),
+    (
+        "bytes.parquet",
+        parquet(["text"], [[b"fine", b"\xff\xfe"]]),
+        "Text",
+        "bytes.parquet:2: field text: a value of type binary cannot be read: its bytes are no UTF-8 text",
+    ),
+    (
+        "cut.parquet",
+        parquet(["text"], [["a"] * 5])[:-30],
+        "Text",
+        "cut.parquet: not a Parquet file: Parquet magic bytes not found in footer. Either the file is corrupted or this is not "
+        "a parquet file.",
     ),
 ]
 

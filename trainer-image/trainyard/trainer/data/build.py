@@ -185,7 +185,7 @@ def _examples(dataset: Dataset, context: RunContext, folder: Path, part: Part, f
                 yield row
 
     for example in examples_of(sound(), dataset.generate.tasks):
-        part.counts["generated"] += 1
+        part.counts["generated"] += isinstance(example, Row)
         yield example
 
 

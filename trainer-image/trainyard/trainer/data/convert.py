@@ -144,14 +144,23 @@ def _as_pair(record: Record, source: str) -> tuple[Any, Any] | None:
 def _as_messages(record: Record, source: str) -> Record | None:
     if source == "TunixSFT":
         return {"messages": gemma_messages(record)}
-    if source == "TRM" and record["metadata"].get("type") == "function_call":
-        call = {"type": "function", "function": json.loads(record["solution"])}
+    if source == "TRM" and record["metadata"].get("type") == "function_call" and (call := _call(record["solution"])):
         asked = {"role": "user", "content": record["problem"]}
-        return {"messages": [asked, {"role": "assistant", "tool_calls": [call]}], "tools": [RUN_TOOL]}
+        answer = {"role": "assistant", "tool_calls": [{"type": "function", "function": call}]}
+        return {"messages": [asked, answer], "tools": [RUN_TOOL]}
     pair = _as_pair(record, source)
     if pair is None:
         return None
     return {"messages": [*_turns(pair[0], "user"), *_turns(pair[1], "assistant")]}
+
+
+def _call(solution: str) -> Any:
+    """The function call that a solution is; None if it is a text like others."""
+    try:
+        call = json.loads(solution)
+    except (ValueError, RecursionError):
+        return None
+    return call if isinstance(call, dict) and "name" in call else None
 
 
 def _as_prompt(record: Record, source: str) -> Record | None:

@@ -32,12 +32,48 @@ FIELDS = {
     "TrainingExample": ("prompt", "response"),
     "TunixSFT": ("prompts",),
 }
+FURTHER = {
+    "PromptCompletion": ("tools",),
+    "Messages": ("tools",),
+    "Preference": ("prompt", "tools"),
+    "Prompt": ("answer", "tools"),
+    "TrainingExample": ("metadata",),
+    "TunixSFT": ("final_answer",),
+}
+"""Fields that are read if they are there."""
 COLLECTED = ("series", "log", "trace", "runbook_entry")
 """Kinds of collected records that are no training records by themselves."""
 
 
 def check(row: Row, record_format: str) -> Record | Fault | None:
     """The record in its normal form, the fault that it is, or None for an empty one."""
+    try:
+        found = _checked(row, record_format)
+        half = _half_of_a_character(found) if isinstance(found, dict) else None
+    except RecursionError:
+        return Fault(row.place, "is nested too deeply")
+    return Fault(row.place, f"field {half}; write the whole character, or remove it") if half else found
+
+
+def _half_of_a_character(value: Any, path: str = "") -> str | None:
+    """Where a text has half of a surrogate pair, which JSON can write (\\ud83d) and no tokenizer can read."""
+    match value:
+        case str() if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                half = ascii(value[error.start]).strip("'")
+                return f"{path}: has half of a surrogate pair ({half}) at character {error.start + 1}"
+        case dict():
+            inner = (_half_of_a_character(v, f"{path}.{k}" if path else str(k)) for k, v in value.items())
+            return next(filter(None, inner), None)
+        case list():
+            inner = (_half_of_a_character(v, f"{path}[{n}]") for n, v in enumerate(value))
+            return next(filter(None, inner), None)
+    return None
+
+
+def _checked(row: Row, record_format: str) -> Record | Fault | None:
     value = row.value
     for field in FIELDS[record_format]:
         if field not in value or value[field] is None:

@@ -1,7 +1,10 @@
 """From files to rows, one at a time: a row is a mapping, or the fault that stands in its place.
 
-Memory stays bounded whatever the size of the data: JSONL and CSV are read line by line, Parquet row group by row group,
-text in pieces. Only JSON has to be read as a whole. Files ending in .gz are unpacked on the way.
+Memory stays bounded whatever the size of the data: JSONL and CSV are read line by line, text in pieces, Parquet (see
+`parquet.py`) batch by batch. Only JSON has to be read as a whole. Files ending in .gz are unpacked on the way.
+
+Whatever a library says of a file becomes a fault with file and line: a file that cannot be read today cannot be read
+tomorrow, so nothing that is said here is worth another attempt.
 """
 
 from __future__ import annotations
@@ -9,18 +12,25 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from trainyard.trainer.data.sources import SourceFile
 from trainyard.trainer.errors import invalid_data
 
+if TYPE_CHECKING:
+    from trainyard.trainer.data.parquet import Columns
+
 TEXT_RECORD = 32 * 1024
 """Bytes. A text file up to this size is one record; a larger one is cut at empty lines into records of about this size."""
 JSON_LIMIT = 512 * 1024 * 1024
-"""Bytes of a .json file, which is held in memory as a whole."""
+"""Bytes of a .json file, unpacked, which is held in memory as a whole."""
+LINE_LIMIT = 256 * 1024 * 1024
+"""Bytes of a line. A file without line ends is no file of lines, and a small packed one may hold as many bytes as it likes."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,8 @@ class Fault:
         return f"{self.place}: {self.message}"
 
 
-def read_rows(file: SourceFile, file_format: str) -> Iterator[Row | Fault]:
-    """All rows of a file in order; `file_format` is one of the API's, but not Auto."""
+def read_rows(file: SourceFile, file_format: str, used: Columns | None = None) -> Iterator[Row | Fault]:
+    """All rows of a file in order; `file_format` is one of the API's, but not Auto. `used` spares reading other columns."""
     match file_format:
         case "JSONL":
             return _read_jsonl(file)
@@ -58,7 +68,9 @@ def read_rows(file: SourceFile, file_format: str) -> Iterator[Row | Fault]:
         case "CSV":
             return _read_csv(file)
         case "Parquet":
-            return _read_parquet(file)
+            from trainyard.trainer.data.parquet import read_parquet  # which is built on this module
+
+            return read_parquet(file, used)
         case _:
             return _read_text(file)
 
@@ -88,12 +100,33 @@ def _is_gzip(path: Path) -> bool:
 
 def _lines(file: SourceFile) -> Iterator[tuple[int, str | Fault]]:
     """Decoded lines; one that is not UTF-8 becomes a fault and does not hide the others."""
+    number = 0
     with _open(file) as stream:
-        for number, raw in enumerate(stream, start=1):
+        while True:
+            try:
+                raw = stream.readline(LINE_LIMIT + 1)
+            except _PACKING as error:
+                yield number, Fault(f"{file.name}:{number + 1}", _not_unpacked(error, f"after line {number}"))
+                return
+            if not raw:
+                return
+            number += 1
+            if len(raw) > LINE_LIMIT:
+                yield number, Fault(f"{file.name}:{number}", f"the line is longer than {LINE_LIMIT >> 20} MiB")
+                return
             try:
                 yield number, (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).decode()
             except UnicodeDecodeError as error:
                 yield number, Fault(f"{file.name}:{number}", _not_utf8(error))
+
+
+_PACKING = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+def _not_unpacked(error: Exception, where: str) -> str:
+    if isinstance(error, EOFError):
+        return f"the compressed file is cut off {where}; copy it again"
+    return f"the compressed file is damaged {where} ({error}); copy it again"
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
@@ -115,35 +148,34 @@ def _parse(line: str, source: str, number: int) -> Row | Fault:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        detail = _where(error) if isinstance(error, json.JSONDecodeError) else str(error)
-        return Fault(f"{source}:{number}", f"not JSON: {detail}")
+        return Fault(f"{source}:{number}", _not_json(error))
     if not isinstance(value, dict):
         return Fault(f"{source}:{number}", f'expected an object like {{"text": ...}}, found {_kind(value)}')
     return Row(source, number, value)
 
 
 def _read_json(file: SourceFile) -> Iterator[Row | Fault]:
-    if file.path.stat().st_size > JSON_LIMIT:
+    with _open(file) as stream:
+        try:
+            raw = stream.read(JSON_LIMIT + 1)
+        except _PACKING as error:
+            yield Fault(file.name, _not_unpacked(error, "before its end"))
+            return
+    if len(raw) > JSON_LIMIT:
         raise invalid_data(
             f"{file.name} is larger than {JSON_LIMIT >> 20} MiB, and JSON has to be read as a whole",
             hint="write one record per line (JSONL)",
         )
-    with _open(file) as stream:
-        raw = stream.read()
     try:
         value = json.loads(raw.removeprefix(b"\xef\xbb\xbf").decode())
     except UnicodeDecodeError as error:
         yield Fault(file.name, _not_utf8(error))
         return
     except (ValueError, RecursionError) as error:
-        if isinstance(error, json.JSONDecodeError):
-            place = f"{file.name}:{error.lineno}"
-            detail = f"not JSON: {_where(error)}"
-            if error.msg == "Extra data":
-                detail += "; a file with one record per line is JSONL: name it .jsonl or set fileFormat: JSONL"
-            yield Fault(place, detail)
-        else:
-            yield Fault(file.name, f"not JSON: {error}")
+        place = f"{file.name}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else file.name
+        lines = isinstance(error, json.JSONDecodeError) and error.msg == "Extra data"
+        advice = "; a file with one record per line is JSONL: name it .jsonl or set fileFormat: JSONL" if lines else ""
+        yield Fault(place, _not_json(error) + advice)
         return
     if not isinstance(value, list):
         yield Fault(file.name, f"expected a list of records, found {_kind(value)}")
@@ -159,23 +191,28 @@ def _read_csv(file: SourceFile) -> Iterator[Row | Fault]:
     faults: list[Fault] = []
 
     def text() -> Iterator[str]:
-        for _, line in _lines(file):
-            if isinstance(line, Fault):
-                faults.append(line)
-            else:
+        for number, line in _lines(file):
+            if not isinstance(line, Fault):
                 yield line
+                continue
+            faults.append(line)
+            if number <= 1:
+                return  # without its header nothing in the file has a name
 
     csv.field_size_limit(1 << 28)
     delimiter = "\t" if ".tsv" in file.name.lower() else ","
     reader = csv.DictReader(text(), delimiter=delimiter, strict=True)
     while True:
         try:
-            row = next(reader, None)
+            twice = repeated(reader.fieldnames or ()) if reader.line_num <= 1 else None
+            row = None if twice else next(reader, None)
         except csv.Error as error:
-            yield Fault(f"{file.name}:{reader.line_num + 1}", f"not CSV: {error}")
+            yield from faults or [Fault(f"{file.name}:{reader.line_num + 1}", f"not CSV: {error}")]
             return
         yield from faults
         faults.clear()
+        if twice:
+            yield Fault(f"{file.name}:1", f"the header names {twice} twice; rename or remove one of the columns")
         if row is None:
             return
         if None in row or None in row.values():
@@ -191,21 +228,9 @@ def _read_csv(file: SourceFile) -> Iterator[Row | Fault]:
             yield Row(file.name, reader.line_num, dict(row))
 
 
-def _read_parquet(file: SourceFile) -> Iterator[Row | Fault]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(file.path)
-        number = 0
-        for batch in table.iter_batches(batch_size=1024):
-            for value in batch.to_pylist():
-                number += 1
-                yield Row(file.name, number, value)
-    except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        yield Fault(file.name, f"not a Parquet file: {str(error).splitlines()[0]}")
+def repeated(names: Iterable[str]) -> str | None:
+    """A name that stands there twice; columns without a name are nobody's."""
+    return next((name for name, count in Counter(names).items() if name and count > 1), None)
 
 
 def _read_text(file: SourceFile) -> Iterator[Row | Fault]:
@@ -226,8 +251,10 @@ def _read_text(file: SourceFile) -> Iterator[Row | Fault]:
         yield Row(file.name, start, {"text": "".join(piece)})
 
 
-def _where(error: json.JSONDecodeError) -> str:
-    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+def _not_json(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+    return "is nested too deeply" if isinstance(error, RecursionError) else f"not JSON: {error}"
 
 
 def _kind(value: Any) -> str:

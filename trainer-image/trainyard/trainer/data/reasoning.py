@@ -92,6 +92,8 @@ def _tunix(row: Row) -> Record | Fault:
             "field prompts: has no turn; expected <start_of_turn>user, the text, <end_of_turn> and so on. For plain text use "
             "format TrainingExample",
         )
+    if not any(body.strip() for _, body in turns):
+        return Fault(row.place, "field prompts: has no text in any turn; remove the record")
     for role, _ in turns:
         if role not in _ROLES:
             return Fault(row.place, f"field prompts: the role {role} is unknown; known are {', '.join(_ROLES)}")
@@ -122,7 +124,7 @@ def utc(text: str) -> str | None:
         return ""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat().replace("+00:00", "Z")

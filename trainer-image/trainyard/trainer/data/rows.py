@@ -10,6 +10,7 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.plain import plain_text
 from trainyard.trainer.data.collect.run import collected, source_of
 from trainyard.trainer.data.readers import Fault, Row, read_inline_text, read_rows
+from trainyard.trainer.data.select import columns_of
 from trainyard.trainer.data.sources import SourceFile, fetch, format_of
 
 CODE_LIMIT = 1 << 20
@@ -48,7 +49,7 @@ def rows_of(dataset: Dataset, context: RunContext, folder: Path) -> Iterator[Row
         if dataset.generate is not None and file_format == "Text":
             yield from _whole_file(file)
         else:
-            yield from read_rows(file, file_format)
+            yield from read_rows(file, file_format, columns_of(dataset))
 
 
 def as_text(row: Row, dataset: Dataset) -> Row:

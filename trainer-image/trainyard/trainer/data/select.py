@@ -14,6 +14,8 @@ from typing import Any
 
 from trainyard.api.run.dataset import Dataset
 from trainyard.api.run.selection import Filter
+from trainyard.trainer.data.formats import FIELDS, FURTHER
+from trainyard.trainer.data.parquet import Columns
 from trainyard.trainer.data.readers import Fault, Row
 
 TIME_FIELDS = ("timestamp", "created_at", "time", "date", "metadata.timestamp")
@@ -37,6 +39,25 @@ def _dig(value: Any, path: str) -> Any:
             return _ABSENT
         value = value[part]
     return value
+
+
+def columns_of(dataset: Dataset) -> Columns | None:
+    """The fields of a record, as it is read, that anything looks at; None where that is not known."""
+    if dataset.generate is not None:
+        return None
+    fields, further = FIELDS[dataset.format], FURTHER.get(dataset.format, ())
+    named = {_column(path) for path in dataset.columns.values()}
+    chosen = [f.field for f in dataset.filters] + (dataset.split.group_by if dataset.split else [])
+    if dataset.selection_strategy == "Latest":
+        chosen += [dataset.time_field] if dataset.time_field else TIME_FIELDS
+    return Columns(
+        needed=frozenset(named | {field for field in fields if field not in dataset.columns}),
+        further=frozenset((*further, "kind", *map(_column, chosen))),
+    )
+
+
+def _column(path: str) -> str:
+    return path.partition(".")[0]
 
 
 def rename(row: Row, columns: dict[str, str]) -> Row | Fault:
@@ -91,7 +112,7 @@ def _compare(found: Any, value: str) -> int:
     try:
         left, right = float(found), float(value)
         return (left > right) - (left < right)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         text = _text(found)
         return (text > value) - (text < value)
 
@@ -130,7 +151,7 @@ def seconds(value: Any) -> float | None:
         return None
     for size, unit in ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3)):
         if abs(value) >= size:
-            return value / unit
+            return value / unit if abs(value) < 1e300 else None
     return float(value)
 
 

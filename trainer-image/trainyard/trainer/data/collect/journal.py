@@ -106,7 +106,7 @@ class Journal:
             # No time and no name in the header: the same records make the same file.
             with gzip.GzipFile("", "wb", compresslevel=COMPRESSION, fileobj=raw, mtime=0) as stream:
                 for record in piece.fetch():
-                    stream.write(json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+                    stream.write(_whole(json.dumps(record, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n")
             raw.flush()
             os.fsync(raw.fileno())
         temporary.rename(path)
@@ -127,3 +127,8 @@ class Journal:
             os.fsync(stream.fileno())
         temporary.rename(self.folder / name)
         flush_folder(self.folder)
+
+
+def _whole(text: str) -> str:
+    """Without half characters, which servers pass on as they found them in somebody's log."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from trainyard.api.run.selection import CODE_TASKS, LOG_TASKS, RUNBOOK_TASKS, SERIES_TASKS, TASKS, TRACE_TASKS
-from trainyard.trainer.data.readers import Row
+from trainyard.trainer.data.readers import Fault, Row
 
 
-def examples_of(rows: Iterable[Row], tasks: Sequence[str]) -> Iterator[Row]:
-    """Examples of the named tasks (none: all) as TRM rows with a field `task`. Rows of an unknown kind give none.
+def examples_of(rows: Iterable[Row], tasks: Sequence[str]) -> Iterator[Row | Fault]:
+    """Examples of the named tasks (none: all) as TRM rows with a field `task`. Rows of an unknown kind give none, rows that
+    say to be of a kind and have not its form are faults.
 
     Lines of logs are looked at in batches and series in pairs, so a few hundred records are held at a time.
     """
@@ -33,12 +34,23 @@ def examples_of(rows: Iterable[Row], tasks: Sequence[str]) -> Iterator[Row]:
         maker = makers[kind]
         if maker is None:
             continue
-        for example in maker.add(row.value):
-            yield Row(row.source, row.line, example.to_record())
-    for maker in makers.values():
+        yield from _rows(maker.add(row.value), kind, row.source, row.line)
+    for kind, maker in makers.items():
         if maker is not None:
-            for example in maker.end():
-                yield Row(f"the last {maker.kind} records", 0, example.to_record())
+            yield from _rows(maker.end(), kind, f"the last {kind} records", 0)
+
+
+_ODD = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, OSError, RecursionError)
+"""What a maker may raise about a record that somebody else has written: it reads the form that collectors give."""
+
+
+def _rows(examples: Iterator[Any], kind: str, source: str, line: int) -> Iterator[Row | Fault]:
+    try:
+        for example in examples:
+            yield Row(source, line, example.to_record())
+    except _ODD as error:
+        told = f"{type(error).__name__}: {str(error)[:100]}"
+        yield Fault(f"{source}:{line}", f"is no record of kind {kind} as collectors write it ({told})")
 
 
 def _maker(kind: str, wanted: frozenset[str]) -> Any:
