@@ -310,7 +310,7 @@ import json, resource, torch
 from pathlib import Path
 from transformers import AutoModelForCausalLM
 from trainyard.trainer.machine.device import peak_memory_of_process
-from trainyard.trainer.evaluation.loss import add_output_head
+from trainyard.trainer.models.output_head import add_output_head
 from trainyard.trainer.methods.loss import logits_are_small
 model = AutoModelForCausalLM.from_pretrained({str(folder / "model")!r})
 head = {kind!r}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainyard.trainer.evaluation.loss import add_output_head
-from trainyard.trainer.methods.loss import CPU_TILE, sum_of_losses
+from trainyard.trainer.methods.loss import sum_of_losses
+from trainyard.trainer.models.output_head import CPU_TILE, add_output_head
 
 pytestmark = pytest.mark.slow
 

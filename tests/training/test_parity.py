@@ -17,9 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.training.runs import Run
 from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.data.tokenizer import load_tokenizer
-from trainyard.trainer.evaluation.loss import add_output_head, measure
+from trainyard.trainer.evaluation.loss import measure
 from trainyard.trainer.methods import loss
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder, collate, keeps_examples_apart
+from trainyard.trainer.models.output_head import add_output_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -24,8 +24,8 @@ from trainyard.api.base import SecretRef
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import fetch
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.models import source
-source.PAUSES = (0.01, 0.01)
+from trainyard.trainer.volume import origin
+origin.PAUSES = (0.01, 0.01)
 class Context:
     secrets_dir = Path(sys.argv[2])
     volumes_dir = Path(sys.argv[2])
@@ -36,8 +36,8 @@ try:
         found = fetch(dataset, volumes=Context.volumes_dir, secrets=Context.secrets_dir, staging=Context.volumes_dir)
         print(json.dumps({"files": [f.name for f in found], "text": "".join(f.path.read_text() for f in found)}))
         raise SystemExit
-    folder = source.local_folder(sys.argv[1], context=Context, secret_ref=ref, weights=sys.argv[3] == "weights")
-    print(json.dumps({"files": sorted(f.name for f in folder.iterdir()), "revision": source.revision_of(folder)}))
+    folder = origin.local_folder(sys.argv[1], context=Context, secret_ref=ref, weights=sys.argv[3] == "weights")
+    print(json.dumps({"files": sorted(f.name for f in folder.iterdir()), "revision": origin.revision_of(folder)}))
 except UserError as error:
     print(json.dumps({"code": int(error.exit_code), "message": error.message, "hint": error.hint}))
 """

@@ -23,8 +23,8 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config, source_unavailable
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
-from trainyard.trainer.models.source import PAUSES, TRIES, hub_token
 from trainyard.trainer.volume.commit import Committed, read_committed
+from trainyard.trainer.volume.origin import PAUSES, TRIES, hub_token
 
 FIELD = "spec.pushToHub"
 CARD = "README.md"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say
-from trainyard.trainer.volume.commit import TEMPORARY, commit_folder, find_damage, read_committed
+from trainyard.trainer.volume.commit import commit_folder, find_damage, read_committed
 
 SHARED_TOKENIZER = "tokenizer"
 START = "start"
@@ -87,19 +86,6 @@ def settle_start(run: RunContext) -> None:
     place = None if newest is None else newest.relative_to(run.volume).as_posix()
     commit_folder(run.work_dir / START, lambda folder: {"model": place})
     say(f"starting from {place}" if place else f"no result of phase {before} on this volume: starting from spec.model")
-
-
-def hand_over(phase: RunContext) -> None:
-    """Make the last phase's model that of the run."""
-    if not phase.is_last_phase:
-        return
-    link, target = phase.run_dir / "model", os.path.relpath(phase.model_dir, phase.run_dir)
-    if link.is_symlink() and os.readlink(link) == target:
-        return
-    temporary = phase.run_dir / f"{TEMPORARY}model"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.rename(link)
 
 
 def _start_of(run: RunContext, name: str) -> Path | None:

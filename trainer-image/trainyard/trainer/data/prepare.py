@@ -34,7 +34,6 @@ from trainyard.trainer.errors import invalid_config, invalid_data, storage
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.models.known_names import check_names
-from trainyard.trainer.models.source import local_folder
 from trainyard.trainer.phases import SHARED_TOKENIZER
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.volume.commit import (
@@ -45,6 +44,7 @@ from trainyard.trainer.volume.commit import (
     read_made_from,
     remove_leftovers,
 )
+from trainyard.trainer.volume.origin import local_folder
 
 LAYOUT = 2
 """Raised when the files of prepared data change their meaning, so that older ones are made anew."""

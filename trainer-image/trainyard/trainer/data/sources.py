@@ -105,7 +105,7 @@ def local_files(dataset: Dataset, *, volumes: Path) -> list[SourceFile]:
 
 def _from_hub(dataset: Dataset, uri: str, secret: dict[str, str]) -> list[SourceFile]:
     """Files of a dataset's repository: the path that the address names, or all that can be read."""
-    from trainyard.trainer.models.source import from_hub, revision_of
+    from trainyard.trainer.volume.origin import from_hub, revision_of
 
     owner, _, rest = uri.removeprefix("hf://").partition("/")
     name, _, path = rest.partition("/")

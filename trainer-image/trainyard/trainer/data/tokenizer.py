@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainyard.trainer.errors import invalid_config
 
@@ -106,6 +106,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def end_tokens(tokenizer: Any) -> list[int]:
+    """The end of a text, and the end of a turn where the tokenizer has one."""
+    known = tokenizer.get_vocab()
+    turns = [known[token] for token in ("<|im_end|>", "<end_of_turn>", "<|eot_id|>") if token in known]
+    return sorted({tokenizer.eos_token_id, *turns})
 
 
 def _up_to(texts: Iterator[str], limit: int) -> Iterator[str]:

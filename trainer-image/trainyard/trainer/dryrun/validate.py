@@ -35,9 +35,9 @@ from trainyard.trainer.dryrun.capacity import describe_capacity, describe_output
 from trainyard.trainer.dryrun.preview import previews
 from trainyard.trainer.dryrun.report import table
 from trainyard.trainer.errors import UserError, invalid_config, invalid_data
-from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.methods.arguments import (
     check_method_arguments,
     check_optimizer,
@@ -49,10 +49,10 @@ from trainyard.trainer.methods.ppo_config import PPOConfig
 from trainyard.trainer.models.estimate import Estimate, estimate, estimate_quickly
 from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.models.quantize import is_quantized
-from trainyard.trainer.models.source import local_folder
 from trainyard.trainer.phases import in_phase, settle_start
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.volume.commit import commit_folder
+from trainyard.trainer.volume.origin import local_folder
 
 SAMPLE_LENGTHS = (0.5, 0.9, 0.99, 1.0)
 

@@ -19,13 +19,13 @@ from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config, is_device_out_of_memory, storage
-from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.methods.out_of_memory import recall
-from trainyard.trainer.methods.train import find_result
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.volume.commit import commit_folder, read_committed
+from trainyard.trainer.volume.result import find_result
 
 
 def evaluate(context: RunContext, reporter: Reporter) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.methods.batches import TOKEN_COUNT, collate
-from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses, use_small_tiles
+from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,6 @@ class HeldOut:
     def perplexity(self) -> float:
         """exp(loss), infinite where that is beyond a float."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
-
-
-def add_output_head(model: Any) -> None:
-    """Prepare a model for `measure`; its ordinary forward pass stays as it is. Once per model, before any adapter."""
-    from trl.trainer.utils import add_fused_lm_head
-
-    if not torch.cuda.is_available():
-        use_small_tiles()
-    add_fused_lm_head(model)
 
 
 def measure(

@@ -17,20 +17,6 @@ SMALL_LOGITS = 256 * 1024 * 1024
 """Bytes of a batch's logits in FP32 up to which they are made as a whole."""
 
 
-CPU_TILE = (512, 1024)
-"""Tokens and vocabulary entries of one tile of TRL's output head on a CPU. Its own 4,096 x 32,768 suit a GPU, whose kernel
-works on the tile in place; on a CPU there are some eight tensors of a tile's size at a time, and passes over a tile of 2 MB
-find it in the cache."""
-
-
-def use_small_tiles() -> None:
-    """Before the first forward pass on a CPU."""
-    from trl.kernels import chunked_logprob
-    from trl.trainer import utils
-
-    chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE = CPU_TILE
-
-
 def logits_are_small(model: Any, inputs: dict[str, Any]) -> bool:
     """Whether the whole logits of this batch are no burden."""
     vocab_size = model.get_output_embeddings().weight.shape[0]

@@ -12,6 +12,7 @@ import numpy as np
 from trainyard.api.run.methods import METHODS, Method
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.store import Sequences
+from trainyard.trainer.data.tokenizer import end_tokens
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device
@@ -24,7 +25,6 @@ from trainyard.trainer.methods.pairs import PairDataset, PairLoss, PairObjective
 from trainyard.trainer.methods.ppo import Ppo, Prompts, Steps
 from trainyard.trainer.methods.ppo_config import PPOConfig, ppo_settings
 from trainyard.trainer.methods.rewards import make_judge
-from trainyard.trainer.methods.samples import end_tokens
 from trainyard.trainer.models.load import load_untrained
 from trainyard.trainer.volume.commit import Committed
 

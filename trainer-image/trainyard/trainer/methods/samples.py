@@ -1,16 +1,26 @@
-"""A few continuations of held-out text: numbers say that a model got better, samples say at what."""
+"""A few continuations of held-out text: numbers say that a model got better, samples say at what.
+
+Samples are an extra. They are drawn from the run's seed, so that two evaluations differ in the model alone; during a training
+its own random numbers are put back by `CommittingTrainer.evaluate`, and what goes wrong here is told and forgotten.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 
+from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.store import Sequences
-from trainyard.trainer.log import say
+from trainyard.trainer.data.tokenizer import end_tokens
+from trainyard.trainer.log import say, warn
 
+FOLDER = "samples"
 PROMPT_TOKENS = 48
 NEW_TOKENS = 64
 TEMPERATURE = 0.7
@@ -81,8 +91,38 @@ def _block(title: str, text: str) -> None:
         print(f"    | {line}")
 
 
-def end_tokens(tokenizer: Any) -> list[int]:
-    """The end of a text, and the end of a turn where the tokenizer has one."""
-    known = tokenizer.get_vocab()
-    turns = [known[token] for token in ("<|im_end|>", "<end_of_turn>", "<|eot_id|>") if token in known]
-    return sorted({tokenizer.eos_token_id, *turns})
+class Sampling(TrainerCallback):  # type: ignore[misc]
+    """Leaves `samples/step-<n>.json` in the run's (or phase's) folder."""
+
+    def __init__(self, context: RunContext, tokenizer: Any, *, vocab_size: int, device: str) -> None:
+        self._context = context
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._device = device
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        sequences = Sequences.open(self._context.data_dir / "eval", vocab_size=self._vocab_size)
+        was_training = model.training
+        model.eval()
+        try:
+            found = generate(
+                model,
+                self._tokenizer,
+                sequences,
+                device=self._device,
+                seed=self._context.training.seed,
+                count=self._context.run.spec.evaluation.samples,
+            )
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
+            warn(f"no samples at step {state.global_step}: {str(error).splitlines()[0]}")
+            return
+        finally:
+            model.train(was_training)
+        if found:
+            show(found[:1])
+            folder = self._context.work_dir / FOLDER
+            folder.mkdir(exist_ok=True)
+            text = json.dumps([dataclasses.asdict(s) for s in found], indent=1, ensure_ascii=False)
+            (folder / f"step-{state.global_step:08}.json").write_text(text)

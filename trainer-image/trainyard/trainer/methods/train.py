@@ -16,15 +16,13 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard.api.names import GIT_COMMIT_LABEL
 from trainyard.api.run.methods import METHODS
-from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import is_packed, open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config
-from trainyard.trainer.imports import quick_imports
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.machine.team import team_of
 from trainyard.trainer.methods.out_of_memory import (
     DidNotFit,
@@ -39,15 +37,18 @@ from trainyard.trainer.methods.out_of_memory import (
 from trainyard.trainer.methods.out_of_memory import smaller_evaluation as smaller_batches
 from trainyard.trainer.models.estimate import optimizer_bytes
 from trainyard.trainer.models.quantize import is_quantized
-from trainyard.trainer.phases import hand_over
 from trainyard.trainer.progress import Reporter
+from trainyard.trainer.provenance import provenance, started_at
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.volume import checkpoint, space
-from trainyard.trainer.volume.checkpoint import Checkpoint
-from trainyard.trainer.volume.commit import Committed, commit_folder, find_damage, read_committed, remove_leftovers
+from trainyard.trainer.volume.commit import Committed, commit_folder
+from trainyard.trainer.volume.result import find_checkpoint, find_result, note_result
 
 if TYPE_CHECKING:
     from trainyard.trainer.models.load import Loaded
+
+LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "tokenizers")
+"""Whose versions decide over the result."""
 
 
 def train(context: RunContext, reporter: Reporter) -> None:
@@ -129,13 +130,13 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     from trainyard.trainer.machine.simulation import simulated_limit
     from trainyard.trainer.methods.arguments import build_arguments, total_steps
     from trainyard.trainer.methods.batches import keeps_examples_apart
-    from trainyard.trainer.methods.loss import use_small_tiles
     from trainyard.trainer.methods.probe import probe
     from trainyard.trainer.methods.recipes import Material, open_recipe
     from trainyard.trainer.methods.reporting import Reporting
-    from trainyard.trainer.methods.sampling import Sampling
+    from trainyard.trainer.methods.samples import Sampling
     from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
     from trainyard.trainer.models.load import load_for_training
+    from trainyard.trainer.models.output_head import use_small_tiles
 
     started = time.monotonic()
     context = fitted(context, reductions)
@@ -178,7 +179,9 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     recipe.attach(model)
     LEDGER.note(
         timings={"load": round(time.monotonic() - started, 2)},
-        provenance=provenance(context, loaded.revision, str(data.manifest["digest"])),
+        provenance=provenance(
+            context, libraries=LIBRARIES, dataset=str(data.manifest["digest"]), revision=loaded.revision
+        ),
     )
     if not team.leads and resume is None:
         torch.manual_seed(context.training.seed + team.rank)  # the weights are made: from here on, dropout of its own
@@ -289,47 +292,6 @@ def storage_needed(context: RunContext, loaded: Loaded, *, steps: int, evaluates
     )
 
 
-def find_checkpoint(context: RunContext, data: Committed) -> Checkpoint | None:
-    """The run's own newest checkpoint; at the very beginning the one that resumeFrom names; else none."""
-    own = checkpoint.newest_valid(context.checkpoint_dir)
-    if own is not None:
-        manifest = read_committed(own.path)
-        assert manifest is not None
-        if manifest.manifest.get("data") != data.manifest["key"]:
-            raise invalid_config(
-                f"the checkpoints in {context.checkpoint_dir} were made on other data",
-                hint="use another metadata.name, or delete that folder to start over",
-            )
-        say(f"going on from {own.path.name}")
-        return own
-    reference = context.run.spec.checkpoints.resume_from
-    if not reference:
-        return None
-    inside = context.work_dir.relative_to(context.run_dir)
-    other = checkpoint.find_other(reference, volume=context.volume, own=context.run_dir, inside=str(inside))
-    say(f"going on from {other.path.relative_to(context.volume)} (spec.checkpoints.resumeFrom)")
-    return other
-
-
-def find_result(context: RunContext) -> Committed | None:
-    """The committed outcome, if the run has got that far."""
-    for folder in (context.work_dir, context.checkpoint_dir):
-        remove_leftovers(folder)
-    folder = context.model_dir if is_exported_whole(context) else context.adapter_dir
-    result = read_committed(folder)
-    if result is None:
-        return None
-    if (damage := find_damage(result, hashes=False)) is not None:
-        warn(f"{folder.name}/ is damaged and made again: {damage}")
-        return None
-    return result
-
-
-def is_exported_whole(context: RunContext) -> bool:
-    """Whether the outcome is a model by itself, rather than an adapter alone."""
-    return context.model.adapter is None or context.model.adapter.merge
-
-
 def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, data: Committed) -> Committed:
     """Write the outcome: the model, or the adapter and, if asked, the model with the adapter merged into it."""
     from trainyard.trainer.models.load import merge_into_source
@@ -360,19 +322,6 @@ def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, da
     return result
 
 
-def note_result(context: RunContext, result: Committed) -> None:
-    """The facts of a finished training."""
-    hand_over(context)
-    step = result.manifest.get("step")
-    newest = checkpoint.listed(context.checkpoint_dir)
-    LEDGER.note(
-        step_number=step,
-        total_steps=step,
-        percentage=100.0,
-        checkpoint=newest[0].record(context.volume) if newest else None,
-    )
-
-
 def tell(reporter: Reporter, known: dict[str, Any]) -> None:
     """What really runs, at once to the operator and into the final record."""
     LEDGER.note(effective=known)
@@ -397,23 +346,6 @@ def effective(context: RunContext, device: Any, model: Any, threads: int) -> dic
     }
 
 
-def provenance(context: RunContext, revision: str | None, dataset: str) -> dict[str, Any]:
-    """What has to be the same for the same result."""
-    import platform
-    from importlib.metadata import version
-
-    facts = {
-        "trainerVersion": __version__,
-        **{name: version(name) for name in ("torch", "transformers", "trl", "accelerate", "peft", "tokenizers")},
-        "python": platform.python_version(),
-        "seed": context.training.seed,
-        "datasetDigest": dataset,
-        "modelRevision": revision,
-        "gitCommit": context.run.metadata.labels.get(GIT_COMMIT_LABEL),
-    }
-    return {name: value for name, value in facts.items() if value is not None}
-
-
 def stand_in() -> Any:
     """A data set of the type that TRL's constructor insists on. The real one is memory-mapped and takes its place."""
     from datasets import Dataset
@@ -427,15 +359,3 @@ def silence(trainer: Any) -> None:
 
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-
-
-def started_at() -> float:
-    """When this process started, as seconds since the epoch."""
-    import os
-    import sys
-
-    if sys.platform == "linux":
-        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
-        return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))
-    return time.time()

@@ -20,9 +20,10 @@ from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.lora import add_adapter, load_adapter
+from trainyard.trainer.models.output_head import add_output_head
 from trainyard.trainer.models.quantize import nf4
 from trainyard.trainer.models.scratch import build_config
-from trainyard.trainer.models.source import local_folder, revision_of
+from trainyard.trainer.volume.origin import local_folder, revision_of
 
 if TYPE_CHECKING:
     import torch
@@ -113,8 +114,6 @@ def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *,
 
 def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel | PeftModel:
     """The run's result: the final model, or its base with the adapter where it was not merged. Ready for `measure`."""
-    from trainyard.trainer.evaluation.loss import add_output_head
-
     if context.model_dir.is_dir():
         model: Any = _from_folder(context.model_dir, device.compute_dtype, uri="the trained model")
         add_output_head(model)
@@ -154,8 +153,6 @@ def load_untrained(
     same to the bit at every call; with `as_trained` in the type that it is trained in, else in the one that is computed in;
     `quantized` packs it as spec.model.adapter asks."""
     from transformers import set_seed
-
-    from trainyard.trainer.evaluation.loss import add_output_head
 
     spec = context.model
     if spec.scratch is not None:

@@ -19,7 +19,6 @@ from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import find_device, keep_freed_memory
-from trainyard.trainer.methods.train import find_result
 from trainyard.trainer.progress import Reporter
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.baselines import (
@@ -37,6 +36,7 @@ from trainyard.trainer.trm.prepare import specification_key
 from trainyard.trainer.trm.task import TEXT, masked_id
 from trainyard.trainer.trm.train import make_fit
 from trainyard.trainer.volume.commit import Committed, commit_folder, read_committed
+from trainyard.trainer.volume.result import find_result
 
 SAMPLES = 10
 SIMPLE = ("Majority", "NearestNeighbor")

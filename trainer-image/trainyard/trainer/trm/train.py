@@ -13,10 +13,8 @@ together: at the border between two steps.
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ import torch
 from safetensors.torch import save_file
 
 from trainyard.api.conditions import Reason
-from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
 from trainyard.trainer.errors import UNEXPECTED, UserError, invalid_config
@@ -32,8 +29,8 @@ from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device, find_device, is_cuda, keep_freed_memory
 from trainyard.trainer.machine.team import ALONE, Team, team_of
-from trainyard.trainer.methods.train import find_checkpoint, find_result, note_result, started_at
 from trainyard.trainer.progress import Reporter
+from trainyard.trainer.provenance import provenance, started_at
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
@@ -50,6 +47,7 @@ from trainyard.trainer.trm.stream import Stream
 from trainyard.trainer.trm.task import TASK_FILE, check_task, masked_id, settings
 from trainyard.trainer.volume import checkpoint
 from trainyard.trainer.volume.commit import Committed, commit_folder
+from trainyard.trainer.volume.result import find_checkpoint, find_result, note_result
 
 DEFAULT_LEARNING_RATE = 1e-4
 EVALUATED = 512
@@ -90,7 +88,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
     LEDGER.note(
         timings={"load": round(time.monotonic() - started, 2)},
         effective=effective(fit, device),
-        provenance=provenance(context),
+        provenance=provenance(context, libraries=("torch",), dataset=str(data.manifest["digest"])),
     )
     held_out = context.data_dir / "eval"
     watched = read_split(held_out, name="eval") if context.training.eval_steps and held_out.is_dir() else None
@@ -330,16 +328,6 @@ def effective(fit: Fit, device: Device) -> dict[str, Any]:
         "parameters": fit.network.shape.parameters,
         "loss": fit.recipe.loss,
         "threads": torch.get_num_threads(),
-    }
-
-
-def provenance(context: RunContext) -> dict[str, Any]:
-    """What has to be the same for the same result."""
-    return {
-        "trainerVersion": __version__,
-        "torch": version("torch"),
-        "python": platform.python_version(),
-        "seed": context.training.seed,
     }
 
 
