@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.trainer.context import RunContext, read_context
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import read_committed
 
 
@@ -35,7 +35,7 @@ def context_of(tmp_path: Path, spec: dict[str, Any]) -> RunContext:
 
 def prepared(made: RunContext, tmp_path: Path, *, prepare: Callable[[RunContext, Reporter], None]) -> dict[str, Any]:
     """What the step has written down about the data."""
-    prepare(made, Reporter(url=None, token_file=tmp_path, run_uid="u", step="prepare", attempt=1))
+    prepare(made, Reporter("prepare", 1))
     committed = read_committed(made.data_dir)
     assert committed is not None
     return dict(committed.manifest)

@@ -12,7 +12,7 @@ from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.context import attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UNEXPECTED, UserError, describe, invalid_config
-from trainyard.trainer.ledger import Ledger, write_final_record
+from trainyard.trainer.reporter import Reporter, write_final_record
 
 
 def test_a_full_disk_is_found_below_other_errors() -> None:
@@ -54,12 +54,11 @@ def test_exit_codes(error: BaseException, code: int, reason: Reason) -> None:
 
 
 def test_the_final_record_fits_and_is_written(tmp_path: Path) -> None:
-    ledger = Ledger()
-    ledger.note(step_number=7, metrics={"loss": 1.5}, timings={"imports": 1.0})
-    ledger.note(metrics={"eval_loss": 2.5}, timings={"load": 2.0})
+    reporter = Reporter("prepare", 3)
+    reporter.report(step_number=7, metrics={"loss": 1.5}, timings={"imports": 1.0})
+    reporter.report(metrics={"eval_loss": 2.5}, timings={"load": 2.0})
     fault = UserError("x" * 9000, hint="y" * 9000, reason=Reason.INVALID_DATA, exit_code=ExitCode.INVALID_DATA)
-    record = ledger.record("Failed", step="prepare", attempt=3, error=fault)
-    write_final_record(tmp_path / "termination", record)
+    write_final_record(tmp_path / "termination", reporter.final_record("Failed", fault))
     text = (tmp_path / "termination").read_text()
     assert len(text.encode()) <= 4096
     written = json.loads(text)
@@ -67,25 +66,25 @@ def test_the_final_record_fits_and_is_written(tmp_path: Path) -> None:
 
 
 def test_a_fact_out_of_its_bounds_does_not_cost_the_final_record() -> None:
-    ledger = Ledger()
-    ledger.note(step_number=7, metrics={f"m{n}": 1.0 for n in range(99)}, effective={"device": "cpu", "parts": [1]})
-    record = ledger.record("Succeeded", step="train", attempt=1)
+    reporter = Reporter("train", 1)
+    reporter.report(step_number=7, metrics={f"m{n}": 1.0 for n in range(99)}, effective={"device": "cpu", "parts": [1]})
+    record = reporter.final_record("Succeeded")
     assert (record.step_number, len(record.metrics), record.effective) == (7, 64, {"device": "cpu"})
 
 
 def test_facts_of_one_kind_are_merged() -> None:
-    ledger = Ledger()
-    ledger.note(metrics={"loss": 1.5})
-    ledger.note(metrics={"eval_loss": 2.5})
-    assert ledger.record("Succeeded", step="train", attempt=1).metrics == {"loss": 1.5, "eval_loss": 2.5}
+    reporter = Reporter("train", 1)
+    reporter.report(metrics={"loss": 1.5})
+    reporter.report(metrics={"eval_loss": 2.5})
+    assert reporter.final_record("Succeeded").metrics == {"loss": 1.5, "eval_loss": 2.5}
 
 
 def test_a_termination_log_that_cannot_be_written_is_said_not_raised(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_final_record(tmp_path / "none" / "termination", Ledger().record("Succeeded", step="train", attempt=1))
+    write_final_record(tmp_path / "none" / "termination", Reporter("train", 1).final_record("Succeeded"))
     assert "cannot write" in capsys.readouterr().out
-    write_final_record(None, Ledger().record("Succeeded", step="train", attempt=1))
+    write_final_record(None, Reporter("train", 1).final_record("Succeeded"))
 
 
 class TestContext:

@@ -12,8 +12,13 @@ from typing import Any
 
 import pytest
 
-from trainyard.api.progress import CheckpointRecord, ProgressRecord
-from trainyard.trainer.progress import Reporter
+from trainyard.api.progress import ProgressRecord
+from trainyard.trainer.progress import Sender
+from trainyard.trainer.reporter import Reporter, SavedCheckpoint
+
+
+def saved(step: int) -> SavedCheckpoint:
+    return SavedCheckpoint(step, f"step-{step}", "2026-11-01T02:00:00Z", 1000)
 
 
 class Receiver:
@@ -66,14 +71,18 @@ def receiver() -> Iterator[Receiver]:
 def reporter(port: int, tmp_path: Path, **named: Any) -> Reporter:
     (tmp_path / "token").write_text("secret-token\n")
     options: dict[str, Any] = {"interval": 0.05, "backoff": 0.02} | named
-    return Reporter(
-        url=f"http://127.0.0.1:{port}/api/progress",
-        token_file=tmp_path / "token",
-        run_uid="u1",
-        step="train",
-        attempt=2,
-        **options,
+    made = Reporter("train", 2)
+    made.send_through(
+        Sender(
+            url=f"http://127.0.0.1:{port}/api/progress",
+            token_file=tmp_path / "token",
+            run_uid="u1",
+            step="train",
+            attempt=2,
+            **options,
+        )
     )
+    return made
 
 
 def test_the_first_record_goes_out_at_once_with_token_and_identity(receiver: Receiver, tmp_path: Path) -> None:
@@ -104,7 +113,7 @@ def test_milestones_survive_an_outage_in_their_order(tmp_path: Path) -> None:
     gone.close()
     sending = reporter(port, tmp_path)
     for number in (5, 10, 15):
-        sending.report(step_number=number, checkpoint=CheckpointRecord(step=number, path=f"step-{number}"))
+        sending.report(step_number=number, checkpoint=saved(number))
         for between in range(number, number + 4):
             sending.report(step_number=between, metrics={"loss": between / 10})
     back = Receiver(port)
@@ -164,8 +173,8 @@ def test_what_is_left_goes_out_at_the_end(receiver: Receiver, tmp_path: Path) ->
     assert receiver.accepted[-1].step_number == 99
 
 
-def test_without_an_address_nothing_happens(tmp_path: Path) -> None:
-    silent = Reporter(url=None, token_file=tmp_path / "none", run_uid="u", step="train", attempt=1)
+def test_without_an_address_nothing_happens() -> None:
+    silent = Reporter("train", 1)
     silent.report(step_number=1, milestone=True)
     silent.close()
 
@@ -176,3 +185,74 @@ def test_numbers_that_json_does_not_know_are_sent_as_null(receiver: Receiver, tm
     receiver.wait_until(lambda: len(receiver.accepted) == 1)
     sending.close()
     assert json.loads(receiver.accepted[0].to_json())["metrics"] == {"loss": None, "grad_norm": None}
+
+
+def test_a_misspelt_field_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match="percentge"):
+        Reporter("train", 1).report(percentge=3.0)  # type: ignore[call-arg]
+
+
+def test_more_metrics_than_a_record_holds_cost_the_training_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    sending = reporter(receiver.port, tmp_path)
+    sending.report(metrics={f"metric_{number}": float(number) for number in range(65)}, milestone=True)
+    receiver.wait_until(lambda: len(receiver.accepted) == 1)
+    assert list(receiver.accepted[0].metrics) == [f"metric_{number}" for number in range(64)]
+    sending.close()
+
+
+def test_what_no_record_holds_is_left_out_and_the_rest_arrives(receiver: Receiver, tmp_path: Path) -> None:
+    sending = reporter(receiver.port, tmp_path)
+    sending.report(phase="p" * 1000, step_number=-1, percentage=250.0, checkpoint=saved(5), total_steps=10)
+    receiver.wait_until(lambda: len(receiver.accepted) == 1)
+    record = receiver.accepted[0]
+    assert (record.phase, record.step_number, record.percentage, record.total_steps) == (None, None, None, 10)
+    assert record.checkpoint is not None
+    sending.close()
+    final = sending.final_record("Resume")
+    assert (final.outcome, final.total_steps, final.checkpoint and final.checkpoint.step) == ("Resume", 10, 5)
+
+
+def test_records_are_made_by_the_thread_that_sends_them(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[str] = set()
+    original = ProgressRecord.lenient
+
+    def lenient(told: Any) -> Any:
+        threads.add(threading.current_thread().name)
+        return original(told)
+
+    monkeypatch.setattr(ProgressRecord, "lenient", lenient)
+    sending = reporter(receiver.port, tmp_path)
+    sending.report(step_number=1, checkpoint=saved(1), metrics={"loss": 1.0})
+    sending.report(step_number=2, percentage=20.0)
+    sending.close()
+    assert receiver.accepted[-1].step_number == 2
+    assert threads == {"progress"}
+
+
+def test_a_record_that_is_refused_keeps_no_other_one_back(receiver: Receiver, tmp_path: Path) -> None:
+    receiver.status = 422
+    sending = reporter(receiver.port, tmp_path)
+    sending.report(checkpoint=saved(1))
+    receiver.wait_until(lambda: len(receiver.requests) == 1)
+    receiver.status = 200
+    sending.report(checkpoint=saved(2))
+    receiver.wait_until(lambda: len(receiver.accepted) == 1)
+    assert receiver.accepted[0].checkpoint is not None
+    assert receiver.accepted[0].checkpoint.step == 2
+    sending.close()
+
+
+def test_a_moment_stays_what_it_was_however_late_it_is_sent(tmp_path: Path) -> None:
+    gone = Receiver()
+    port = gone.port
+    gone.close()
+    sending = reporter(port, tmp_path)
+    sending.report(step_number=5, metrics={"loss": 1.0}, checkpoint=saved(5))
+    sending.report(step_number=9, metrics={"loss": 0.5})
+    back = Receiver(port)
+    back.wait_until(lambda: bool(back.accepted) and back.accepted[-1].step_number == 9)
+    assert (back.accepted[0].step_number, back.accepted[0].metrics) == (5, {"loss": 1.0})
+    sending.close()
+    back.close()

@@ -28,14 +28,15 @@ from pathlib import Path
 from trainyard.trainer import hub
 from trainyard.trainer.context import read_context
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.ledger import LEDGER
+from trainyard.trainer.reporter import Reporter
 hub.PAUSES = (0.01, 0.01)
 context = read_context("train")
 target = hub.wanted(context)
+reporter = Reporter("train", 1)
 try:
     hub.open_repository(context, target)
-    hub.push(context, target)
-    print(json.dumps(LEDGER.record("Succeeded", step="train", attempt=1).provenance))
+    hub.push(context, target, reporter)
+    print(json.dumps(reporter.final_record("Succeeded").provenance))
 except UserError as error:
     print(json.dumps({"code": int(error.exit_code), "message": error.message, "hint": error.hint}))
 """

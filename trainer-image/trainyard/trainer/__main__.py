@@ -11,7 +11,6 @@ import argparse
 import os
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,13 +20,13 @@ from trainyard.api.steps import STEP_TRAIN, step_arguments, train_step
 from trainyard.trainer import hub
 from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
-from trainyard.trainer.ledger import LEDGER, write_final_record
 from trainyard.trainer.log import be_silent, cut_addresses, say
 from trainyard.trainer.machine import threads
 from trainyard.trainer.machine.launch import launch, processes_here
 from trainyard.trainer.machine.team import lost_peer, ranks, team_of
 from trainyard.trainer.phases import in_phase
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.progress import Sender
+from trainyard.trainer.reporter import Reporter, write_final_record
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.tracking.follow import Tracking, follow
 from trainyard.trainer.trm.task import is_trm
@@ -64,8 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     phase: str | None = getattr(given, "phase", None)
     step: str = train_step(phase) if phase else given.step
 
-    context: RunContext | None = None
-    reporter: Reporter | None = None
+    reporter = Reporter(step, attempt_number())
     tracking: Tracking | None = None
     if given.step == STEP_TRAIN:
         if (processes := processes_here()) > 1:
@@ -73,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
             return launch(command, processes, termination_log=termination_log())
         if processes == 1:
             os.environ |= ranks(os.environ, 0)
-    STOP.install(lambda: leave(step, reporter))
+    STOP.install(lambda: leave(reporter))
     cut_addresses()
     team = team_of()
     if not team.leads:
@@ -83,15 +81,15 @@ def main(arguments: list[str] | None = None) -> int:
         whole = read_context(step)
         context = in_phase(whole, phase)
         context.work_dir.mkdir(parents=True, exist_ok=True)
-        reporter = Reporter.of(context if team.leads else replace(context, progress_url=None))
         if team.leads:
+            reporter.send_through(Sender.of(context))
             tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
         run_step(given.step, context, reporter)
         if tracking is not None:
             tracking.close(succeeded=True)
     except BaseException as error:
-        return fail(step, lost_peer(error) or describe(error), error, reporter, tracking)
-    write_final_record(termination_log(), LEDGER.record("Succeeded", step=step, attempt=attempt_number()))
+        return fail(lost_peer(error) or describe(error), error, reporter, tracking)
+    write_final_record(termination_log(), reporter.final_record("Succeeded"))
     reporter.close()
     return ExitCode.OK
 
@@ -154,7 +152,7 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
 
                 train(context, reporter)
             if target is not None and team_of().leads and (context.phase is None or context.is_last_phase):
-                hub.push(context, target)
+                hub.push(context, target, reporter)
         case "evaluate":
             if is_trm(context):
                 from trainyard.trainer.trm.evaluate import evaluate as evaluate_trm
@@ -175,31 +173,26 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
                 validate(context, reporter)
 
 
-def fail(
-    step: str, fault: UserError, error: BaseException, reporter: Reporter | None, tracking: Tracking | None = None
-) -> int:
+def fail(fault: UserError, error: BaseException, reporter: Reporter, tracking: Tracking | None) -> int:
     """Say what went wrong, to people and to the operator."""
     if not isinstance(error, UserError):
         sys.stderr.write(told("".join(traceback.format_exception(error))))
-    say(f"{step} failed: {fault.message}", always=True)
+    say(f"{reporter.step} failed: {fault.message}", always=True)
     if fault.hint:
         say(f"what to do: {fault.hint}", always=True)
-    record = LEDGER.record("Resume" if fault.again else "Failed", step=step, attempt=attempt_number(), error=fault)
-    write_final_record(termination_log(), record)
+    write_final_record(termination_log(), reporter.final_record("Resume" if fault.again else "Failed", fault))
     if tracking is not None and not fault.again:
         tracking.close(succeeded=False)
-    if reporter is not None:
-        reporter.close(timeout=1.0)
+    reporter.close(timeout=1.0)
     return fault.exit_code
 
 
-def leave(step: str, reporter: Reporter | None) -> NoReturn:
+def leave(reporter: Reporter) -> NoReturn:
     """Answer a stop signal: the process ends here and now, everything worth keeping is committed already."""
-    print(f"{step}: told to stop; everything finished so far is kept, run me again", flush=True)
-    write_final_record(termination_log(), LEDGER.record("Resume", step=step, attempt=attempt_number()))
-    if reporter is not None:
-        # The checkpoint that was just made: of a pod that is deleted nobody may get to read the final record.
-        reporter.close(timeout=2.0)
+    print(f"{reporter.step}: told to stop; everything finished so far is kept, run me again", flush=True)
+    write_final_record(termination_log(), reporter.final_record("Resume"))
+    # The checkpoint that was just made: of a pod that is deleted nobody may get to read the final record.
+    reporter.close(timeout=2.0)
     os._exit(ExitCode.RESUME)
 
 

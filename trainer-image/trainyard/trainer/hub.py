@@ -21,8 +21,8 @@ import yaml
 from trainyard.api.run.exports import PushToHub
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config, source_unavailable
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import Committed, read_committed
 from trainyard.trainer.volume.origin import PAUSES, TRIES, hub_token
 
@@ -49,7 +49,7 @@ def open_repository(context: RunContext, target: PushToHub) -> None:
     say(f"{FIELD}: the result will go to {target.repo}")
 
 
-def push(context: RunContext, target: PushToHub) -> None:
+def push(context: RunContext, target: PushToHub, reporter: Reporter) -> None:
     """Upload the committed result as one commit.
 
     Raises:
@@ -66,7 +66,7 @@ def push(context: RunContext, target: PushToHub) -> None:
         return api.create_commit(target.repo, operations, commit_message=f"Run {context.run.metadata.name}")
 
     done = _guarded(target, commit)
-    LEDGER.note(provenance={"hubCommit": f"{target.repo}@{done.oid}"})
+    reporter.report(provenance={"hubCommit": f"{target.repo}@{done.oid}"})
     say(f"hub: {target.repo}@{done.oid}, {len(files)} files after {time.monotonic() - started:.1f} s")
 
 

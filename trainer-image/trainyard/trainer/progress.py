@@ -1,10 +1,13 @@
 """Telling the operator how far it is, without ever getting in the way.
 
-The training thread only merges a few numbers into a dictionary; a daemon thread sends them. A record goes out with the
-first change, then at most every two seconds, and at once at milestones (a checkpoint, a new phase, the end). While the
-receiver is away, milestones wait in a short queue and everything else is overwritten by its newest value, so that after
-an outage of any length a handful of records tells the whole story. Each carries a sequence number; the receiver drops
-what arrives late. 401, 404 and 410 mean that the run is gone: then nothing is sent any more.
+Facts are handed over as they are; a daemon thread makes records of them and sends them. A record goes out with the first
+change, then at most every two seconds, and at once at milestones (a checkpoint, a new phase, the end). While the receiver
+is away, milestones wait in a short queue and everything else is overwritten by its newest value, so that after an outage of
+any length a handful of records tells the whole story. Each carries a sequence number; the receiver drops what arrives late.
+401, 404 and 410 mean that the run is gone: then nothing is sent any more.
+
+What the receiver would not take (a metric too many, a number out of its range) is left out of a record by the thread; the
+rest of it arrives.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainyard.api.progress import CheckpointRecord, ProgressRecord
+from trainyard.api.progress import ProgressRecord
 from trainyard.trainer.context import RunContext
 
 INTERVAL = 2.0
@@ -32,6 +36,8 @@ SPOOL = 64
 """Milestones kept while the receiver is away; then the oldest go."""
 LONGEST_BACKOFF = 30.0
 GONE = frozenset({401, 404, 410})
+REFUSED = frozenset({413, 422})
+"""Answers to a record that will never be taken."""
 
 
 def now() -> str:
@@ -39,17 +45,22 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-Listener = Callable[[int | None, dict[str, float | None]], None]
-"""Is told the step number and new metrics."""
+@dataclass(frozen=True)
+class Snapshot:
+    """The facts of one moment."""
+
+    facts: Mapping[str, Any]
+    sequence: int
+    time: str
 
 
-class Reporter:
-    """Sends ProgressRecords of one attempt. Without a URL it swallows them."""
+class Sender:
+    """Sends the facts of one attempt."""
 
     def __init__(
         self,
         *,
-        url: str | None,
+        url: str,
         token_file: Path,
         run_uid: str,
         step: str,
@@ -62,24 +73,22 @@ class Reporter:
         self._identity = {"run_uid": run_uid, "step": step, "attempt": attempt}
         self._interval = interval
         self._first_backoff = backoff
-        self._state: dict[str, Any] = {}
-        self._step_number: int | None = None
+        self._facts: Mapping[str, Any] = {}
         self._sequence = 0
         self._changed = False
-        self._milestones: deque[ProgressRecord] = deque(maxlen=SPOOL)
+        self._milestones: deque[Snapshot] = deque(maxlen=SPOOL)
         self._wake = threading.Condition()
         self._closing = False
-        self._listeners: list[Listener] = []
-        self._thread: threading.Thread | None = None
-        if url:
-            # Our receiver is a cluster-internal address: never through a proxy that the environment may name.
-            self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-            self._thread.start()
+        # Our receiver is a cluster-internal address: never through a proxy that the environment may name.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
 
     @classmethod
-    def of(cls, context: RunContext) -> Reporter:
-        """The reporter of a step."""
+    def of(cls, context: RunContext) -> Sender | None:
+        """For a step; None where nobody wants to hear of it."""
+        if context.progress_url is None:
+            return None
         return cls(
             url=context.progress_url,
             token_file=context.token_file,
@@ -88,54 +97,25 @@ class Reporter:
             attempt=context.attempt,
         )
 
-    def listen(self, listener: Listener) -> None:
-        """Have somebody told of all metrics, in the thread that reports them."""
-        self._listeners.append(listener)
-
-    def report(
-        self,
-        *,
-        milestone: bool = False,
-        metrics: dict[str, float | None] | None = None,
-        checkpoint: CheckpointRecord | None = None,
-        **fields: Any,
-    ) -> None:
-        """Merge new values; names are those of ProgressRecord. Never blocks for longer than it takes to copy them."""
-        if "step_number" in fields:
-            self._step_number = fields["step_number"]
-        if metrics:
-            for listener in self._listeners:
-                listener(self._step_number, metrics)
-        if self._thread is None:
-            return
+    def send(self, facts: Mapping[str, Any], *, milestone: bool) -> None:
+        """Take all facts as of now, by the field names of ProgressRecord. They must not be changed afterwards."""
         with self._wake:
-            milestone |= checkpoint is not None or ("phase" in fields and fields["phase"] != self._state.get("phase"))
-            self._state |= fields
-            if metrics:
-                self._state["metrics"] = {**self._state.get("metrics", {}), **metrics}
-            if checkpoint is not None:
-                self._state["checkpoint"] = checkpoint
+            self._facts = facts
+            self._changed = not milestone
             if milestone:
                 self._milestones.append(self._snapshot())
-                self._changed = False
-            else:
-                self._changed = True
             self._wake.notify()
 
-    def close(self, timeout: float = 3.0) -> None:
+    def close(self, timeout: float) -> None:
         """Send what is left, for at most `timeout` seconds."""
-        if self._thread is None:
-            return
         with self._wake:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout)
 
-    def _snapshot(self) -> ProgressRecord:
+    def _snapshot(self) -> Snapshot:
         self._sequence += 1
-        return ProgressRecord.model_validate(
-            {**self._identity, **self._state, "sequence": self._sequence, "time": now()}
-        )
+        return Snapshot(self._facts, self._sequence, now())
 
     def _run(self) -> None:
         backoff = self._first_backoff
@@ -150,19 +130,18 @@ class Reporter:
                     continue
                 if not self._milestones and not self._changed:
                     return  # closing, and nothing is left
-                record = self._milestones[0] if self._milestones else self._snapshot()
+                snapshot = self._milestones[0] if self._milestones else self._snapshot()
                 is_milestone = bool(self._milestones)
                 if not is_milestone:
                     self._changed = False
-            outcome = self._send(record)
+            outcome = self._send(snapshot)
             last_sent = time.monotonic()
             with self._wake:
                 if outcome == "gone":
-                    self._url = None
                     return
                 if outcome == "sent":
                     backoff = self._first_backoff
-                    if is_milestone and self._milestones and self._milestones[0] is record:
+                    if is_milestone and self._milestones and self._milestones[0] is snapshot:
                         self._milestones.popleft()
                     continue
                 if not is_milestone:
@@ -174,9 +153,12 @@ class Reporter:
                     self._wake.wait(left)
                 backoff = min(backoff * 2, LONGEST_BACKOFF)
 
-    def _send(self, record: ProgressRecord) -> str:
-        """`sent`, `lost` (try again) or `gone` (never try again)."""
-        assert self._url is not None
+    def _send(self, snapshot: Snapshot) -> str:
+        """`sent` (or of no use), `lost` (try again) or `gone` (never try again)."""
+        own = {**self._identity, "sequence": snapshot.sequence, "time": snapshot.time}
+        record = ProgressRecord.lenient({**snapshot.facts, **own})
+        if record is None:
+            return "sent"
         headers = {"Content-Type": "application/json"}
         # Read every time: the operator may have renewed it. Without one, a receiver answers 401, which ends this.
         with contextlib.suppress(OSError):
@@ -187,6 +169,6 @@ class Reporter:
                 return "sent"
         except urllib.error.HTTPError as error:
             error.close()
-            return "gone" if error.code in GONE else "lost"
+            return "gone" if error.code in GONE else "sent" if error.code in REFUSED else "lost"
         except (OSError, ValueError):
             return "lost"

@@ -20,7 +20,7 @@ from trainyard.trainer.data.identity import identity_of
 from trainyard.trainer.data.prepare import prepare
 from trainyard.trainer.data.version import dataset_folder, ensure_dataset, upload
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import find_damage, read_committed
 
 CACHE = {"storage": {"cache": {"size": "1Gi"}}}
@@ -105,7 +105,7 @@ def test_a_kill_at_any_time_changes_nothing(tmp_path: Path, module: str, functio
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     if module != "volume.commit":
         assert read_committed(dataset_folder(run)) is None, "half a dataset must not look like one"
-    prepare(run, Reporter(url=None, token_file=tmp_path, run_uid="u", step="prepare", attempt=2))
+    prepare(run, Reporter("prepare", 2))
     found = read_committed(dataset_folder(run))
     assert found is not None
     assert found.manifest["digest"] == wanted

@@ -9,10 +9,8 @@ import pytest
 
 from tests.unit.trainer.tracking.mlflow_stand_in import StandIn, running
 from trainyard.api.manifest import parse_run
-from trainyard.trainer import ledger
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.ledger import Ledger
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import PreparedDataset, Reporter
 from trainyard.trainer.tracking import follow as following
 from trainyard.trainer.tracking.outbox import Outbox
 from trainyard.trainer.tracking.tensorboard import EventFile, masked_crc
@@ -25,13 +23,8 @@ def server() -> Iterator[StandIn]:
 
 
 @pytest.fixture(autouse=True)
-def facts(monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    own = Ledger()
-    monkeypatch.setattr(following, "LEDGER", own)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "PATIENCE", 0.3)
-    own.note(dataset={"digest": "d" * 64, "records": 3, "tokens": 30, "splits": {}}, effective={"device": "cpu"})
-    assert ledger.LEDGER is not own
-    return own
 
 
 def context(
@@ -68,9 +61,9 @@ class Step:
     """One step's life with its followers."""
 
     def __init__(self, about: RunContext, *, last: bool = False) -> None:
-        self.reporter = Reporter(
-            url=None, token_file=Path("t"), run_uid=about.uid, step=about.step, attempt=about.attempt
-        )
+        self.reporter = Reporter(about.step, about.attempt)
+        made = PreparedDataset("d" * 64, records=3, tokens=30)
+        self.reporter.report(dataset=made, effective={"device": "cpu"})
         tracking = following.follow(about, self.reporter, is_last_step=last)
         assert tracking is not None
         self.tracking = tracking
@@ -83,7 +76,7 @@ class Step:
         self.tracking.close(succeeded=succeeded)
 
 
-def test_a_whole_run(tmp_path: Path, server: StandIn, facts: Ledger) -> None:
+def test_a_whole_run(tmp_path: Path, server: StandIn) -> None:
     training = Step(context(tmp_path, server))
     training.train(range(1, 4))
     training.end()
@@ -93,7 +86,7 @@ def test_a_whole_run(tmp_path: Path, server: StandIn, facts: Ledger) -> None:
     assert server.tags["trainyard.dev/dataset-digest"] == "d" * 64
     assert [d["digest"] for d in server.datasets] == ["d" * 36]
     assert server.statuses == []
-    assert facts.record("Succeeded", step="train", attempt=1).mlflow_run_id == "run0"
+    assert training.reporter.final_record("Succeeded").mlflow_run_id == "run0"
 
     about = context(tmp_path, server, step="evaluate")
     about.evaluation_dir.mkdir()

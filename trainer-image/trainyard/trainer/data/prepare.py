@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.addresses import told
-from trainyard.api.progress import DatasetRecord, DatasetSource
 from trainyard.api.run.methods import METHODS
 from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
@@ -31,11 +30,10 @@ from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.version import build_key, ensure_dataset, upload
 from trainyard.trainer.errors import invalid_config, invalid_data, storage
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.phases import SHARED_TOKENIZER
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import PreparedDataset, Reporter
 from trainyard.trainer.volume.commit import (
     Committed,
     commit_folder,
@@ -64,7 +62,7 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
         built = ensure_dataset(context)
         forget(context)
         upload(context, built)
-        note_dataset(Committed(built.folder, built.manifest, 0))
+        note_dataset(Committed(built.folder, built.manifest, 0), reporter)
         reporter.report(percentage=100.0, milestone=True)
         return
     key = specification_key(context)
@@ -82,7 +80,7 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
         present = commit_folder(context.data_dir, lambda folder: make(context, reporter, folder, built), key=key)
         forget(context)
         say(f"prepared {present.bytes / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
-    note_dataset(present)
+    note_dataset(present, reporter)
     _prefetch_model(context, reporter)
     reporter.report(percentage=100.0, milestone=True)
 
@@ -187,7 +185,7 @@ def texts_of(record: Record) -> Iterator[str]:
             yield from (m["content"] for m in value if isinstance(m, dict) and isinstance(m.get("content"), str))
 
 
-def open_prepared(context: RunContext, key: str) -> Committed:
+def open_prepared(context: RunContext, key: str, reporter: Reporter) -> Committed:
     """What the prepare step has made; `key` is that of the specification as it is now.
 
     Raises:
@@ -205,29 +203,29 @@ def open_prepared(context: RunContext, key: str) -> Committed:
             f"the prepared data in {context.data_dir} was made from other datasets, or with other settings of the data",
             hint="run the prepare step again, or use another metadata.name",
         )
-    note_dataset(data)
+    note_dataset(data, reporter)
     return data
 
 
-def note_dataset(committed: Committed) -> None:
+def note_dataset(committed: Committed, reporter: Reporter) -> None:
     """Put the prepared data into the final record."""
-    note_datasets([committed])
+    note_datasets([committed], reporter)
 
 
-def note_datasets(prepared: list[Committed]) -> None:
+def note_datasets(prepared: list[Committed], reporter: Reporter) -> None:
     """The same of several phases together: sums, and a digest of their digests."""
     digests = [one.manifest["digest"] for one in prepared]
     splits = [(name, split) for one in prepared for name, split in one.manifest["splits"].items()]
     records = {name: sum(s["records"] for n, s in splits if n == name) for name in SPLITS}
     # Phases may share datasets; each is named once.
     sources = {d["name"]: d["records"] for one in prepared for d in one.manifest["datasets"]}
-    LEDGER.note(
-        dataset=DatasetRecord(
+    reporter.report(
+        dataset=PreparedDataset(
             digest=joint_digest(digests),
             records=sum(records.values()),
             tokens=sum(s.get("tokens", 0) for _, s in splits) or None,
             splits={name: count for name, count in records.items() if count},
-            sources=[DatasetSource(name=name, records=count) for name, count in sources.items()],
+            sources=sources,
         )
     )
 

@@ -16,7 +16,7 @@ from trainyard.trainer.data.records import Built
 from trainyard.trainer.log import say
 from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.phases import SHARED_TOKENIZER, in_phase, settle_start, whole_run
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import Committed, commit_folder, read_committed, read_made_from
 
 
@@ -28,7 +28,7 @@ def prepare_phases(context: RunContext, reporter: Reporter) -> None:
     for phase in phases:
         say(f"phase {phase.phase}:")
         prepare(phase, reporter)
-    note_datasets([made for phase in phases if (made := read_committed(phase.data_dir)) is not None])
+    note_datasets([made for phase in phases if (made := read_committed(phase.data_dir)) is not None], reporter)
 
 
 def make_shared_tokenizer(context: RunContext, first: RunContext) -> Committed:

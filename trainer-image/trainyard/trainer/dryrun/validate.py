@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trainyard.api.progress import DatasetRecord
 from trainyard.api.run.methods import METHODS
 from trainyard.api.run.trainingrun import phases_to_run
 from trainyard.trainer.context import RunContext
@@ -35,7 +34,6 @@ from trainyard.trainer.dryrun.capacity import describe_capacity, describe_output
 from trainyard.trainer.dryrun.preview import previews
 from trainyard.trainer.dryrun.report import table
 from trainyard.trainer.errors import UserError, invalid_config, invalid_data
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.methods.arguments import (
@@ -50,7 +48,7 @@ from trainyard.trainer.models.estimate import Estimate, estimate, estimate_quick
 from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.phases import in_phase, settle_start
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import PreparedDataset, Reporter
 from trainyard.trainer.volume.commit import commit_folder
 from trainyard.trainer.volume.origin import local_folder
 
@@ -123,8 +121,8 @@ def _validate(context: RunContext, reporter: Reporter, sources: list[Reached]) -
             reporter.report(percentage=10.0 + 80.0 * (number + 1) / len(trainings))
 
     splits = [(name, split) for one in reports for name, split in one["data"]["splits"].items() if split["records"]]
-    LEDGER.note(
-        dataset=DatasetRecord(
+    reporter.report(
+        dataset=PreparedDataset(
             digest=joint_digest([one["data"]["digest"] for one in reports]),
             records=sum(s["records"] for _, s in splits),
             tokens=sum(s["tokens"] for _, s in splits),

@@ -19,11 +19,10 @@ from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config, is_device_out_of_memory, storage
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.methods.out_of_memory import recall
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import commit_folder, read_committed
 from trainyard.trainer.volume.result import find_result
 
@@ -31,7 +30,7 @@ from trainyard.trainer.volume.result import find_result
 def evaluate(context: RunContext, reporter: Reporter) -> None:
     """Measure, generate, commit. Does nothing if this very model has been measured."""
     reporter.report(phase="load")
-    data = open_prepared(context, specification_key(context))
+    data = open_prepared(context, specification_key(context), reporter)
     result = find_result(context)
     if result is None:
         raise storage(f"there is no trained model in {context.model_dir}", hint="run the train step first")
@@ -52,7 +51,11 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
     present = read_committed(context.evaluation_dir)
     if present is not None and present.manifest.get("subject") == subject:
         say("this model has been measured on this data: nothing to do")
-        note(json.loads((context.evaluation_dir / "metrics.json").read_text()))
+        reporter.report(
+            evaluation=json.loads((context.evaluation_dir / "metrics.json").read_text()),
+            percentage=100.0,
+            milestone=True,
+        )
         return
 
     started = time.monotonic()
@@ -120,7 +123,7 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         before = measured(untrained, 0.0, shares[0])
         del untrained
     model = load_for_evaluation(context, device)
-    LEDGER.note(timings={"load": round(time.monotonic() - started, 2)})
+    reporter.report(timings={"load": round(time.monotonic() - started, 2)})
     outcome = measured(model, *shares)
     metrics: dict[str, Any] = {
         "split": split,
@@ -139,8 +142,8 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         (folder / "samples.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False))
 
     commit_folder(context.evaluation_dir, write, subject=subject)
-    note(metrics)
     reporter.report(
+        evaluation=metrics,
         metrics={
             f"eval_{name}" if name == "loss" else name: value for name, value in outcome.items() if name != "tokens"
         },
@@ -153,12 +156,6 @@ def _told(values: dict[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:,}" if name == "tokens" else f"{name} {value:.4f}" for name, value in values.items()
     )
-
-
-def note(metrics: dict[str, Any]) -> None:
-    """The result in the final record."""
-    loss = metrics["metrics"].get("loss")
-    LEDGER.note(evaluation=metrics, metrics={} if loss is None else {"eval_loss": loss}, percentage=100.0)
 
 
 def _samples(

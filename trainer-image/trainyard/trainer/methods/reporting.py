@@ -16,12 +16,11 @@ from transformers import TrainerCallback
 from trainyard.api.conditions import Reason
 from trainyard.api.duration import duration
 from trainyard.trainer.errors import UNEXPECTED, UserError
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.trainer import CommittingTrainer
 from trainyard.trainer.methods.utilisation import operations_per_token, peak_of
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Position, Reporter, position
 
 
 class Reporting(TrainerCallback):  # type: ignore[misc]
@@ -60,20 +59,18 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         self._first_step = state.global_step
         self._logged_at = time.monotonic()
         self._logged_tokens = self._trainer.counters.tokens
-        LEDGER.note(first_step=state.global_step)
-        self._reporter.report(phase="train", first_step=state.global_step, **self._position(state))
+        self._reporter.report(phase="train", first_step=state.global_step, **_position(state))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._first_step_ended is None:
             self._first_step_ended = time.monotonic()
             since = time.time() - self._process_started
-            LEDGER.note(timings={"firstStepAfter": round(since, 2)})
+            self._reporter.report(timings={"firstStepAfter": round(since, 2)})
             say(f"first step {since:.1f} s after the process started")
         if state.global_step >= state.max_steps:
             control.should_log = True
-        LEDGER.note(**self._position(state))
         self._reporter.report(
-            **self._position(state),
+            **_position(state),
             epoch=round(float(state.epoch or 0.0), 3),
             estimated_remaining_seconds=self._eta(state),
         )
@@ -100,10 +97,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         if "mean_token_accuracy" in logs:
             metrics["token_accuracy"] = logs["mean_token_accuracy"]
         metrics |= {name: rounded(value) for name, value in logs.items() if is_of_method(name)}
-        LEDGER.note(metrics=dict(metrics), **self._position(state))
-        self._reporter.report(
-            metrics=dict(metrics), **self._position(state), estimated_remaining_seconds=self._eta(state)
-        )
+        self._reporter.report(metrics=metrics, **_position(state), estimated_remaining_seconds=self._eta(state))
         used = f"MFU {metrics['mfu']:.1%}  " if "mfu" in metrics else ""
         say(
             f"step {state.global_step}/{state.max_steps} ({state.global_step / state.max_steps:.1%})  "
@@ -122,20 +116,12 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
     def _log_evaluation(self, state: Any, logs: dict[str, float]) -> None:
         kept = {"eval_loss", *(f"eval_{name}" for name in HEADLINES)}
         metrics: dict[str, float | None] = {name: rounded(value) for name, value in logs.items() if name in kept}
-        LEDGER.note(metrics=metrics)
         self._reporter.report(metrics=metrics, milestone=True)
         loss = logs.get("eval_loss")
         shown = "" if loss is None else f"eval loss {loss:.4f}  "
         if loss is not None and not any(is_of_method(name) for name in logs):
             shown += f"perplexity {math.exp(loss) if loss < 700 else math.inf:.2f}"
         say(f"step {state.global_step}/{state.max_steps}  {shown}{headline(logs, 'eval_')}".rstrip())
-
-    def _position(self, state: Any) -> dict[str, Any]:
-        return {
-            "step_number": state.global_step,
-            "total_steps": state.max_steps,
-            "percentage": round(100.0 * state.global_step / max(state.max_steps, 1), 2),
-        }
 
     def _eta(self, state: Any) -> float | None:
         """Seconds; None until a second step has been timed."""
@@ -144,6 +130,10 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             return None
         per_step = (time.monotonic() - self._first_step_ended) / timed
         return round(float(per_step * (state.max_steps - state.global_step)), 1)
+
+
+def _position(state: Any) -> Position:
+    return position(state.global_step, state.max_steps)
 
 
 HEADLINES = {

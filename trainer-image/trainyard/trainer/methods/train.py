@@ -20,7 +20,6 @@ from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import is_packed, open_prepared, specification_key
 from trainyard.trainer.errors import invalid_config
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.machine.team import team_of
@@ -37,12 +36,12 @@ from trainyard.trainer.methods.out_of_memory import (
 from trainyard.trainer.methods.out_of_memory import smaller_evaluation as smaller_batches
 from trainyard.trainer.models.estimate import optimizer_bytes
 from trainyard.trainer.models.quantize import is_quantized
-from trainyard.trainer.progress import Reporter
 from trainyard.trainer.provenance import provenance, started_at
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.volume import checkpoint, space
 from trainyard.trainer.volume.commit import Committed, commit_folder
-from trainyard.trainer.volume.result import find_checkpoint, find_result, note_result
+from trainyard.trainer.volume.result import find_checkpoint, find_result, report_result
 
 if TYPE_CHECKING:
     from trainyard.trainer.models.load import Loaded
@@ -58,10 +57,10 @@ def train(context: RunContext, reporter: Reporter) -> None:
         UserError: the spec cannot be honoured, or the volume is damaged.
     """
     reporter.report(phase="load")
-    data = open_prepared(context, specification_key(context))
+    data = open_prepared(context, specification_key(context), reporter)
     if (done := find_result(context)) is not None:
         say(f"training is complete: {done.path.name}/ was committed at step {done.manifest.get('step')}")
-        note_result(context, done)
+        report_result(context, done, reporter)
         return
 
     clock = time.monotonic()
@@ -76,7 +75,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated.*")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    LEDGER.note(timings={"imports": round(time.monotonic() - clock, 2)})
+    reporter.report(timings={"imports": round(time.monotonic() - clock, 2)})
     team_of().join(cuda=is_cuda())
 
     reductions = recall(context.work_dir, context.training)
@@ -177,7 +176,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         steps = total_steps(context, len(train_set))
         count = len(train_set)
     recipe.attach(model)
-    LEDGER.note(
+    reporter.report(
         timings={"load": round(time.monotonic() - started, 2)},
         provenance=provenance(
             context, libraries=LIBRARIES, dataset=str(data.manifest["digest"]), revision=loaded.revision
@@ -186,7 +185,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     if not team.leads and resume is None:
         torch.manual_seed(context.training.seed + team.rank)  # the weights are made: from here on, dropout of its own
     known = {**effective(context, device, model, torch.get_num_threads()), recipe.unit: count}
-    tell(reporter, known | reductions.noted())
+    reporter.report(effective=known | reductions.noted(), milestone=True)
 
     # ---- trainer
     rules = context.run.spec.checkpoints
@@ -198,14 +197,13 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
     def save(step: int, write: Any) -> None:
         saved = checkpoint.save(context.checkpoint_dir, step, write, data=data.manifest["key"])
         checkpoint.prune(context.checkpoint_dir, rules.keep_last, max_age_days=rules.max_age_days)
-        LEDGER.note(checkpoint=saved.record(context.volume))
         reporter.report(checkpoint=saved.record(context.volume))
 
     def smaller_evaluation(batch: int, step: int) -> None:
         nonlocal reductions
         reductions = smaller_batches(reductions, batch, step=step)
         remember(context.work_dir, reductions)
-        tell(reporter, known | reductions.noted())
+        reporter.report(effective=known | reductions.noted(), milestone=True)
         say(f"the device ran out of memory: {reductions.taken[-1]}")
 
     simulated = simulated_limit()
@@ -248,7 +246,7 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         trainer.add_callback(Sampling(context, tokenizer, vocab_size=vocab_size, device=device.kind))
     silence(trainer)
     if resume is not None:
-        LEDGER.note(checkpoint=resume.record(context.volume))
+        reporter.report(checkpoint=resume.record(context.volume))
     say(
         f"{context.training.method} for {steps} steps on {device.name} in {device.precision}: "
         f"{count} {recipe.unit}, batch {context.training.per_device_train_batch_size} x "
@@ -263,15 +261,14 @@ def train_once(context: RunContext, reporter: Reporter, data: Committed, reducti
         contextlib.suppress(Stopped),
     ):  # leaving `deferred` after a stop ends the process: run me again
         trainer.train(resume_from_checkpoint=str(resume.path) if resume else None)
-    LEDGER.note(timings={"training": round(trainer.seconds, 1), "waitedForSaves": round(trainer.saver.waited, 2)})
+    reporter.report(timings={"training": round(trainer.seconds, 1), "waitedForSaves": round(trainer.saver.waited, 2)})
 
     # ---- export
     if not team.leads:
         return
     reporter.report(phase="save")
     result = export(context, model, trainer_step=trainer.state.global_step, dtype=loaded.source_dtype, data=data)
-    note_result(context, result)
-    reporter.report(percentage=100.0, milestone=True)
+    report_result(context, result, reporter)
 
 
 def storage_needed(context: RunContext, loaded: Loaded, *, steps: int, evaluates: bool) -> space.Need:
@@ -320,12 +317,6 @@ def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, da
     result = commit_folder(context.model_dir, write_model, **facts)
     say(f"model: {result.bytes / 1e6:.1f} MB in {result.path}")
     return result
-
-
-def tell(reporter: Reporter, known: dict[str, Any]) -> None:
-    """What really runs, at once to the operator and into the final record."""
-    LEDGER.note(effective=known)
-    reporter.report(effective=known, milestone=True)
 
 
 def effective(context: RunContext, device: Any, model: Any, threads: int) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from trainyard.api.addresses import told
 from trainyard.api.run.tracking import MlflowTracking
 from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Metrics, Reporter
 from trainyard.trainer.tracking.mlflow import Away, Mlflow, Refused, batches
 from trainyard.trainer.tracking.outbox import Entry, Outbox
 from trainyard.trainer.tracking.tensorboard import EventFile
@@ -39,6 +38,7 @@ class Tracking:
         spec = context.run.spec.tracking
         assert spec is not None
         self._context = context
+        self._reporter = reporter
         self._is_last_step = is_last_step
         self._prefix = f"{context.phase}/" if context.phase else ""
         self._events: EventFile | None = None
@@ -53,7 +53,7 @@ class Tracking:
                 self._add({"status": "RUNNING"})
         reporter.listen(self.metrics)
 
-    def metrics(self, step: int | None, values: dict[str, float | None]) -> None:
+    def metrics(self, step: int | None, values: Metrics) -> None:
         """New numbers. The evaluation after the training is of no step; it is noted at the last one."""
         finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
         if self._events is not None and step is not None and finite:
@@ -93,17 +93,18 @@ class Tracking:
     def _describe(self) -> None:
         """Parameters and data, once, when the step knows them."""
         assert self._outbox is not None
-        facts = LEDGER.record("Succeeded", step=self._context.step, attempt=self._context.attempt)
-        if facts.dataset is not None and facts.dataset.digest:
-            digest = facts.dataset.digest
+        if (made := self._reporter.fact("dataset")) is not None:
+            digest = made["digest"]
             tags = {self._prefix + "trainyard.dev/dataset-digest": digest}
             self._add({"tags": tags}, once=f"digest {self._prefix}{digest}")
             sources = ", ".join(told(d.storage_uri or d.name) for d in self._context.datasets)
-            profile = json.dumps({"records": facts.dataset.records, "tokens": facts.dataset.tokens})
+            profile = json.dumps({"records": made["records"], "tokens": made["tokens"]})
             dataset = {"name": sources[:400], "digest": digest[:36], "profile": profile}
             self._add({"dataset": dataset}, once=f"dataset {self._prefix}{digest}")
         if is_train(self._context.step):
-            known = parameters(self._context) | {k: v for k, v in (facts.effective or {}).items() if v is not None}
+            known = parameters(self._context) | {
+                k: v for k, v in (self._reporter.fact("effective") or {}).items() if v is not None
+            }
             self._add(
                 {"parameters": {self._prefix + k: v for k, v in known.items()}}, once=f"parameters {self._prefix}"
             )
@@ -233,7 +234,6 @@ class Courier:
 
     def _note(self, run: str, artifacts: str) -> None:
         self._run, self._artifacts = run, artifacts
-        LEDGER.note(mlflow_run_id=run)
         self._reporter.report(mlflow_run_id=run, milestone=True)
 
 

@@ -16,10 +16,9 @@ import torch
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
 from trainyard.trainer.errors import invalid_config, storage
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import find_device, keep_freed_memory
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.baselines import (
     majority,
@@ -49,7 +48,7 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         UserError: there is no model, or nothing is held out.
     """
     reporter.report(phase="load")
-    data = open_prepared(context, specification_key(context))
+    data = open_prepared(context, specification_key(context), reporter)
     result = find_result(context)
     if result is None:
         raise storage(f"there is no trained model in {context.model_dir}", hint="run the train step first")
@@ -71,7 +70,11 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
     present = read_committed(context.evaluation_dir)
     if present is not None and present.manifest.get("subject") == subject:
         say("this model has been measured on this data: nothing to do")
-        note(json.loads((context.evaluation_dir / "metrics.json").read_text()))
+        reporter.report(
+            evaluation=json.loads((context.evaluation_dir / "metrics.json").read_text()),
+            percentage=100.0,
+            milestone=True,
+        )
         return
     with STOP.deferred():  # leaving it after a stop ends the process: run me again
         try:
@@ -84,8 +87,9 @@ def evaluate(context: RunContext, reporter: Reporter) -> None:
         (folder / "samples.json").write_text(json.dumps(samples, indent=1, ensure_ascii=False))
 
     commit_folder(context.evaluation_dir, write, subject=subject)
-    note(metrics)
-    reporter.report(metrics={"eval_exact": metrics["metrics"]["exact"]}, percentage=100.0, milestone=True)
+    reporter.report(
+        evaluation=metrics, metrics={"eval_exact": metrics["metrics"]["exact"]}, percentage=100.0, milestone=True
+    )
 
 
 def examine(
@@ -99,7 +103,7 @@ def examine(
     task = data.manifest["task"]
     train, held_out = (read_split(context.data_dir / s, name=s) for s in ("train", name))
     model = TRMModel.load_from_checkpoint(context.model_dir, device=device.kind)
-    LEDGER.note(timings={"load": round(time.monotonic() - started, 2)})
+    reporter.report(timings={"load": round(time.monotonic() - started, 2)})
     reporter.report(phase="evaluate", percentage=0.0)
     batch = context.training.per_device_eval_batch_size
     answers = measure(model.network, held_out, device=torch.device(device.kind), batch=batch, masked=masked_id(task))
@@ -189,8 +193,3 @@ def show(model: TRMModel, split: Split, answers: Answers) -> list[dict[str, Any]
         }
         for n in range(min(SAMPLES, len(split)))
     ]
-
-
-def note(result: dict[str, Any]) -> None:
-    """The result in the final record."""
-    LEDGER.note(evaluation=result, metrics={"eval_exact": result["metrics"]["exact"]}, percentage=100.0)

@@ -7,13 +7,11 @@ the examples that finished.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from trainyard.api.duration import duration
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Reporter, position
 from trainyard.trainer.trm.fit import Fit, Report
 
 
@@ -35,20 +33,13 @@ class Narrator:
         if self._first_ended is None:
             self._first_ended = time.monotonic()
             since = time.time() - process_started
-            LEDGER.note(timings={"firstStepAfter": round(since, 2)})
+            self._reporter.report(timings={"firstStepAfter": round(since, 2)})
             say(f"first step {since:.1f} s after the process started")
         total = self._fit.recipe.steps
-        position: dict[str, Any] = {
-            "step_number": report.step,
-            "total_steps": total,
-            "percentage": round(100.0 * report.step / total, 2),
-        }
-        LEDGER.note(**position)
         self._since.append(report)
         metrics = None
         if report.step % self._every == 0 or report.step >= total:
             metrics = self._metrics(report)
-            LEDGER.note(metrics=metrics)
             say(
                 f"step {report.step}/{total} ({report.step / total:.1%})  loss {metrics['loss']:.4f}"
                 + (f"  exact {metrics['exact_accuracy']:.1%}" if "exact_accuracy" in metrics else "")
@@ -57,15 +48,14 @@ class Narrator:
                 f"  {metrics['steps_per_second']:.2f} steps/s  ETA {duration(self._eta(report))}"
             )
         self._reporter.report(
-            **position,
+            **position(report.step, total),
             epoch=round(self._fit.stream.epoch, 3),
             estimated_remaining_seconds=self._eta(report),
-            metrics=dict(metrics) if metrics else None,
+            metrics=metrics,
         )
 
     def tell_exact(self, exact: float) -> None:
         """The averaged weights were measured."""
-        LEDGER.note(metrics={"eval_exact": exact})
         self._reporter.report(metrics={"eval_exact": exact}, milestone=True)
         say(f"step {self._fit.step}/{self._fit.recipe.steps}  eval exact {exact:.2%}")
 

@@ -23,7 +23,7 @@ from trainyard.trainer.data.records import SPLITS
 from trainyard.trainer.data.split import assign
 from trainyard.trainer.errors import invalid_config, invalid_data
 from trainyard.trainer.log import say
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.trm import arc
 from trainyard.trainer.trm.folder import Split, flat_split, write_split
 from trainyard.trainer.trm.sources import arc_tasks, read_arrays, read_grids
@@ -55,7 +55,7 @@ def prepare(context: RunContext, reporter: Reporter) -> Committed:
 
 def finish(made: Committed, reporter: Reporter) -> Committed:
     """Put the data into the final record."""
-    note_dataset(made)
+    note_dataset(made, reporter)
     reporter.report(percentage=100.0, milestone=True)
     return made
 

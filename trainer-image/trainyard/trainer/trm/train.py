@@ -25,12 +25,11 @@ from trainyard.api.conditions import Reason
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
 from trainyard.trainer.errors import UNEXPECTED, UserError, invalid_config
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device, find_device, is_cuda, keep_freed_memory
 from trainyard.trainer.machine.team import ALONE, Team, team_of
-from trainyard.trainer.progress import Reporter
 from trainyard.trainer.provenance import provenance, started_at
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
@@ -47,7 +46,7 @@ from trainyard.trainer.trm.stream import Stream
 from trainyard.trainer.trm.task import TASK_FILE, check_task, masked_id, settings
 from trainyard.trainer.volume import checkpoint
 from trainyard.trainer.volume.commit import Committed, commit_folder
-from trainyard.trainer.volume.result import find_checkpoint, find_result, note_result
+from trainyard.trainer.volume.result import find_checkpoint, find_result, report_result
 
 DEFAULT_LEARNING_RATE = 1e-4
 EVALUATED = 512
@@ -61,10 +60,10 @@ def train(context: RunContext, reporter: Reporter) -> None:
         UserError: the spec cannot be honoured, or the volume is damaged.
     """
     reporter.report(phase="load")
-    data = open_prepared(context, specification_key(context))
+    data = open_prepared(context, specification_key(context), reporter)
     if (done := find_result(context)) is not None:
         say(f"training is complete: {done.path.name}/ was committed at step {done.manifest.get('step')}")
-        note_result(context, done)
+        report_result(context, done, reporter)
         return
     started = time.monotonic()
     task = data.manifest["task"]
@@ -79,13 +78,13 @@ def train(context: RunContext, reporter: Reporter) -> None:
     best = Best()
     if resume is not None:
         best = read_state(resume.path, fit)
-        LEDGER.note(checkpoint=resume.record(context.volume))
+        reporter.report(checkpoint=resume.record(context.volume))
     if fit.step > fit.recipe.steps:
         raise invalid_config(
             f"the checkpoint is at step {fit.step}, and the run ends at step {fit.recipe.steps}",
             hint="raise spec.training.maxSteps or numTrainEpochs",
         )
-    LEDGER.note(
+    reporter.report(
         timings={"load": round(time.monotonic() - started, 2)},
         effective=effective(fit, device),
         provenance=provenance(context, libraries=("torch",), dataset=str(data.manifest["digest"])),
@@ -100,7 +99,6 @@ def train(context: RunContext, reporter: Reporter) -> None:
     )
     # Leaving `deferred` after a stop ends the process: run me again.
     with STOP.deferred():
-        LEDGER.note(first_step=fit.step)
         reporter.report(phase="train", first_step=fit.step)
         if not run(context, reporter, fit, best, watched, data=data, device=device):
             return
@@ -108,8 +106,7 @@ def train(context: RunContext, reporter: Reporter) -> None:
         return
     reporter.report(phase="save")
     result = export(context, fit, best, data)
-    note_result(context, result)
-    reporter.report(percentage=100.0, milestone=True)
+    report_result(context, result, reporter)
 
 
 def run(
@@ -139,7 +136,6 @@ def run(
                 data=data.manifest["key"],
             )
             checkpoint.prune(context.checkpoint_dir, spec.checkpoints.keep_last)
-            LEDGER.note(checkpoint=made.record(context.volume))
             reporter.report(phase="train", checkpoint=made.record(context.volume))
         saved_at, saved_step = time.monotonic(), fit.step
 

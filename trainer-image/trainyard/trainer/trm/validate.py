@@ -7,11 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainyard.api.progress import DatasetRecord
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say
-from trainyard.trainer.progress import Reporter
+from trainyard.trainer.reporter import PreparedDataset, Reporter
 from trainyard.trainer.trm.folder import read_split
 from trainyard.trainer.trm.prepare import build
 from trainyard.trainer.trm.train import make_shape, total_steps
@@ -50,12 +48,12 @@ def validate(context: RunContext, reporter: Reporter) -> None:
     )
     commit_folder(context.work_dir / "validation", lambda to: _write(to, report))
     splits = {name: one["records"] for name, one in facts["splits"].items() if one["records"]}
-    LEDGER.note(
-        dataset=DatasetRecord(digest=facts["digest"], records=sum(splits.values()), splits=splits),
+    reporter.report(
+        dataset=PreparedDataset(digest=facts["digest"], records=sum(splits.values()), splits=splits),
         effective={**report["model"], **report["training"]},
         percentage=100.0,
+        milestone=True,
     )
-    reporter.report(percentage=100.0, milestone=True)
 
 
 def _write(folder: Path, report: dict[str, Any]) -> None:

@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from trainyard.api.progress import CheckpointRecord
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.reporter import SavedCheckpoint
 from trainyard.trainer.volume.claims import Bounds
 from trainyard.trainer.volume.commit import (
     Committed,
@@ -46,9 +46,9 @@ class Checkpoint:
     best_step: int | None = None
     """Step of the best evaluation so far, where the best checkpoint is kept."""
 
-    def record(self, volume: Path) -> CheckpointRecord:
+    def record(self, volume: Path) -> SavedCheckpoint:
         """For progress and final records; the path is relative to the volume."""
-        return CheckpointRecord(
+        return SavedCheckpoint(
             step=self.step, path=str(self.path.relative_to(volume)), time=self.time, bytes=self.bytes
         )
 

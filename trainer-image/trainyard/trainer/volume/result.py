@@ -6,8 +6,8 @@ import os
 
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
-from trainyard.trainer.ledger import LEDGER
 from trainyard.trainer.log import say, warn
+from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume import checkpoint
 from trainyard.trainer.volume.checkpoint import Checkpoint
 from trainyard.trainer.volume.commit import TEMPORARY, Committed, find_damage, read_committed, remove_leftovers
@@ -54,16 +54,17 @@ def is_exported_whole(context: RunContext) -> bool:
     return context.model.adapter is None or context.model.adapter.merge
 
 
-def note_result(context: RunContext, result: Committed) -> None:
+def report_result(context: RunContext, result: Committed, reporter: Reporter) -> None:
     """The facts of a finished training."""
     hand_over(context)
     step = result.manifest.get("step")
     newest = checkpoint.listed(context.checkpoint_dir)
-    LEDGER.note(
+    reporter.report(
         step_number=step,
         total_steps=step,
         percentage=100.0,
         checkpoint=newest[0].record(context.volume) if newest else None,
+        milestone=True,
     )
 
 
