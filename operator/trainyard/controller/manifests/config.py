@@ -4,15 +4,17 @@ import hashlib
 import json
 
 from trainyard.api import API_VERSION
-from trainyard.api.names import SPEC_HASH_ANNOTATION, config_secret_name
+from trainyard.api.names import GIT_COMMIT_LABEL, SPEC_HASH_ANNOTATION, config_secret_name
 from trainyard.controller.manifests.metadata import Object, RunRef, child_labels, owner_reference
 
 
 def run_file(run: RunRef) -> str:
     """The TrainingRun as the trainer reads it; the same form works without Kubernetes."""
-    metadata = {"name": run.name, "namespace": run.namespace, "uid": run.uid}
+    metadata: Object = {"name": run.name, "namespace": run.namespace, "uid": run.uid}
     if run.created:
         metadata["creationTimestamp"] = run.created
+    if commit := run.labels.get(GIT_COMMIT_LABEL):
+        metadata["labels"] = {GIT_COMMIT_LABEL: commit}
     manifest = {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": run.raw_spec}
     return json.dumps(manifest, separators=(",", ":"), sort_keys=True)
 
