@@ -150,6 +150,7 @@ class Run:
     environment: dict[str, str] = field(default_factory=dict)
     patch: str = ""
     """Python code that the step's process runs first."""
+    labels: dict[str, str] = field(default_factory=dict)
     _number: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -163,7 +164,7 @@ class Run:
         manifest = {
             "apiVersion": "trainyard.dev/v1alpha1",
             "kind": "TrainingRun",
-            "metadata": {"name": self.name, "uid": "0a1b2c3d-0000-4000-8000-000000000000"},
+            "metadata": {"name": self.name, "uid": "0a1b2c3d-0000-4000-8000-000000000000", "labels": self.labels},
             "spec": self.spec,
         }
         run_file.write_text(json.dumps(manifest))

@@ -16,8 +16,9 @@ from trainyard.api.exitcodes import ExitCode
 from trainyard.api.manifest import parse_run
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.methods.out_of_memory import recall
-from trainyard.trainer.methods.train import reduce
+from trainyard.trainer.frame.out_of_memory import recall
+from trainyard.trainer.frame.train import lower
+from trainyard.trainer.steps import LANGUAGE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -180,6 +181,6 @@ def test_one_process_of_several_leaves_it_to_the_next_attempt(tmp_path: Path, mo
     context = RunContext(run, "train", 1, "u", tmp_path, tmp_path, tmp_path, tmp_path, None, tmp_path / "token")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError) as raised:
-        reduce(context, step=3, told="full")
+        lower(context, LANGUAGE.ladder, step=3, told="full")
     assert raised.value.again
     assert recall(tmp_path, context.training).settings.per_device_train_batch_size == 2

@@ -19,7 +19,17 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 HUB = """
 from trainyard.trainer import hub
 hub.open_repository = lambda context, target: print("hub opens", target.repo)
-hub.push = lambda context, target: print("hub gets", context.model_dir.parent.name)
+hub.push = lambda context, target, reporter: print("hub gets", context.model_dir.parent.name)
+"""
+WAITS_AFTER_STEP_8 = """
+import threading
+from trainyard.trainer.methods.trainer import CommittingTrainer
+original = CommittingTrainer.training_step
+def training_step(self, *arguments, **named):
+    if self.state.global_step == 8:
+        threading.Event().wait()
+    return original(self, *arguments, **named)
+CommittingTrainer.training_step = training_step
 """
 ANSWERS = [{"prompt": f"which platform for train {n}? ", "completion": f"platform {n % 7}"} for n in range(40)]
 
@@ -108,10 +118,12 @@ def test_a_kill_in_a_phase_goes_on_there_and_leaves_the_others_alone(
     run.run("train-pretrain")
     run.run("train-more")
     before = (run.work / "phases" / "more" / "model" / "model.safetensors").stat().st_mtime_ns
+    run.patch = WAITS_AFTER_STEP_8
     step = run.start("train-answer")
-    step.wait_for_line(lambda line: line.startswith("step 8/"))
+    step.wait_for_line(lambda line: line.startswith("checkpoint at step 5"))
     step.kill()
     assert step.wait() == -signal.SIGKILL
+    run.patch = ""
     again = run.run("train-answer")
     assert "going on from step-00000005" in again.lines
     assert run.final_record["step"] == "train-answer"

@@ -16,9 +16,8 @@ from typing import Any, NoReturn
 
 from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.steps import STEP_TRAIN, step_arguments, train_step
-from trainyard.trainer import hub
-from trainyard.trainer.context import RunContext, attempt_number, read_context, termination_log
+from trainyard.api.steps import STEP_TRAIN, STEPS, step_arguments, train_step
+from trainyard.trainer.context import attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.log import be_silent, cut_addresses, say
 from trainyard.trainer.machine import threads
@@ -28,16 +27,8 @@ from trainyard.trainer.phases import in_phase
 from trainyard.trainer.progress import Sender
 from trainyard.trainer.reporter import Reporter, write_final_record
 from trainyard.trainer.signals import STOP
+from trainyard.trainer.steps import run_step
 from trainyard.trainer.tracking.follow import Tracking, follow
-from trainyard.trainer.trm.task import is_trm
-
-STEPS = {
-    "prepare": "fetch and check the data, tokenise and pack it",
-    "train": "train on the prepared data, from the newest checkpoint if there is one",
-    "evaluate": "measure the trained model on the held-out data",
-    "validate": "check the spec and every record, estimate memory and time, and stop",
-}
-
 
 TOOLS = {
     "serve": "answer requests with a trained Tiny Recursive Model",
@@ -52,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         description="One step of a TrainingRun. The run is read from $TRAINYARD_RUN_FILE, folders from $TRAINYARD_*_DIR.",
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    for name, help_text in STEPS.items():
-        one = steps.add_parser(name, help=help_text)
+    for name, row in STEPS.items():
+        one = steps.add_parser(name, help=row.help)
         if name == STEP_TRAIN:
             one.add_argument("--phase", help="which of spec.phases, where the run has phases")
     add_tools(steps)
@@ -123,54 +114,6 @@ def run_tool(given: argparse.Namespace) -> int:
         say(f"{given.step}: {error}")
         return ExitCode.INVALID_CONFIG
     return ExitCode.OK
-
-
-def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
-    """Import the step's module, which is the expensive part of some, and run it."""
-    target = hub.wanted(context)
-    match step:
-        case "prepare":
-            if target is not None:
-                hub.open_repository(context, target)
-            from trainyard.trainer.data.prepare import prepare
-            from trainyard.trainer.data.prepare_phases import prepare_phases
-
-            if is_trm(context) and context.run.spec.mode != "Dataset":
-                from trainyard.trainer.trm.prepare import prepare as prepare_trm
-
-                prepare_trm(context, reporter)
-            else:
-                spec = context.run.spec
-                (prepare_phases if spec.phases and spec.mode != "Dataset" else prepare)(context, reporter)
-        case "train":
-            if is_trm(context):
-                from trainyard.trainer.trm.train import train as train_trm
-
-                train_trm(context, reporter)
-            else:
-                from trainyard.trainer.methods.train import train
-
-                train(context, reporter)
-            if target is not None and team_of().leads and (context.phase is None or context.is_last_phase):
-                hub.push(context, target, reporter)
-        case "evaluate":
-            if is_trm(context):
-                from trainyard.trainer.trm.evaluate import evaluate as evaluate_trm
-
-                evaluate_trm(context, reporter)
-            else:
-                from trainyard.trainer.evaluation.evaluate import evaluate
-
-                evaluate(context, reporter)
-        case "validate":
-            if is_trm(context):
-                from trainyard.trainer.trm.validate import validate as validate_trm
-
-                validate_trm(context, reporter)
-            else:
-                from trainyard.trainer.dryrun.validate import validate
-
-                validate(context, reporter)
 
 
 def fail(fault: UserError, error: BaseException, reporter: Reporter, tracking: Tracking | None) -> int:

@@ -66,6 +66,14 @@ def in_phase(run: RunContext, name: str | None) -> RunContext:
     )
 
 
+def trainings(run: RunContext) -> list[RunContext]:
+    """The phases that are to run, or the run itself where it has none."""
+    if not run.run.spec.phases:
+        return [run]
+    settle_start(run)
+    return [in_phase(run, name) for name in phases_to_run(run.run.spec)]
+
+
 def whole_run(run: RunContext) -> RunContext:
     """The run with all of its datasets and without a method: each phase has its own, and records stay as they are."""
     without = {"phases": None, "training": None}

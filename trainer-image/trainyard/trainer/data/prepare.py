@@ -31,7 +31,6 @@ from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.version import build_key, ensure_dataset, upload
 from trainyard.trainer.errors import invalid_config, invalid_data, storage
 from trainyard.trainer.log import say
-from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.phases import SHARED_TOKENIZER
 from trainyard.trainer.reporter import PreparedDataset, Reporter
 from trainyard.trainer.volume.commit import (
@@ -70,8 +69,6 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
     if present is not None:
         say("the prepared data is complete and made from this specification: nothing to do")
     else:
-        if not spec.command:
-            check_names(context)
         started = time.monotonic()
         built = ensure_dataset(context)
         upload(context, built)

@@ -8,22 +8,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from trainyard.api.run.trainingrun import phases_to_run
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.prepare import make_tokenizer, note_datasets, prepare
 from trainyard.trainer.data.records import Built
 from trainyard.trainer.log import say
-from trainyard.trainer.models.known_names import check_names
-from trainyard.trainer.phases import SHARED_TOKENIZER, in_phase, settle_start, whole_run
+from trainyard.trainer.phases import SHARED_TOKENIZER, trainings, whole_run
 from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import Committed, commit_folder, read_committed, read_made_from
 
 
+def prepare_all(context: RunContext, reporter: Reporter) -> None:
+    """The run's data, or that of all its phases."""
+    spec = context.run.spec
+    (prepare_phases if spec.phases and spec.mode != "Dataset" else prepare)(context, reporter)
+
+
 def prepare_phases(context: RunContext, reporter: Reporter) -> None:
     """The tokenizer that all phases share, then the data of each phase that is to run, each committed by itself."""
-    settle_start(context)
-    phases = [in_phase(context, name) for name in phases_to_run(context.run.spec)]
+    phases = trainings(context)
     make_shared_tokenizer(context, phases[0])
     for phase in phases:
         say(f"phase {phase.phase}:")
@@ -37,7 +40,6 @@ def make_shared_tokenizer(context: RunContext, first: RunContext) -> Committed:
     folder, key = context.run_dir / SHARED_TOKENIZER, first.shared_tokenizer
     if (present := read_made_from(folder, key)) is not None:
         return present
-    check_names(first)
 
     def write(to: Path) -> None:
         records = to / "records"

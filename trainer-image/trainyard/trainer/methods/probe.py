@@ -53,7 +53,7 @@ def probe(trainer: Any, model: Any, *, memory: int | None) -> None:
             _reserve(4 * sum(p.numel() for p in model.parameters() if p.requires_grad), device)
         model.zero_grad(set_to_none=True)
         if trainer.eval_dataset is not None and hasattr(trainer.eval_dataset, "lengths"):
-            trainer.evaluate_in_smaller_batches(lambda: _evaluate(trainer, model))
+            trainer.evaluate_in_batches_that_fit(lambda: _evaluate(trainer, model))
         del reserved
     finally:
         model.zero_grad(set_to_none=True)

@@ -20,6 +20,7 @@ from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.trainer import CommittingTrainer
 from trainyard.trainer.methods.utilisation import operations_per_token, peak_of
+from trainyard.trainer.provenance import started_at
 from trainyard.trainer.reporter import Position, Reporter, position
 
 
@@ -31,12 +32,10 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         reporter: Reporter,
         device: Device,
         *,
-        process_started: float,
-        before_first_step: Callable[[Any], None] = lambda model: None,
+        before_first_step: Callable[[CommittingTrainer, Any], None] | None = None,
     ) -> None:
         self._reporter = reporter
         self._device = device
-        self._process_started = process_started
         self._before_first_step = before_first_step
         self._trainer: CommittingTrainer | None = None
         self._first_step = 0
@@ -55,7 +54,8 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         self._peak = peak_of(self._device.name, self._device.precision)
         self._operations = operations_per_token(self._trainer.model) if self._peak else None
         self._trainer.continue_unlogged_loss()
-        self._before_first_step(self._trainer.model_wrapped)
+        if self._before_first_step is not None:
+            self._before_first_step(self._trainer, self._trainer.model_wrapped)
         self._first_step = state.global_step
         self._logged_at = time.monotonic()
         self._logged_tokens = self._trainer.counters.tokens
@@ -64,7 +64,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._first_step_ended is None:
             self._first_step_ended = time.monotonic()
-            since = time.time() - self._process_started
+            since = time.time() - started_at()
             self._reporter.report(timings={"firstStepAfter": round(since, 2)})
             say(f"first step {since:.1f} s after the process started")
         if state.global_step >= state.max_steps:

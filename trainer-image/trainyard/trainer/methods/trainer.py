@@ -21,7 +21,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,16 +33,16 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from trainyard.trainer.data.store import IGNORED
-from trainyard.trainer.errors import is_device_out_of_memory
+from trainyard.trainer.frame.out_of_memory import DidNotFit, EvaluationBatch, told_by
 from trainyard.trainer.machine.device import available_host_memory
 from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 from trainyard.trainer.methods.objective import Interrupted, Objective
-from trainyard.trainer.methods.out_of_memory import DidNotFit
 from trainyard.trainer.signals import STOP
-from trainyard.trainer.volume.saving import Saver, Write, copied, size_of
+from trainyard.trainer.volume.commit import Write
+from trainyard.trainer.volume.saving import Saver, copied, size_of
 
 COPY_SHARE = 0.8
 """Of the free host memory, that the copy of a checkpoint may take; a larger one is written while the training waits."""
@@ -75,9 +74,8 @@ def trained_weights_over_packed(model: Any) -> list[tuple[torch.nn.Parameter, to
 
 class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     """See the module's text. `save(step, write)` commits a checkpoint and is called from a thread as well as from here;
-    `every_minutes` bounds the time between two; with `keep_best` a new best evaluation is saved at once;
-    `smaller_evaluation(batch)` is told when evaluation goes on in smaller batches, None where it must not; `objective` is the
-    method's, None for the next token."""
+    `every_minutes` bounds the time between two; with `keep_best` a new best evaluation is saved at once; `evaluation` says how
+    many examples are measured at a time; `objective` is the method's, None for the next token."""
 
     control: Any
 
@@ -85,11 +83,11 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self,
         *,
         save: Callable[[int, Write], None],
+        evaluation: EvaluationBatch,
         every_minutes: float,
         keep_best: bool = False,
         team: Team = ALONE,
         objective: Objective | None = None,
-        smaller_evaluation: Callable[[int, int], None] | None = None,
         **arguments: Any,
     ) -> None:
         adapter = trained_weights_over_packed(arguments["model"])
@@ -100,7 +98,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self.saver = Saver(save)
         self._keep_best = keep_best
         self.team = team
-        self._smaller_evaluation = smaller_evaluation
+        self._evaluation = evaluation
         self._updating = Updating()
         self.add_callback(self._updating)
         self._every_seconds = every_minutes * 60
@@ -129,10 +127,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self.saver.wait()
             return outcome
         except RuntimeError as error:
-            if not is_device_out_of_memory(error):
-                raise
-            told = str(error).strip().splitlines()[0][:500]
-            traceback.clear_frames(error.__traceback__)  # they hold the activations
+            told = told_by(error)
         finally:
             self.saver.finish()
         self.model.zero_grad(set_to_none=True)
@@ -236,7 +231,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         evaluate = super().evaluate
         try:
             try:
-                metrics = self.evaluate_in_smaller_batches(
+                metrics = self.evaluate_in_batches_that_fit(
                     self._evaluate_objective if self._objective else lambda: evaluate(*arguments, **named)
                 )
                 self._notice_best(metrics)
@@ -257,19 +252,16 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self.model.train()
         return metrics
 
-    def evaluate_in_smaller_batches(self, run: Callable[[], Any]) -> Any:
+    def evaluate_in_batches_that_fit(self, run: Callable[[], Any]) -> Any:
         """Call `run`, and again with half the batch as long as the device runs out of memory."""
-        while True:
-            try:
-                return run()
-            except RuntimeError as error:
-                batch = self.args.per_device_eval_batch_size
-                if self._smaller_evaluation is None or batch == 1 or not is_device_out_of_memory(error):
-                    raise
-                traceback.clear_frames(error.__traceback__)
-            self._metrics["eval"].clear()
-            self.args.per_device_eval_batch_size = batch // 2
-            self._smaller_evaluation(batch // 2, self.state.global_step)
+
+        def with_batches_of(size: int) -> Any:
+            if size != self.args.per_device_eval_batch_size:
+                self._metrics["eval"].clear()
+                self.args.per_device_eval_batch_size = size
+            return run()
+
+        return self._evaluation.fitting(with_batches_of)
 
     def _notice_best(self, metrics: dict[str, float]) -> None:
         loss, best = metrics.get("eval_loss"), self.counters.best_eval_loss

@@ -20,7 +20,7 @@ from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.fit import Fit
 from trainyard.trainer.trm.folder import Split
 from trainyard.trainer.trm.losses import IGNORED
-from trainyard.trainer.trm.measure import Stopped, measure
+from trainyard.trainer.trm.measure import Stopped
 from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.stream import Stream, take
 
@@ -62,8 +62,8 @@ def nearest_neighbour(train: Split, held_out: Split, *, texts: bool) -> float:
     return float(np.concatenate(right).mean())
 
 
-def trained_share(fit: Fit, held_out: Split, *, batch: int) -> float:
-    """Train to the end without checkpoints and measure the averaged weights.
+def trained(fit: Fit) -> Network:
+    """Train to the end without checkpoints: the averaged weights.
 
     Raises:
         Stopped: the process was told to stop.
@@ -72,7 +72,7 @@ def trained_share(fit: Fit, held_out: Split, *, batch: int) -> float:
         if STOP.requested:
             raise Stopped
     fit.network.load_state_dict(fit.average.values, strict=False)
-    return measure(fit.network, held_out, device=fit.device, batch=batch, masked=fit.recipe.masked).exact
+    return fit.network
 
 
 def without_recursion(fit: Fit) -> Fit:

@@ -124,6 +124,8 @@ class Fit:
     device: torch.device
     team: Team = ALONE
     step: int = 0
+    whole: bool = True
+    """False while weights and slots are of no step at all: an optimizer step is under way."""
     optimizer: torch.optim.AdamW = field(init=False)
     average: Average = field(init=False)
     slots: Slots = field(init=False)
@@ -144,7 +146,9 @@ class Fit:
     def one_step(self) -> Report:
         """One optimizer step."""
         recipe, network, slots = self.recipe, self.network, self.slots
+        self.whole = False
         slots.fill(network, self.stream)
+        self.whole = True  # filled slots are not filled again
         rate = recipe.learning_rate * scheduled(
             self.step, total=recipe.steps, warmup=recipe.warmup, kind=recipe.schedule
         )
@@ -155,6 +159,7 @@ class Fit:
         embeddings = network.puzzle_embedding[rows[slots.own]].requires_grad_()
         own_inputs, own_labels = slots.draw.inputs[slots.own], slots.draw.labels[slots.own]
         weights = network.weights()
+        latents: list[Latent] = []
         losses: list[Tensor] = []
         wants_to_halt: list[Tensor] = []
         right: list[Tensor] = []
@@ -175,8 +180,7 @@ class Fit:
             )
             judged = judge(logits, halting, labels, loss=recipe.loss)
             torch.autograd.backward(judged.loss / recipe.batch, retain_graph=shared and number < len(chunks) - 1)
-            slots.latent.h[:, part] = latent.h.detach()
-            slots.latent.z[:, part] = latent.z.detach()
+            latents.append(Latent(latent.h.detach(), latent.z.detach()))
             losses.append(judged.loss.detach())
             wants_to_halt.append(halting.detach()[:, 0] > 0)
             right.append(judged.right_tokens)
@@ -186,8 +190,18 @@ class Fit:
         gradients = embeddings.grad
         if self.team.size > 1:
             loss, of_slots, gradients = self._together(loss, of_slots, gradients)
+        self.whole = False
+        for part, latent in zip(chunks, latents, strict=True):
+            slots.latent.h[:, part], slots.latent.z[:, part] = latent
         norm = self._update(gradients, rows, rate)
-        return self._halt(rate, norm, loss, *of_slots)
+        report = self._halt(rate, norm, loss, *of_slots)
+        self.whole = True
+        return report
+
+    @property
+    def together(self) -> int:
+        """How many slots pass through the network at a time."""
+        return max(int(part.stop - part.start) for part in self._chunks())
 
     def _chunks(self) -> Iterator[slice]:
         """Equal parts of this process's slots, none above the chunk."""

@@ -11,6 +11,7 @@ import time
 from trainyard.api.duration import duration
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device
+from trainyard.trainer.provenance import started_at
 from trainyard.trainer.reporter import Reporter, position
 from trainyard.trainer.trm.fit import Fit, Report
 
@@ -28,11 +29,11 @@ class Narrator:
         self._since: list[Report] = []
         self._since_time = time.monotonic()
 
-    def tell(self, report: Report, *, process_started: float) -> None:
+    def tell(self, report: Report) -> None:
         """Called after each step."""
         if self._first_ended is None:
             self._first_ended = time.monotonic()
-            since = time.time() - process_started
+            since = time.time() - started_at()
             self._reporter.report(timings={"firstStepAfter": round(since, 2)})
             say(f"first step {since:.1f} s after the process started")
         total = self._fit.recipe.steps

@@ -9,19 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainyard.api.run.methods import TINY
 from trainyard.api.run.trm import TrmTraining
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 
 TASK_FILE = "task.json"
 TEXT = "Text"
-
-
-def is_trm(context: RunContext) -> bool:
-    """Whether this run trains a Tiny Recursive Model."""
-    training = context.run.spec.training
-    return training is not None and training.method in TINY
 
 
 def settings(context: RunContext) -> TrmTraining:

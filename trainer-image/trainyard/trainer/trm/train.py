@@ -1,10 +1,8 @@
-"""The train step of a Tiny Recursive Model.
-
-    done already?  ->  prepared data  ->  checkpoint to go on from  ->  loop  ->  model/
+"""How a Tiny Recursive Model is trained: network and data  ->  state of the checkpoint  ->  loop  ->  model/
 
 A checkpoint holds everything: raw weights, averaged weights, the best averaged weights so far and their measure, optimizer
 moments, slots, the position in the data. A run that was killed anywhere ends, on a CPU, with the same bytes as one that
-was not.
+was not. What all trainings share is in `frame/train.py`.
 
 Of several processes the first one measures, saves, reports and writes the model. The others wait for it where all decide
 together: at the border between two steps.
@@ -23,13 +21,12 @@ from safetensors.torch import save_file
 
 from trainyard.api.conditions import Reason
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.prepare import open_prepared
 from trainyard.trainer.errors import UNEXPECTED, UserError, invalid_config
+from trainyard.trainer.frame.out_of_memory import DidNotFit, told_by
+from trainyard.trainer.frame.train import Attempt, Plan
 from trainyard.trainer.log import say
-from trainyard.trainer.machine.device import Device, find_device, is_cuda, keep_freed_memory
-from trainyard.trainer.machine.team import ALONE, Team, team_of
-from trainyard.trainer.provenance import provenance, started_at
-from trainyard.trainer.reporter import Reporter
+from trainyard.trainer.machine.device import Device
+from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
@@ -39,141 +36,151 @@ from trainyard.trainer.trm.losses import choose_loss
 from trainyard.trainer.trm.measure import Stopped, measure
 from trainyard.trainer.trm.model import Network
 from trainyard.trainer.trm.narrate import Narrator
-from trainyard.trainer.trm.prepare import specification_key
 from trainyard.trainer.trm.shape import Shape
 from trainyard.trainer.trm.state import Best, read_state, whole_latent, write_state
 from trainyard.trainer.trm.stream import Stream
 from trainyard.trainer.trm.task import TASK_FILE, check_task, masked_id, settings
-from trainyard.trainer.volume import checkpoint
 from trainyard.trainer.volume.commit import Committed, commit_folder
-from trainyard.trainer.volume.result import find_checkpoint, find_result, report_result
+from trainyard.trainer.volume.saving import size_of
 
 DEFAULT_LEARNING_RATE = 1e-4
 EVALUATED = 512
 """Held-out examples that are looked at during training; the evaluate step looks at all."""
 
 
-def train(context: RunContext, reporter: Reporter) -> None:
-    """Train to the end and leave `model/` behind. Does nothing if it is there.
+def train_once(attempt: Attempt) -> Committed | None:
+    """Train with the settings of this attempt.
 
     Raises:
+        DidNotFit: the device ran out of memory.
         UserError: the spec cannot be honoured, or the volume is damaged.
     """
-    reporter.report(phase="load")
-    data = open_prepared(context, specification_key(context), reporter)
-    if (done := find_result(context)) is not None:
-        say(f"training is complete: {done.path.name}/ was committed at step {done.manifest.get('step')}")
-        report_result(context, done, reporter)
-        return
-    started = time.monotonic()
-    task = data.manifest["task"]
-    check_task(context, task)
-    team = team_of()
-    team.join(cuda=is_cuda())
-    device = find_device(context.training.precision, processes=team.local_size)
-    if device.kind == "cpu":
-        keep_freed_memory()
+    context, data, device, team = attempt.context, attempt.data, attempt.device, attempt.team
+    check_task(context, data.manifest["task"])
     fit = make_fit(context, data, device, team=team)
-    resume = find_checkpoint(context, data)
-    best = Best()
-    if resume is not None:
-        best = read_state(resume.path, fit)
-        reporter.report(checkpoint=resume.record(context.volume))
+    best = Best() if attempt.resume is None else read_state(attempt.resume.path, fit)
     if fit.step > fit.recipe.steps:
         raise invalid_config(
             f"the checkpoint is at step {fit.step}, and the run ends at step {fit.recipe.steps}",
             hint="raise spec.training.maxSteps or numTrainEpochs",
         )
-    reporter.report(
-        timings={"load": round(time.monotonic() - started, 2)},
-        effective=effective(fit, device),
-        provenance=provenance(context, libraries=("torch",), dataset=str(data.manifest["digest"])),
-    )
     held_out = context.data_dir / "eval"
     watched = read_split(held_out, name="eval") if context.training.eval_steps and held_out.is_dir() else None
-    say(
-        f"TRM for {fit.recipe.steps} steps on {device.name} in {effective(fit, device)['precision']}: "
-        f"{fit.network.shape.parameters:,} weights, {data.manifest['groups']} groups, batch {fit.recipe.batch}"
-        + (f" on {team.size} processes" if team.size > 1 else "")
-        + (f", going on from step {fit.step}" if resume else "")
-    )
+    attempt.begin(plan_of(attempt, fit, names_best=watched is not None))
     # Leaving `deferred` after a stop ends the process: run me again.
     with STOP.deferred():
-        reporter.report(phase="train", first_step=fit.step)
-        if not run(context, reporter, fit, best, watched, data=data, device=device):
-            return
+        attempt.reporter.report(phase="train")
+        if not Loop(attempt, fit, best, watched).run():
+            return None
     if not team.leads:
-        return
-    reporter.report(phase="save")
-    result = export(context, fit, best, data)
-    report_result(context, result, reporter)
+        return None
+    attempt.reporter.report(phase="save")
+    return export(context, fit, best, data)
 
 
-def run(
-    context: RunContext,
-    reporter: Reporter,
-    fit: Fit,
-    best: Best,
-    watched: Split | None,
-    *,
-    data: Committed,
-    device: Device,
-) -> bool:
-    """The loop with its checkpoints. Returns whether it got to the end; if not, everything is committed."""
-    spec, training, team = context.run.spec, context.training, fit.team
-    narrator = Narrator(reporter, device, fit, every=1 if spec.mode == "Debug" else training.logging_steps)
-    saved_at, saved_step, started = time.monotonic(), fit.step, started_at()
+def plan_of(attempt: Attempt, fit: Fit, *, names_best: bool) -> Plan:
+    """What stands before the first step."""
+    weights, average = size_of(fit.network.state_dict()), size_of(fit.average.values)
+    slots = fit.team.size * size_of(list(fit.slots.latent)) + 2 * fit.slots.draw.inputs.nbytes
+    return Plan(
+        steps=fit.recipe.steps,
+        told=f"{fit.network.shape.parameters:,} weights, {attempt.data.manifest['groups']} groups, batch {fit.recipe.batch}"
+        + (f" on {fit.team.size} processes" if fit.team.size > 1 else ""),
+        effective=effective(fit, attempt.device),
+        libraries=("torch",),
+        weights_bytes=weights + average * (1 + names_best) + slots,
+        optimizer_bytes=2 * size_of(list(fit.network.parameters())),
+        result_bytes=weights,
+        names_best=names_best,
+    )
 
-    def save() -> None:
-        nonlocal saved_at, saved_step
-        latent = whole_latent(fit)
-        if team.leads:
-            reporter.report(phase="save")
-            made = checkpoint.save(
-                context.checkpoint_dir,
-                fit.step,
-                lambda to: write_state(to, fit, best, latent=latent),
-                data=data.manifest["key"],
-            )
-            checkpoint.prune(context.checkpoint_dir, spec.checkpoints.keep_last)
-            reporter.report(phase="train", checkpoint=made.record(context.volume))
-        saved_at, saved_step = time.monotonic(), fit.step
 
-    def look() -> bool:
-        """Measure, if it is time to. Returns whether a stop came in between."""
-        if not team.leads or watched is None or not training.eval_steps or fit.step == best.measured:
+class Loop:
+    """The steps of one attempt, and what comes between two of them: look, tell, save, stop."""
+
+    def __init__(self, attempt: Attempt, fit: Fit, best: Best, watched: Split | None) -> None:
+        spec = attempt.context.run.spec
+        every = 1 if spec.mode == "Debug" else attempt.context.training.logging_steps
+        self._attempt, self._fit, self._best, self._watched = attempt, fit, best, watched
+        self._rules = spec.checkpoints
+        self._narrator = Narrator(attempt.reporter, attempt.device, fit, every=every)
+        self._saved_at, self._saved_step = time.monotonic(), fit.step
+
+    def run(self) -> bool:
+        """Returns whether it got to the end; if not, everything is committed.
+
+        Raises:
+            DidNotFit: the device ran out of memory; what is whole is committed.
+        """
+        fit = self._fit
+        try:
+            self._decide()  # an attempt before may have been stopped in the middle of measuring
+            for report in fit.run():
+                refuse_nonsense(report)
+                self._narrator.tell(report)
+                if self._decide() or fit.step % self._rules.every_steps == 0 or fit.step >= fit.recipe.steps:
+                    self._save()
+            return True
+        except Stopped:
+            if fit.step > self._saved_step:
+                self._save()
+            fit.team.wait()  # whoever leaves first must not take the one that writes along
             return False
-        if fit.step and (fit.step % training.eval_steps == 0 or fit.step >= fit.recipe.steps):
-            try:
-                exact = judge_average(fit, watched, best, device, batch=training.per_device_eval_batch_size)
-            except Stopped:
-                return True
-            narrator.tell_exact(exact)
-        return False
+        except RuntimeError as error:
+            told = told_by(error)
+        fit.network.zero_grad(set_to_none=True)
+        if fit.whole and fit.step > self._saved_step and fit.team.size == 1:
+            self._save()
+        raise DidNotFit(fit.step, told, together=fit.together)
 
-    def decide() -> bool:
-        """Together, after a step: whether to stop, and if not, whether it has been long since the last save (returned)."""
-        due = time.monotonic() - saved_at >= spec.checkpoints.every_minutes * 60
-        interrupted, stop, any_due = team.sum(look(), STOP.requested, due)
+    def _decide(self) -> bool:
+        """Together, after a step: whether to stop, and if not, whether it is time to save (returned): it has been long since
+        the last one, or these weights are the best so far.
+
+        Raises:
+            Stopped: a signal came in, here or in another process.
+        """
+        fit, before = self._fit, self._best.step
+        interrupted = self._look()
+        is_best = self._rules.keep_best and self._best.step != before
+        due = is_best or time.monotonic() - self._saved_at >= self._rules.every_minutes * 60
+        interrupted, stop, due = map(bool, fit.team.sum(interrupted, STOP.requested, due))
         if stop:
             STOP.request()
         if interrupted or (stop and fit.step < fit.recipe.steps):
             raise Stopped
-        return bool(any_due)
+        return due
 
-    try:
-        decide()  # an attempt before may have been stopped in the middle of measuring
-        for report in fit.run():
-            refuse_nonsense(report)
-            narrator.tell(report, process_started=started)
-            if decide() or fit.step % spec.checkpoints.every_steps == 0 or fit.step >= fit.recipe.steps:
-                save()
-    except Stopped:
-        if fit.step > saved_step:
-            save()
-        team.wait()  # whoever leaves first must not take the one that writes along
+    def _look(self) -> bool:
+        """Measure, if it is time to. Returns whether a stop came in between."""
+        fit, every = self._fit, self._attempt.context.training.eval_steps
+        if not fit.team.leads or self._watched is None or not every or fit.step in (0, self._best.measured):
+            return False
+        if fit.step % every == 0 or fit.step >= fit.recipe.steps:
+            watched, best, device = self._watched, self._best, self._attempt.device
+            try:
+                exact = self._attempt.evaluation.fitting(
+                    lambda batch: judge_average(fit, watched, best, device, batch=batch)
+                )
+            except Stopped:
+                return True
+            self._narrator.tell_exact(exact)
         return False
-    return True
+
+    def _save(self) -> None:
+        fit, best = self._fit, self._best
+        latent = whole_latent(fit)
+
+        def write(folder: Path) -> dict[str, Any]:
+            write_state(folder, fit, best, latent=latent)
+            keeps = self._rules.keep_best and best.weights
+            return {"best": {"step": best.step, "exact": best.exact}} if keeps else {}
+
+        if fit.team.leads:
+            self._attempt.reporter.report(phase="save")
+            self._attempt.save(fit.step, write)
+            self._attempt.reporter.report(phase="train")
+        self._saved_at, self._saved_step = time.monotonic(), fit.step
 
 
 def make_fit(context: RunContext, data: Committed, device: Device, *, team: Team = ALONE) -> Fit:

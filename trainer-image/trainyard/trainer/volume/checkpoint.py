@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from trainyard.trainer.reporter import SavedCheckpoint
 from trainyard.trainer.volume.claims import Bounds
 from trainyard.trainer.volume.commit import (
     Committed,
+    Write,
     commit_folder,
     discard,
     find_damage,
@@ -53,7 +53,7 @@ class Checkpoint:
         )
 
 
-def save(root: Path, step: int, write: Callable[[Path], Mapping[str, Any] | None], **facts: Any) -> Checkpoint:
+def save(root: Path, step: int, write: Write, **facts: Any) -> Checkpoint:
     """Commit a checkpoint of `step`. One that is already there and whole is kept as it is."""
     path = root / f"step-{step:08d}"
     present = read_committed(path)

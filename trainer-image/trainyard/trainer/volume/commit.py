@@ -28,6 +28,9 @@ READABLE = 0o644
 TEMPORARY = ".tmp-"
 """Prefix of folders that are being written or thrown away. Nothing with it is ever read."""
 
+Write = Callable[[Path], Mapping[str, Any] | None]
+"""Fills the folder it is given; what it returns becomes entries of the manifest."""
+
 
 @dataclass(frozen=True)
 class Committed:
@@ -38,7 +41,7 @@ class Committed:
     bytes: int
 
 
-def commit_folder(path: Path, write: Callable[[Path], Mapping[str, Any] | None], **facts: Any) -> Committed:
+def commit_folder(path: Path, write: Write, **facts: Any) -> Committed:
     """Make `path` by calling `write` with a temporary folder; an older `path` is replaced.
 
     Args:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from trainyard.trainer.machine.simulation import unobserved
-
-Write = Callable[[Path], Mapping[str, Any] | None]
+from trainyard.trainer.volume.commit import Write
 
 
 class Saver:

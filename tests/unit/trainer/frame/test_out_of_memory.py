@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainyard.api.run.training import Training
-from trainyard.trainer.methods.out_of_memory import Reductions, one_rung_down, recall, remember, smaller_evaluation
+from trainyard.trainer.frame.out_of_memory import Reductions, one_rung_down, recall, remember, smaller_evaluation
 
 
 def ladder(training: Training, *, eight_bit: bool = False) -> list[Training]:

@@ -4,7 +4,10 @@
 
 The effective batch stays what the spec says, so the training is the same one; only its speed changes. Each rung goes into
 `memory.json` on the volume before it is tried, so an attempt that dies on the way does not climb up again, and since no
-rung is taken twice there is an end: a request that not even the last rung satisfies fails with advice.
+rung is taken twice there is an end: a request that not even the last rung satisfies fails with advice. Which rungs a kind
+of training has after batch 1 is its `Ladder`.
+
+Evaluation has rungs of its own, and they are quicker taken: its batches are halved until they fit (`EvaluationBatch`).
 
 The file belongs to the five settings that it started from. Whoever changes one of them (which the API allows while the run
 is suspended) starts at the top again.
@@ -14,16 +17,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.progress import REDUCTIONS, REDUCTIONS_SEPARATOR
 from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.errors import UserError
+from trainyard.trainer.errors import UserError, is_device_out_of_memory
+from trainyard.trainer.machine.device import free_memory
 from trainyard.trainer.volume.commit import write_durably
 
 FILE = "memory.json"
@@ -37,14 +43,69 @@ SETTINGS = (
 """What the ladder may change."""
 ADAMW = ("adamw_torch", "adamw_torch_fused")
 EIGHT_BIT = "adamw_bnb_8bit"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What a kind of training can give up besides its batch, and what is left to people: at the end of the ladder, and where
+    spec.onOutOfMemory forbids it."""
+
+    checkpointing: bool
+    eight_bit: bool
+    way_out: str
+    by_hand: str
 
 
 class DidNotFit(Exception):
-    """The device ran out of memory during training; weights and counters of step `step` are safe."""
+    """The device ran out of memory during training; weights and counters of step `step` are safe.
 
-    def __init__(self, step: int, told: str) -> None:
+    `together` is how many examples pass through the model at a time, where that is less than the batch.
+    """
+
+    def __init__(self, step: int, told: str, *, together: int | None = None) -> None:
         super().__init__(told)
         self.step = step
+        self.together = together
+
+
+def told_by(error: RuntimeError) -> str:
+    """What the device says that ran out of memory; the activations, which the traceback holds, are let go.
+
+    Raises:
+        RuntimeError: the error itself, if it tells of anything else.
+    """
+    if not is_device_out_of_memory(error):
+        raise error
+    traceback.clear_frames(error.__traceback__)
+    return str(error).strip().splitlines()[0][:500]
+
+
+class EvaluationBatch:
+    """How many held-out examples pass through the model at a time. Results do not depend on it, so it is halved as long as
+    the device runs out of memory, if it may be; `on_smaller` is told."""
+
+    def __init__(self, size: int, *, may_shrink: bool, on_smaller: Callable[[int], None]) -> None:
+        self.size = size
+        self._may_shrink = may_shrink
+        self._on_smaller = on_smaller
+
+    def fitting(self, measure: Callable[[int], T]) -> T:
+        """Call `measure` with the size, and again until it fits.
+
+        Raises:
+            RuntimeError: not even one example fits, or it must.
+        """
+        while True:
+            try:
+                return measure(self.size)
+            except RuntimeError as error:
+                if not self._may_shrink or self.size == 1:
+                    raise
+                told_by(error)
+            free_memory()
+            self.size //= 2
+            self._on_smaller(self.size)
 
 
 @dataclass(frozen=True)
@@ -87,23 +148,27 @@ def remember(work_dir: Path, reductions: Reductions) -> None:
     write_durably(work_dir / FILE, json.dumps(found, indent=1))
 
 
-def one_rung_down(reductions: Reductions, *, step: int, eight_bit: bool) -> Reductions | None:
+def one_rung_down(
+    reductions: Reductions, *, step: int, eight_bit: bool, checkpointing: bool = True, together: int | None = None
+) -> Reductions | None:
     """The next smaller demand; None when there is none left.
 
     Args:
         reductions: where it stands.
         step: the optimizer step that is done, for the text.
         eight_bit: whether the 8-bit optimizer can take over, that is CUDA, bitsandbytes, and no state of another one yet.
+        checkpointing: whether activations can be computed again instead of kept.
+        together: how many examples passed through the model at a time, if not the batch.
     """
     now = reductions.settings
     changes: dict[str, Any]
-    if (batch := now.per_device_train_batch_size) > 1:
-        effective = batch * now.gradient_accumulation_steps
-        smaller = max(b for b in range(1, batch // 2 + 1) if effective % b == 0)
-        accumulation = effective // smaller
-        changes = {"per_device_train_batch_size": smaller, "gradient_accumulation_steps": accumulation}
-        told = f"batch {smaller} x {accumulation} instead of {batch} x {now.gradient_accumulation_steps}"
-    elif not now.gradient_checkpointing:
+    batch, accumulation = now.per_device_train_batch_size, now.gradient_accumulation_steps
+    if (at_a_time := min(batch, together or batch)) > 1:
+        effective = batch * accumulation
+        smaller = max(b for b in range(1, at_a_time // 2 + 1) if effective % b == 0)
+        changes = {"per_device_train_batch_size": smaller, "gradient_accumulation_steps": effective // smaller}
+        told = f"batch {smaller} x {effective // smaller} instead of {batch} x {accumulation}"
+    elif checkpointing and not now.gradient_checkpointing:
         changes, told = {"gradient_checkpointing": True}, "gradient checkpointing"
     elif eight_bit and now.optim in ADAMW:
         changes, told = {"optim": EIGHT_BIT}, f"optimizer {EIGHT_BIT} instead of {now.optim}"
@@ -123,27 +188,14 @@ def has_eight_bit_optimizer(device: str) -> bool:
     return device == "cuda" and importlib.util.find_spec("bitsandbytes") is not None
 
 
-def too_large(told: str, settings: Training, *, allowed: bool, again: bool = False) -> UserError:
+def too_large(told: str, settings: Training, ladder: Ladder, *, allowed: bool, again: bool = False) -> UserError:
     """The end of the ladder, or of the patience: `allowed` is False where spec.onOutOfMemory forbids the ladder."""
-    if allowed:
-        what = f"batch {settings.per_device_train_batch_size}"
-        what += ", gradient checkpointing" if settings.gradient_checkpointing else ""
-        what += f", {settings.optim}" if settings.optim == EIGHT_BIT else ""
-        message = f"the device ran out of memory even with {what}: {told}"
-        hint = (
-            f"lower spec.training.maxLength (now {settings.max_length}), train a LoRA adapter (spec.model.adapter), or use "
-            "a GPU with more memory"
-        )
-    else:
-        message = f"the device ran out of memory: {told}"
-        hint = (
-            "lower spec.training.perDeviceTrainBatchSize and raise gradientAccumulationSteps by the same factor, or lower "
-            "maxLength, or set gradientCheckpointing: true, or train a LoRA adapter (spec.model.adapter); with "
-            "spec.onOutOfMemory: ReduceBatch the trainer does the first two by itself"
-        )
+    what = f"batch {settings.per_device_train_batch_size}"
+    what += ", gradient checkpointing" if ladder.checkpointing and settings.gradient_checkpointing else ""
+    what += f", {settings.optim}" if settings.optim == EIGHT_BIT else ""
     return UserError(
-        message,
-        hint=hint,
+        f"the device ran out of memory{f' even with {what}' if allowed else ''}: {told}",
+        hint=ladder.way_out.format(max_length=settings.max_length) if allowed else ladder.by_hand,
         reason=Reason.DEVICE_OUT_OF_MEMORY,
         exit_code=ExitCode.DEVICE_OUT_OF_MEMORY,
         again=again,
