@@ -7,6 +7,7 @@ discovery. No validation, no defaults, no controllers.
 import asyncio
 import json
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -42,6 +43,8 @@ class FakeKube:
         self.queries: list[tuple[str, dict[str, str]]] = []
         """Path (with `?watch` for a watch) and query of each list."""
         self.authorizations: set[str] = set()
+        self.refuses: Callable[[str, dict[str, Any]], bool] = lambda plural, body: False
+        """Whether what is to be written (resource, body) is invalid."""
         self.port = 0
         self._version = 1000
         self._watchers: list[tuple[str, str | None, asyncio.Queue[bytes]]] = []
@@ -147,6 +150,8 @@ class FakeKube:
 
     def _object(self, method: str, plural: str, key: Key, subresource: str | None, body: Any) -> web.Response:
         namespace, name = key
+        if body is not None and self.refuses(plural, body):
+            return _failure(422, "Invalid")
         if method == "POST":
             name = body["metadata"]["name"]
             if (namespace, name) in self.objects[plural]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from trainyard.api.conditions import Reason, State
 from trainyard.api.progress import REDUCTIONS, REDUCTIONS_SEPARATOR
 from trainyard.api.run.status import Attempt, TrainingRunStatus
+from trainyard.controller.runs import told
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def _attempts(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice
 def _ended(step: str, again: str, attempt: Attempt) -> Notice:
     reason = Reason(attempt.reason) if attempt.reason else Reason.ERROR
     kind = "Warning" if attempt.counted else "Normal"
-    return Notice(kind, reason, f"{step}{again} ended: {attempt.message or reason.value}")
+    message = told.line(f"{step}{again} ended: {attempt.message or reason.value}", told.VALUE_LIMIT)
+    return Notice(kind, reason, message)
 
 
 def _reductions(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:

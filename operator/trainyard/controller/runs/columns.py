@@ -5,6 +5,7 @@ from trainyard.api.duration import duration
 from trainyard.api.run.status import StepStatus, Summary, TrainerStatus, TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRunSpec
 from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.runs import told
 from trainyard.controller.runs.phases import method_now
 
 
@@ -46,10 +47,14 @@ def _model(spec: TrainingRunSpec) -> str | None:
 
 
 def _short(loss: str | None) -> str | None:
+    """Four decimals; of a training that diverges, the size."""
+    if loss is None:
+        return None
     try:
-        return None if loss is None else f"{float(loss):.4f}"
+        value = float(loss)
     except ValueError:
-        return loss
+        return told.line(loss, told.limit_of(Summary, "loss"))
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _node(steps: list[StepStatus]) -> str | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
-from trainyard.api.run.status import Failure, StepStatus, TrainingRunStatus
+from trainyard.api.run.status import StepStatus, TrainingRunStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SECRETS, SERVICES
-from trainyard.controller.runs import retry
+from trainyard.controller.runs import retry, told
 from trainyard.controller.runs.actions import Action, Delete
 from trainyard.controller.runs.case import Case
 from trainyard.controller.runs.columns import summarise
@@ -41,6 +41,8 @@ def ask(status: TrainingRunStatus, *questions: Question) -> Plan:
 def finish(case: Case, standing: Standing, **rest: Any) -> Plan:
     """The end of a look: the standing goes into the status, and the printed columns are made of that."""
     status = stand(case.status, standing, generation=case.seen.generation, now=case.seen.now)
+    if case.seen.deaf:
+        return Plan(status, **rest)
     status = status.model_copy(update={"summary": summarise(case.seen.run, status, standing.state)})
     return Plan(status, **rest)
 
@@ -79,13 +81,13 @@ def fail(case: Case, *, reason: Reason, message: str, step: str, hint: str | Non
     """Because of this step. What a checkpoint holds stays."""
     text = f"{message} ({hint})" if hint else message
     failed = [s.model_copy(update={"state": "Failed"}) if s.name == step else s for s in case.status.steps or ()]
-    failure = Failure(reason=reason.value, step=step, message=message[:8000], hint=hint)
+    failure = told.failure(reason=reason.value, step=step, message=message, hint=hint)
     return _end(case, Standing(State.FAILED, reason, text), failure=failure, steps=failed)
 
 
 def cancel(case: Case, *, reason: Reason, message: str) -> Plan:
     """End it for good without a fault of its own. What a checkpoint holds stays, for another run to go on from."""
-    failure = Failure(reason=reason.value, message=message[:8000])
+    failure = told.failure(reason=reason.value, message=message)
     return _end(case, Standing(State.CANCELLED, reason, message), failure=failure)
 
 

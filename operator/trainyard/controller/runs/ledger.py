@@ -14,7 +14,7 @@ from trainyard.api.progress import FinalRecord, ProgressRecord
 from trainyard.api.run.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.metadata import PlannedStep
-from trainyard.controller.runs import retry
+from trainyard.controller.runs import retry, told
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
 from trainyard.controller.runs.phases import reached
@@ -139,7 +139,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
     succeeded = job.succeeded or (all_succeeded(job, pods) and not job.failed)
     record = final_record(pod)
-    step, forgiven = _learn_start(step, record or seen.progress)
+    step, forgiven = _learn_start(step, record or seen.reported)
     ledger = replace(ledger, counted=ledger.counted - forgiven)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
     if not succeeded and (job.terminating or not job.failed):
@@ -165,10 +165,10 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         reason=outcome.reason.value,
         counted=outcome.counted,
         exit_code=outcome.exit_code,
-        message=outcome.message[:4000],
+        message=told.fault(outcome.message),
         completion_time=ended,
         last_step=last_step if last_step is not None else _reported_step(seen, step.name, last.number),
-        last_log_lines=list(outcome.log_lines) or None,
+        last_log_lines=told.last_words(outcome.log_lines),
     )
     return replace(
         ledger,
@@ -179,14 +179,19 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     )
 
 
-def _learn_start(step: StepStatus, told: FinalRecord | ProgressRecord | None) -> tuple[StepStatus, bool]:
+def _learn_start(step: StepStatus, record: FinalRecord | ProgressRecord | None) -> tuple[StepStatus, bool]:
     """The entry with the optimizer step that the attempt really went on from, and whether that forgives the one before."""
     last = last_attempt(step)
-    if last is None or told is None or told.first_step is None or (told.step, told.attempt) != (step.name, last.number):
+    if (
+        last is None
+        or record is None
+        or record.first_step is None
+        or (record.step, record.attempt) != (step.name, last.number)
+    ):
         return step, False
-    step = amend(step, first_step=told.first_step)
+    step = amend(step, first_step=record.first_step)
     attempts = list(step.attempts or ())
-    if len(attempts) < 2 or not retry.is_forgiven(attempts[-2], goes_on_from=told.first_step):
+    if len(attempts) < 2 or not retry.is_forgiven(attempts[-2], goes_on_from=record.first_step):
         return step, False
     attempts[-2] = attempts[-2].model_copy(update={"counted": False})
     return step.model_copy(update={"attempts": attempts}), True
@@ -218,12 +223,12 @@ def _close_deleted(seen: Observed, step: StepStatus) -> StepStatus:
 
 
 def _reported_step(seen: Observed, step: str, attempt: int) -> int | None:
-    record = seen.progress
+    record = seen.reported
     return record.step_number if record and (record.step, record.attempt) == (step, attempt) else None
 
 
 def _progressed(seen: Observed, step: str, last: Attempt, record: FinalRecord | None) -> bool:
     """Whether a checkpoint was committed during the attempt."""
-    told = (record.checkpoint if record else None, seen.progress.checkpoint if seen.progress else None)
+    told = (record.checkpoint if record else None, seen.reported.checkpoint if seen.reported else None)
     newest = [reached(step, c) for c in (*told, seen.status.checkpoint)]
     return max(newest) > (last.first_step or 0)

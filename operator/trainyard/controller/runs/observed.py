@@ -11,6 +11,7 @@ from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.manifests.storage import ClaimUse, claims
+from trainyard.controller.runs import told
 from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.views import JobView, PodView
 from trainyard.controller.runs.waiting import NOTHING_FOUND, Waited
@@ -60,6 +61,8 @@ class Observed:
     conflict: str | None = None
     """An object of a name the run needs that belongs to somebody else."""
     progress: ProgressRecord | None = None
+    deaf: bool = False
+    """What pods have told is left out of the status, because the API server would not take it."""
     cancel: str | None = None
     """Why the run is to be ended for good; None when nobody asked for it."""
     trained_already: str | None = None
@@ -77,6 +80,11 @@ class Observed:
     def claims(self) -> tuple[ClaimUse, ...]:
         """Every claim that the run's pods mount, whether it exists or not."""
         return tuple(claims(self.run))
+
+    @cached_property
+    def reported(self) -> ProgressRecord | None:
+        """The newest progress, without what cannot be true."""
+        return None if self.progress is None else told.heard(self.progress)
 
     @property
     def told_to_stop(self) -> bool:

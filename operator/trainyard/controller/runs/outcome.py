@@ -110,7 +110,7 @@ def _reason(job: JobView, pod: PodView | None, exit_code: int | None) -> Reason:
 
 
 def _exit_code_in(message: str) -> int | None:
-    found = re.search(r"failed with exit code (\d+)", message)
+    found = re.search(r"failed with exit code (\d{1,3})\b", message)
     return int(found.group(1)) if found else None
 
 

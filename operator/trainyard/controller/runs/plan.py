@@ -18,7 +18,7 @@ from trainyard.api.steps import is_train, phase_of, step_named
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import ledger, retry
+from trainyard.controller.runs import ledger, retry, told
 from trainyard.controller.runs.actions import Action, Apply, Create
 from trainyard.controller.runs.case import Case, Work
 from trainyard.controller.runs.ending import (
@@ -45,6 +45,8 @@ STALLED_RECHECK_SECONDS = 20.0
 """Things outside the run (a claim, a Secret) may appear without an event that reaches us."""
 WAITING_RECHECK_SECONDS = (5.0, 60.0)
 """While a pod waits, because Events are not watched: soon at first, then rarer and rarer."""
+CANCEL_REASON_LIMIT = 1024
+"""Characters. An annotation may have 256 thousand."""
 
 
 def plan(seen: Observed, policy: Policy) -> Plan:
@@ -82,7 +84,8 @@ def _stop(case: Case) -> Plan | None:
     if left := seen.left_behind():
         return finish(case, _outlived(left[0].name), requeue_after=STALLED_RECHECK_SECONDS)
     if seen.cancel is not None:
-        return cancel(case, reason=Reason.CANCELLED, message=f"cancelled: {seen.cancel or 'no reason was given'}")
+        why = told.line(seen.cancel, CANCEL_REASON_LIMIT) or "no reason was given"
+        return cancel(case, reason=Reason.CANCELLED, message=f"cancelled: {why}")
     return _skip(case) or _suspend(case)
 
 

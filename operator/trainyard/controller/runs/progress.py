@@ -1,15 +1,11 @@
 """From the records of the pods to the status: numbers that move while a run is under way, and what its steps leave."""
 
-import math
 from typing import Any
 
 from trainyard.api import names
-from trainyard.api.progress import CheckpointRecord, EvaluationRecord, FinalRecord, ProgressRecord
+from trainyard.api.progress import FinalRecord, ProgressRecord
 from trainyard.api.run.status import (
     CheckpointStatus,
-    DatasetStatus,
-    EvaluationStatus,
-    Metric,
     StepStatus,
     TrainerStatus,
     TrainingRunStatus,
@@ -17,6 +13,7 @@ from trainyard.api.run.status import (
 from trainyard.api.steps import STEP_EVALUATE, is_train, phase_of
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.storage import checkpoints_name
+from trainyard.controller.runs import told
 from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.phases import overall_percentage
@@ -34,8 +31,10 @@ def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
             "current_phase": phase_of(current.name) if current else None,
         }
     )
-    if seen.progress is not None and _speaks_of_now(seen, ledger, seen.progress):
-        status = _learn_progress(seen, status, seen.progress)
+    if seen.deaf:
+        return status
+    if seen.reported is not None and _speaks_of_now(seen, ledger, seen.reported):
+        status = _learn_progress(seen, status, seen.reported)
     for step, record in ledger.finals:
         status = _learn_final(seen, status, step, record)
     if _trained(ledger.steps) and not _trained(tuple(seen.status.steps or ())):
@@ -76,53 +75,53 @@ def _speaks_of_now(seen: Observed, ledger: Ledger, record: ProgressRecord) -> bo
 
 def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressRecord) -> TrainingRunStatus:
     old = status.trainer_status or TrainerStatus()
-    if not is_train(record.step):
-        # Preparing and evaluating have a phase to show, but must not wipe out what the training has reached.
-        changes: dict[str, Any] = {"phase": record.phase, "last_updated_time": record.time}
-    else:
+    phase = None if record.phase is None else told.line(record.phase, told.limit_of(TrainerStatus, "phase"))
+    changes: dict[str, Any] = {"phase": phase, "last_updated_time": told.moment(record.time) or rfc3339(seen.now)}
+    # Preparing and evaluating have a phase to show, but must not wipe out what the training has reached.
+    if is_train(record.step):
+        seconds = record.estimated_remaining_seconds
         known = {
             "progress_percentage": _overall(seen, status, record.step, record.percentage),
-            "estimated_remaining_seconds": _whole(record.estimated_remaining_seconds),
+            "estimated_remaining_seconds": told.count(None if seconds is None else seconds + 0.5),
             "step": record.step_number,
             "total_steps": record.total_steps,
-            "epoch": None if record.epoch is None else f"{record.epoch:.2f}",
-            "metrics": _metrics(record.metrics) or None,
+            "epoch": _epoch(record.epoch),
+            "metrics": told.metrics(record.metrics) or None,
         }
-        changes = {k: v for k, v in known.items() if v is not None}
-        changes |= {"phase": record.phase, "last_updated_time": record.time}
+        changes |= {k: v for k, v in known.items() if v is not None}
     news: dict[str, Any] = {
         "trainer_status": old.model_copy(update=changes),
-        "checkpoint": _newer(status.checkpoint, record.checkpoint),
-        "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
+        "checkpoint": _newer(status.checkpoint, told.checkpoint(record.checkpoint)),
+        "mlflow_run_id": _mlflow_run_id(record) or status.mlflow_run_id,
     }
     if is_train(record.step) and record.effective:
-        news["effective"] = _flat(record.effective)
+        news["effective"] = told.words(record.effective)
     return status.model_copy(update=news)
 
 
 def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: FinalRecord) -> TrainingRunStatus:
     changes: dict[str, Any] = {
-        "checkpoint": _newer(status.checkpoint, record.checkpoint),
-        "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
+        "checkpoint": _newer(status.checkpoint, told.checkpoint(record.checkpoint)),
+        "mlflow_run_id": _mlflow_run_id(record) or status.mlflow_run_id,
     }
     if phase_of(step) is not None:
-        told = {"total_steps": record.total_steps, "dataset_digest": record.dataset.digest if record.dataset else None}
-        known = {k: v for k, v in told.items() if v is not None}
+        facts = {"total_steps": record.total_steps, "dataset_digest": told.digest(record.dataset)}
+        known = {k: v for k, v in facts.items() if v is not None}
         changes["steps"] = [s.model_copy(update=known) if s.name == step else s for s in status.steps or ()]
     elif record.dataset is not None and not (seen.run.spec.phases and step == STEP_EVALUATE):
-        changes["dataset"] = DatasetStatus.model_validate(record.dataset.model_dump(exclude_none=True))
+        changes["dataset"] = told.dataset(record.dataset)
     if record.evaluation is not None:
-        changes["evaluation"] = _evaluation(record.evaluation)
+        changes["evaluation"] = told.evaluation(record.evaluation)
     if is_train(step):
-        changes |= {k: _flat(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
+        changes |= {k: told.words(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
         if record.provenance and (image := _image(seen, step, record.attempt)):
-            changes["provenance"]["image"] = image
+            changes["provenance"] |= told.words({"image": image})
         old = status.trainer_status or TrainerStatus()
         done: dict[str, Any] = {
             "step": record.step_number,
             "total_steps": record.total_steps,
             "progress_percentage": _overall(seen, status, step, record.percentage),
-            "metrics": _metrics(record.metrics) or None,
+            "metrics": told.metrics(record.metrics) or None,
         }
         done = {k: v for k, v in done.items() if v is not None}
         changes["trainer_status"] = old.model_copy(update=done | {"last_updated_time": rfc3339(seen.now)})
@@ -130,26 +129,27 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
 
 
 def _overall(seen: Observed, status: TrainingRunStatus, step: str, percentage: float | None) -> int | None:
-    return None if percentage is None else overall_percentage(seen.run, status.steps or (), step, percentage)
+    done = told.share(percentage)
+    return None if done is None else overall_percentage(seen.run, status.steps or (), step, done)
 
 
-def _evaluation(result: EvaluationRecord) -> EvaluationStatus:
-    return EvaluationStatus(
-        metrics=_metrics(result.metrics),
-        baseline=_metrics(result.baseline or {}) or None,
-        passed=result.passed,
-        message=result.message,
-    )
+def _epoch(epoch: float | None) -> str | None:
+    return None if epoch is None else f"{epoch:.2f}" if abs(epoch) < 1e6 else told.number(epoch)
 
 
-def _newer(old: CheckpointStatus | None, record: CheckpointRecord | None) -> CheckpointStatus | None:
+def _mlflow_run_id(record: ProgressRecord | FinalRecord) -> str | None:
+    said = record.mlflow_run_id
+    return told.line(said, told.limit_of(TrainingRunStatus, "mlflow_run_id")) if said else None
+
+
+def _newer(old: CheckpointStatus | None, new: CheckpointStatus | None) -> CheckpointStatus | None:
     """The newer of two; one in another folder is of a later phase, because only what runs now is listened to."""
-    if record is None or (old is not None and old.step >= record.step and _folder(old) == _folder(record)):
+    if new is None or (old is not None and old.step >= new.step and _folder(old) == _folder(new)):
         return old
-    return CheckpointStatus(step=record.step, path=record.path, time=record.time)
+    return new
 
 
-def _folder(checkpoint: CheckpointStatus | CheckpointRecord) -> str:
+def _folder(checkpoint: CheckpointStatus) -> str:
     return checkpoint.path.rpartition("/")[0]
 
 
@@ -158,24 +158,6 @@ def _image(seen: Observed, step: str, attempt: int) -> str | None:
     job = seen.job_of(step, attempt)
     pod = seen.pod_of(job) if job else None
     return pod.image_id.partition("://")[2] or pod.image_id if pod else None
-
-
-def _flat(values: dict[str, Any]) -> dict[str, str]:
-    return {str(k): str(v) for k, v in values.items() if v is not None}
-
-
-def _whole(seconds: float | None) -> int | None:
-    return None if seconds is None or not math.isfinite(seconds) else max(0, round(seconds))
-
-
-def _metrics(values: dict[str, Any]) -> list[Metric]:
-    return [Metric(name=name, value=_number(v)) for name, v in sorted(values.items())][:64]
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float | int):
-        return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
-    return "nan" if value is None else str(value)[:64]
 
 
 def outputs(seen: Observed) -> dict[str, str]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from trainyard.api.conditions import Reason, State
 from trainyard.api.manifest import InvalidManifest, parse_run
 from trainyard.api.names import CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
@@ -25,6 +27,7 @@ from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.resources import JOBS, PVCS, TRAININGRUNS, identified
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.reports.pacing import Pace
+from trainyard.controller.runs import told
 from trainyard.controller.runs.actions import Action, Apply, Create, Delete, Patch
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.ending import Plan
@@ -113,7 +116,7 @@ class Reconciler:
             try:
                 await self._put(late.run, late.old, late.new)
                 return LOOK_AFTER_LATE_STATUS_SECONDS
-            except (errors.Conflict, errors.NotFound):
+            except (errors.Conflict, errors.NotFound, errors.Invalid):
                 log.info("the run has changed meanwhile, looking again", extra={"run": name, "namespace": namespace})
         raw = self._take_unseen(key) or await self._cluster.get(TRAININGRUNS, namespace, name)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
@@ -126,7 +129,7 @@ class Reconciler:
         seen = Observed(
             run=RunRef.of(raw, run),
             generation=raw["metadata"]["generation"],
-            status=TrainingRunStatus.model_validate(raw.get("status") or {}),
+            status=told.read_status(raw.get("status")),
             now=self._clock.now(),
             # Not an empty status: the API server fills in an observedGeneration that says "not seen yet".
             fresh=not (raw.get("status") or {}).get("conditions"),
@@ -135,13 +138,13 @@ class Reconciler:
             trained_already=run.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self._tokens.for_run((raw["metadata"]["namespace"], raw["metadata"]["name"]), raw["metadata"]["uid"]),
         )
-        decided = await self._decide(seen)
+        known, decided = await self._decide(seen)
         try:
             await self._carry_out(seen, decided.actions)
         except errors.AlreadyExists as error:
             if seen.fresh:
                 # Made by an earlier look that died before it could write the status: look properly now.
-                decided = await self._decide(replace(seen, fresh=False))
+                known, decided = await self._decide(replace(seen, fresh=False))
                 await self._carry_out(seen, decided.actions)
             else:
                 log.info("an object exists already, looking again", extra={"run": name, "object": str(error.request)})
@@ -157,13 +160,23 @@ class Reconciler:
         if seen.fresh and self._crowded():
             self._late[key] = _Late(identified(raw), seen.status, decided.status)
             return 0.0  # not urgent: after all new runs
-        return await self._write(raw, seen, decided)
+        return await self._write(raw, known, decided)
 
-    async def _decide(self, seen: Observed) -> Plan:
-        while (decided := plan(seen, self._policy)).questions:
+    async def _decide(self, seen: Observed) -> tuple[Observed, Plan]:
+        """The plan, and the picture that it was made from."""
+        while (decided := self._plan(seen)).questions:
             for question in decided.questions:
                 seen = await answer(self._cluster, seen, question)
-        return decided
+        return seen, decided
+
+    def _plan(self, seen: Observed) -> Plan:
+        try:
+            return plan(seen, self._policy)
+        except ValidationError as error:
+            if seen.deaf:
+                raise
+            log.error("what was told fits into no status, leaving it out: %s", error)
+            return plan(replace(seen, deaf=True), self._policy)
 
     async def _carry_out(self, seen: Observed, actions: tuple[Action, ...]) -> None:
         """What a Job needs goes first and side by side, then the Job."""
@@ -208,11 +221,23 @@ class Reconciler:
         uid = seen.run.uid
         if _only_numbers(old, new) and (pause := self._pace.pause(uid)):
             return min(pause, decided.requeue_after or pause)
-        await self._put(raw, old, new)
+        try:
+            await self._put(raw, old, new)
+        except errors.Invalid as error:
+            log.warning("the status is refused, leaving out what was told: %s", error)
+            await self._put_decision(raw, seen)
         self._pace.wrote(uid)
         if is_finished(new):
             self._forget_numbers(uid)
         return decided.requeue_after
+
+    async def _put_decision(self, raw: Mapping[str, Any], seen: Observed) -> None:
+        """The same without what was told since the last write; if even that is refused, without anything told at all."""
+        decision = plan(replace(seen, deaf=True), self._policy).status
+        try:
+            await self._put(raw, seen.status, decision)
+        except errors.Invalid:
+            await self._put(raw, seen.status, told.left_out(decision))
 
     async def _put(self, raw: Mapping[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
         metadata = raw["metadata"]
@@ -224,7 +249,7 @@ class Reconciler:
 
     async def _refuse(self, raw: Mapping[str, Any], faults: list[str], *, reason: Reason) -> float | None:
         """Say what is wrong and wait: for another generation, or for somebody to raise a quota."""
-        old = TrainingRunStatus.model_validate(raw.get("status") or {})
+        old = told.read_status(raw.get("status"))
         if is_finished(old):
             return None
         standing = Standing(State.PENDING, reason, "; ".join(faults)[:30000], stalled=True)

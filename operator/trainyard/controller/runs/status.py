@@ -4,12 +4,13 @@ kstatus (Flux, Argo CD) reads Ready, Reconciling and Stalled; `kubectl wait` and
 Suspended as on a Job; people read `state` and `message`. All come from one `Standing`, so that they cannot disagree.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from trainyard.api.conditions import ConditionType, Reason, State
 from trainyard.api.run.status import Condition, TrainingRunStatus
 from trainyard.controller.clock import rfc3339
+from trainyard.controller.runs import told
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ def is_finished(status: TrainingRunStatus) -> bool:
 
 
 def stand(status: TrainingRunStatus, standing: Standing, *, generation: int, now: datetime) -> TrainingRunStatus:
-    """The status with the standing written into it."""
+    """The status with the standing written into it, the message on one line."""
+    message = told.line(standing.message, told.limit_of(Condition, "message"))
+    if message != standing.message:
+        standing = replace(standing, message=message)
     return status.model_copy(
         update={
             "observed_generation": generation,
