@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from tests.training.methods import method_spec, prompts
-from tests.training.support import Run
+from tests.training.method_specs import method_spec, prompts
+from tests.training.runs import Run
 from tests.webserver import Reply, web
 from trainyard.api.references import named
 from trainyard.api.run.trainingrun import TrainingRunSpec
@@ -24,7 +24,7 @@ from types import SimpleNamespace
 from unittest.mock import ANY
 from trainyard.trainer import hub
 from trainyard.trainer.data import upload
-from trainyard.trainer.models import source
+from trainyard.trainer.volume import origin
 
 secrets = os.environ["TRAINYARD_SECRETS_DIR"] + "/"
 def tell(event, arguments):
@@ -33,7 +33,7 @@ def tell(event, arguments):
             os.write(1, f"opens {str(arguments[0]).removeprefix(secrets).partition('/')[0]}\\n".encode())
 sys.addaudithook(tell)
 # Nobody is spoken to: a hub's models lie in a folder, and both stores have everything already.
-source.from_hub = lambda repository, *_, **__: Path(os.environ["HUB"]) / repository
+origin.from_hub = lambda repository, *_, **__: Path(os.environ["HUB"]) / repository
 hub._guarded = lambda target, call: SimpleNamespace(oid="abc")
 upload._guarded = lambda call, address: ANY
 """

@@ -25,7 +25,8 @@ from trainyard.trainer.data.collect import git, http
 from trainyard.trainer.data.probe import probe_all
 from trainyard.trainer.data.rows import rows_of
 from trainyard.trainer.errors import describe
-from trainyard.trainer.models import source
+from trainyard.trainer.reporter import Reporter
+from trainyard.trainer.volume import origin
 
 QUERY = "X-Amz-Signature=p1anted&private_token=p1anted"
 DOES = ("404", "403", "503", "418", "cut", "elsewhere", "nowhere", "around", "says")
@@ -34,7 +35,7 @@ DOES = ("404", "403", "503", "418", "cut", "elsewhere", "nowhere", "around", "sa
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sources, git, http, source):
+    for module in (sources, git, http, origin):
         monkeypatch.setattr(module, "PAUSES", (0.01, 0.01))
 
 
@@ -89,7 +90,7 @@ def ended(place: Path, monkeypatch: pytest.MonkeyPatch, dataset: dict[str, Any])
     (place / "staging").mkdir()
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - whichever it is, it is told
         list(rows_of(run.datasets[0], run, place / "staging"))
-    fail("prepare", describe(caught.value), caught.value, None)
+    fail(describe(caught.value), caught.value, Reporter("prepare", 1), None)
 
 
 def datasets(server: Web, login: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -144,7 +145,7 @@ def test_an_unexpected_fault_is_told_without_it_too(
             raise RuntimeError(f"https://me:p1anted@host/a?{QUERY}") from error
     except RuntimeError as error:
         logging.getLogger("library").warning("%s", error)
-        fail("prepare", describe(error), error, None)
+        fail(describe(error), error, Reporter("prepare", 1), None)
     said = capfd.readouterr()
     assert "RuntimeError: https://host/a?…" in said.out
     assert "Traceback" in said.err

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainyard.trainer.models.source import local_folder
 
 from tests.unit.trainer.data.collect.collecting import context, records
 from trainyard.api.exitcodes import ExitCode
@@ -16,6 +15,7 @@ from trainyard.trainer.data.rows import rows_of
 from trainyard.trainer.errors import UserError, invalid_config
 from trainyard.trainer.volume import checkpoint
 from trainyard.trainer.volume.claims import Bounds, bounds_of, folder_of
+from trainyard.trainer.volume.origin import local_folder
 
 ROW = '{"text": "a"}\n'
 
