@@ -107,7 +107,7 @@ def test_too_long_loses_its_end_and_a_prompt_that_fills_everything_is_dropped(to
     examples, tally = encode(tokenizer, records, max_length=16)
     assert len(examples) == 1
     assert len(examples[0].ids) == 16
-    assert (tally.truncated, tally.dropped) == (2, 1)
+    assert (tally.truncated, tally.dropped) == (2, {"tooLong": 1})
 
 
 def test_a_template_that_rewrites_earlier_turns_counts_the_last_one(tokenizer: Any, tmp_path: Path) -> None:
@@ -132,10 +132,12 @@ def test_a_template_that_refuses_says_so(tokenizer: Any, tmp_path: Path) -> None
     tokenizer.save_pretrained(tmp_path)
     other = load_tokenizer(tmp_path)
     other.chat_template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(
-        UserError, match="refuses a conversation with the roles system, assistant: System role not supp"
-    ):
-        encode(other, [{"messages": [{"role": "system", "content": ""}, {"role": "assistant", "content": "a"}]}])
+    records = [{"messages": [{"role": "system", "content": ""}, {"role": "assistant", "content": "a"}]}]
+    examples, tally = encode(other, records)
+    assert examples == []
+    assert tally.refused == {
+        0: "the model's chat template refuses a conversation with the roles system, assistant: System role not supported"
+    }
 
 
 def test_no_template_at_all_says_so(tokenizer: Any, tmp_path: Path) -> None:

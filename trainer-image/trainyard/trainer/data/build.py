@@ -3,7 +3,7 @@
     rows -> columns, filters -> generate -> check -> convert -> spool -> duplicates, limit -> split -> one file per split and dataset
 
 Records pass through one at a time. They lie in a spool file until all have been seen, because what duplicates, `limit`
-and `split` keep is known only then; in memory are 9 to 25 bytes a record. The digest is over the records and what decides
+and `split` keep is known only then; in memory are 17 to 33 bytes a record. The digest is over the records and what decides
 how they are used: the same records give the same digest, whatever files they came from and on whatever machine.
 """
 
@@ -29,7 +29,7 @@ from trainyard.trainer.data.duplicates import Signatures, first_of_equals, words
 from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.generate import examples_of
 from trainyard.trainer.data.readers import Fault, Row
-from trainyard.trainer.data.records import SPLITS, Faults, Part
+from trainyard.trainer.data.records import PLACES, SPLITS, Faults, Part, write_places
 from trainyard.trainer.data.rows import as_text, rows_of
 from trainyard.trainer.data.select import group_of, keep_by_limit, passes, rename, time_of
 from trainyard.trainer.data.split import Assignment, assign, record_hash, smallest_numbers
@@ -68,6 +68,7 @@ def build_records(context: RunContext, folder: Path, staging: Path, *, inspect: 
         assignments.append(assign(part.dataset, _kept(part), _kept(part, part.groups) if part.groups else None))
     leaks = _leaks(parts, assignments, alike)
     splits, digest = _write(parts, assignments, folder)
+    _note_places(parts, assignments, digest, context.work_dir / PLACES)
     for part in parts:
         part.spool.unlink()
         say(f"dataset {part.dataset.name}: {_told(part)}")
@@ -147,6 +148,7 @@ def _read(dataset: Dataset, context: RunContext, staging: Path, faults: Faults, 
             if dataset.generate is not None:
                 part.tasks.setdefault(row.value["task"], array("Q")).append(len(part.hashes))
             part.hashes.append(record_hash(line))
+            part.note_place(row)
             if dataset.split is not None and dataset.split.group_by:
                 part.groups.append(group_of(row.value, dataset.split.group_by, record_hash))
             if part.signatures is not None:
@@ -355,6 +357,19 @@ def _write(parts: list[Part], assignments: list[Assignment], folder: Path) -> tu
         if (found := sums.get((split, part.dataset.name))) is not None
     ]
     return counts, hashlib.sha256(json.dumps(basis).encode()).hexdigest()
+
+
+def _note_places(parts: list[Part], assignments: list[Assignment], digest: str, folder: Path) -> None:
+    """For messages about records that turn out later to be no use to the model."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for part, assignment in zip(parts, assignments, strict=True):
+        places = {split: array("Q") for split in SPLITS}
+        for n, split in _placed(part, assignment):
+            if split is not None:
+                places[split].append(part.places[n])
+        for split in SPLITS:
+            write_places(folder / f"{split}-{part.dataset.name}", digest, part.sources, places[split])
 
 
 def _told(part: Part) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from trainyard.api.run.methods import METHODS, PLAIN
 from trainyard.api.run.selection import RecordFormat
-from trainyard.trainer.data.messages import Record
+from trainyard.trainer.data.messages import Record, is_learned
 from trainyard.trainer.data.reasoning import gemma_messages
 
 TO: dict[str, tuple[str, ...]] = {
@@ -90,7 +90,7 @@ def convert(record: Record, source: str, to: str) -> Record | None:
                 return None
             prompt, completion = pair
             if to == "PromptCompletion":
-                return {"prompt": prompt, "completion": completion}
+                return {"prompt": prompt, "completion": completion, **_tools(record, prompt)}
             metadata = {"metadata": record["metadata"]} if "metadata" in record else {}
             return {"prompt": _flat(prompt), "response": _flat(completion), **metadata}
 
@@ -137,7 +137,7 @@ def _as_pair(record: Record, source: str) -> tuple[Any, Any] | None:
             return f"{record['problem']}{first}\n\n", answer
         case _:
             messages = record["messages"] if source == "Messages" else gemma_messages(record)
-            last = max((n for n, m in enumerate(messages) if m["role"] == "assistant"), default=0)
+            last = max((n for n, message in enumerate(messages) if is_learned(message)), default=0)
             return (messages[:last], messages[last : last + 1]) if last else None
 
 
@@ -151,7 +151,7 @@ def _as_messages(record: Record, source: str) -> Record | None:
     pair = _as_pair(record, source)
     if pair is None:
         return None
-    return {"messages": [*_turns(pair[0], "user"), *_turns(pair[1], "assistant")]}
+    return {"messages": [*_turns(pair[0], "user"), *_turns(pair[1], "assistant")], **_tools(record, pair[0])}
 
 
 def _call(solution: str) -> Any:
@@ -165,7 +165,14 @@ def _call(solution: str) -> Any:
 
 def _as_prompt(record: Record, source: str) -> Record | None:
     pair = _as_pair(record, source)
-    return None if pair is None else {"prompt": pair[0], "answer": _flat(pair[1]).strip()}
+    if pair is None:
+        return None
+    return {"prompt": pair[0], "answer": _flat(pair[1]).strip(), **_tools(record, pair[0])}
+
+
+def _tools(record: Record, prompt: Any) -> Record:
+    """The tools of a record that stays a conversation."""
+    return {"tools": record["tools"]} if "tools" in record and isinstance(prompt, list) else {}
 
 
 def _turns(part: Any, role: str) -> list[Record]:
@@ -182,6 +189,9 @@ def _flat(part: Any) -> str:
     """Text of a text or of messages; calls of tools as JSON."""
     if isinstance(part, str):
         return part
-    return "\n\n".join(
-        message.get("content") or json.dumps(message.get("tool_calls"), ensure_ascii=False) for message in part
-    )
+    return "\n\n".join(filter(None, map(_said, part)))
+
+
+def _said(message: Record) -> str:
+    calls = message.get("tool_calls")
+    return "\n".join(filter(None, (message.get("content"), json.dumps(calls, ensure_ascii=False) if calls else "")))

@@ -8,6 +8,7 @@
     TrainingExample    {"prompt": "...", "response": "..."}
     TunixSFT           {"prompts": "<start_of_turn>user ...", "final_answer": "..."}
 
+Every format of messages takes "tools", and a message of the assistant with `weight: 0` or `train: false` is not learned.
 Further fields of a record are ignored, because data sets carry ids and sources. Empty text in a Text data set is not a
 fault, only nothing to learn from.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown
+from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown, with_tools
 from trainyard.trainer.data.preference import check_preference, check_prompt
 from trainyard.trainer.data.readers import Fault, Row
 from trainyard.trainer.data.reasoning import check_reasoning
@@ -109,7 +110,7 @@ def _prompt_completion(row: Row) -> Record | Fault | None:
         for field, messages in (("prompt", prompt), ("completion", completion)):
             if fault := check_messages(messages, row.place, field):
                 return fault
-        return {"prompt": clean(prompt), "completion": clean(completion)}
+        return with_tools({"prompt": clean(prompt), "completion": clean(completion)}, row)
     for field, part in (("prompt", prompt), ("completion", completion)):
         if not isinstance(part, str):
             return Fault(
@@ -128,10 +129,7 @@ def _messages(row: Row) -> Record | Fault | None:
         return fault
     if not any(message["role"] == "assistant" for message in messages):
         return Fault(row.place, "field messages: no message has role assistant, so there is nothing to learn")
-    record: Record = {"messages": clean(messages)}
-    if row.value.get("tools"):
-        record["tools"] = parsed(row.value["tools"])
-    return record
+    return with_tools({"messages": clean(messages)}, row)
 
 
 def _missing(field: str, value: dict[str, Any], record_format: str) -> str:

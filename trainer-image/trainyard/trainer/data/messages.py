@@ -6,7 +6,8 @@ import difflib
 import json
 from typing import Any
 
-from trainyard.trainer.data.readers import Fault
+from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.tool_calls import calls_of, described, tidied
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -26,14 +27,34 @@ def check_messages(messages: list[Any], place: str, field: str) -> Fault | None:
             close = difflib.get_close_matches(str(role), ROLES, n=1, cutoff=0.6)
             advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(ROLES)}"
             return Fault(place, f"{here}.role: {shown(role)} is not a role; {advice}")
-        if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+        calls = calls_of(message)
+        if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+            return Fault(place, f"{here}.tool_calls: expected a list of calls, found {shown(calls)}")
+        if not isinstance(content, str) and not (content is None and calls):
             return Fault(place, f"{here}.content: expected a string, found {shown(content)}")
+        if (weight := message.get("weight")) is not None and (isinstance(weight, bool) or weight not in (0, 1)):
+            return Fault(place, f"{here}.weight: {shown(weight)} is neither 0 (not learned) nor 1")
+        if (train := message.get("train")) is not None and not isinstance(train, bool):
+            return Fault(place, f"{here}.train: {shown(train)} is neither true nor false")
     return None
 
 
 def clean(messages: list[Any]) -> list[Record]:
-    """Without fields that are null, as Parquet and JSON writers add them to fill a schema."""
-    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+    """Without what Parquet and JSON writers add to fill a schema, and with the arguments of calls as objects."""
+    return [tidied(message) for message in messages]
+
+
+def is_learned(message: Record) -> bool:
+    """Whether the assistant's words in a message are to be learned: `weight: 0` and `train: false` say no."""
+    return message["role"] == "assistant" and message.get("weight") != 0 and message.get("train") is not False
+
+
+def with_tools(record: Record, row: Row) -> Record | Fault:
+    """The record with the tools of its row, which the template shows to the model."""
+    tools = described(row.value.get("tools"))
+    if isinstance(tools, str):
+        return Fault(row.place, f"field tools: {tools}, found {shown(row.value['tools'])}")
+    return {**record, "tools": tools} if tools else record
 
 
 def parsed(value: Any) -> Any:
@@ -41,7 +62,7 @@ def parsed(value: Any) -> Any:
     if isinstance(value, str) and value[:2] in ("[{", "[ "):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
 

@@ -1,7 +1,8 @@
 """Records for learning from preferences and from rewards.
 
     Preference   {"prompt": ..., "chosen": ..., "rejected": ...}   all three text, or all three lists of messages
-                 {"chosen": ..., "rejected": ...}                  the prompt is what both begin with
+                 {"chosen": ..., "rejected": ...}                  the prompt is what both begin with, whether or not it
+                                                                   also stands in the field prompt
     Prompt       {"prompt": ...}, optionally "answer"              text, or a list of messages
 
 These are the forms that TRL documents. A pair of two equal answers prefers nothing, so it is passed over like an empty text.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown
+from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown, with_tools
 from trainyard.trainer.data.readers import Fault, Row
 
 
@@ -19,6 +20,8 @@ def check_preference(row: Row) -> Record | Fault | None:
     """Prompt, chosen and rejected, whichever form the record has."""
     chosen, rejected = parsed(row.value["chosen"]), parsed(row.value["rejected"])
     prompt = parsed(row.value.get("prompt"))
+    if isinstance(prompt, str) and _begins_with(chosen, prompt) and _begins_with(rejected, prompt):
+        prompt = None
     parts = {"chosen": chosen, "rejected": rejected} | ({"prompt": prompt} if prompt is not None else {})
     for field, part in parts.items():
         if isinstance(part, list):
@@ -28,11 +31,13 @@ def check_preference(row: Row) -> Record | Fault | None:
             return Fault(row.place, f"field {field}: expected a string or a list of messages, found {shown(part)}")
     if len({type(part) for part in parts.values()}) > 1:
         return Fault(row.place, f"fields {', '.join(sorted(parts))}: must be all text or all lists of messages")
-    if chosen == rejected:
-        return None
     if isinstance(chosen, list):
         chosen, rejected = clean(chosen), clean(rejected)
         prompt = clean(prompt) if prompt is not None else None
+        if prompt and chosen[: len(prompt)] == prompt == rejected[: len(prompt)]:
+            chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+    if chosen == rejected:
+        return None
     if prompt is None:
         cut = _shared_messages(chosen, rejected) if isinstance(chosen, list) else _shared_text(chosen, rejected)
         prompt, chosen, rejected = chosen[:cut], chosen[cut:], rejected[cut:]
@@ -45,7 +50,8 @@ def check_preference(row: Row) -> Record | Fault | None:
             return Fault(
                 row.place, f"field {field}: the answer begins with role {answer[0]['role']}, expected assistant"
             )
-    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    record: Record = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    return with_tools(record, row) if isinstance(chosen, list) else record
 
 
 def check_prompt(row: Row) -> Record | Fault | None:
@@ -61,7 +67,14 @@ def check_prompt(row: Row) -> Record | Fault | None:
         return Fault(row.place, f"field answer: expected a string or a number, found {shown(answer)}")
     if not value:
         return None
-    return {"prompt": value} | ({"answer": str(answer)} if answer is not None else {})
+    record: Record = {"prompt": value} | ({"answer": str(answer)} if answer is not None else {})
+    return with_tools(record, row) if isinstance(value, list) else record
+
+
+def _begins_with(answer: Any, prompt: str) -> bool:
+    """Whether a conversation begins with the prompt that stands beside it once more, as a text."""
+    first = answer[0] if isinstance(answer, list) and answer else None
+    return isinstance(first, dict) and first.get("role") == "user" and first.get("content") == prompt
 
 
 def _shared_messages(chosen: list[Any], rejected: list[Any]) -> int:

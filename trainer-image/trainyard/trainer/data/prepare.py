@@ -28,8 +28,9 @@ from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.store import write_split
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
+from trainyard.trainer.data.usable import check_usable, facts_of, remarks
 from trainyard.trainer.data.version import build_key, ensure_dataset, upload
-from trainyard.trainer.errors import invalid_config, invalid_data, storage
+from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.log import say
 from trainyard.trainer.phases import SHARED_TOKENIZER
 from trainyard.trainer.reporter import PreparedDataset, Reporter
@@ -43,7 +44,7 @@ from trainyard.trainer.volume.commit import (
 )
 from trainyard.trainer.volume.origin import local_folder
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when the files of prepared data change their meaning, so that older ones are made anew."""
 
 
@@ -123,8 +124,8 @@ def tokenise(context: RunContext, reporter: Reporter, folder: Path, built: Built
     encoder = Encoder(tokenizer, max_length=context.training.max_length)
     vocab_size = max(tokenizer.get_vocab().values()) + 1
     splits: dict[str, dict[str, Any]] = {}
-    for split in SPLITS:
-        tally = Tally()
+    tallies = {split: Tally() for split in SPLITS}
+    for split, tally in tallies.items():
         sequences = write_split(
             folder / split,
             encoder.encode(built.records(split), tally),
@@ -133,21 +134,10 @@ def tokenise(context: RunContext, reporter: Reporter, folder: Path, built: Built
             packing=is_packed(context.training),
             pairs=METHODS[context.training.method].learns.examples == "pairs",
         )
-        splits[split] = {
-            "records": tally.records,
-            "examples": tally.examples,
-            "sequences": sequences,
-            "tokens": tally.tokens,
-            "truncated": tally.truncated,
-            "dropped": tally.dropped,
-        }
+        splits[split] = {**facts_of(tally), "sequences": sequences}
         if tally.records:
             _say_split(split, tally, sequences, context.training)
-    if not splits["train"]["sequences"]:
-        raise invalid_data(
-            f"nothing is left to train on: all {splits['train']['records']} training records are too long or too short",
-            hint=f"raise spec.training.maxLength (now {context.training.max_length}) above the length of the prompts",
-        )
+    check_usable(context, built, tallies)
     return {
         "digest": built.digest,
         "splits": splits,
@@ -237,11 +227,9 @@ def _say_split(split: str, tally: Tally, sequences: int, training: Training) -> 
     kind = METHODS[training.method].learns.examples
     filled = f" ({tally.tokens / (sequences * max_length):.0%} full)" if sequences and kind == "sequences" else ""
     parts = [f"{tally.records} records", f"{tally.tokens} tokens", f"{sequences} {kind}{filled}"]
-    if tally.truncated:
-        parts.append(f"{tally.truncated} cut at {max_length} tokens")
-    if tally.dropped:
-        parts.append(f"{tally.dropped} dropped: nothing to learn in their first {max_length} tokens")
     say(f"{split}: {', '.join(parts)}")
+    for remark in remarks(tally, max_length):
+        say(f"{split}: {remark}")
 
 
 def _prefetch_model(context: RunContext, reporter: Reporter) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,18 @@ from typing import Any
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.duplicates import Signatures
 from trainyard.trainer.data.messages import Record
-from trainyard.trainer.data.readers import Fault
+from trainyard.trainer.data.readers import Fault, Row
 from trainyard.trainer.data.split import record_hash, repetitions
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say
 
 SPLITS = ("train", "eval", "test")
 FAULTS_LISTED = 20
+FIX = "correct or remove these records; the log lists the first twenty"
+PLACES = "places"
+"""Folder of notes in the work folder, while data is prepared."""
+LINE_BITS = 40
+"""Of a place; the other 24 are for the number of the file."""
 
 
 @dataclass
@@ -35,7 +42,7 @@ class Faults:
         if len(self.listed) < FAULTS_LISTED:
             self.listed.append(fault)
 
-    def raise_if_any(self, total: int) -> None:
+    def raise_if_any(self, total: int, *, hint: str = FIX) -> None:
         """End the step with all faults at once, so that a file is corrected in one go."""
         if not self.count:
             return
@@ -46,7 +53,7 @@ class Faults:
         more = f"; and {self.count - 3} more" if self.count > 3 else ""
         raise invalid_data(
             f"{self.count} of {total} records cannot be used: {'; '.join(map(str, self.listed[:3]))}{more}",
-            hint="correct or remove these records; the log lists the first twenty",
+            hint=hint,
         )
 
 
@@ -62,9 +69,18 @@ class Part:
     times: array[float] = field(default_factory=lambda: array("d"))
     tasks: dict[str, array[int]] = field(default_factory=dict)
     """For generated examples: the records of each task."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Files, or what else records come from, in the order in which they were met."""
+    places: array[int] = field(default_factory=lambda: array("Q"))
+    """Where each record stood: number of the source, and line."""
     keep: bytearray = field(default_factory=bytearray)
     signatures: Signatures | None = None
     counts: Counter[str] = field(default_factory=Counter)
+
+    def note_place(self, row: Row) -> None:
+        """Remember where the record that comes next into the spool stood."""
+        source = self.sources.setdefault(row.source, len(self.sources))
+        self.places.append(source << LINE_BITS | row.line)
 
     @property
     def held_out(self) -> bool:
@@ -91,11 +107,46 @@ class Built:
 
     def records_of(self, entry: Mapping[str, Any], split: str) -> Iterator[tuple[Record, int]]:
         """The same of one dataset, by its entry in the manifest."""
+        for _, line, repeat in self._lines_of(entry, split):
+            yield json.loads(line), repeat
+
+    def place_of(self, split: str, number: int, places: Path) -> str:
+        """Where a record stood that `records` gives as the one of this number, as `write_places` has noted it. Without such
+        notes, as of a version from the cache, by its dataset."""
+        for entry in self.manifest["datasets"]:
+            for line, _, _ in self._lines_of(entry, split):
+                if number == 0:
+                    found = _noted(places / f"{split}-{entry['name']}", self.digest, line)
+                    return found or f"dataset {entry['name']}, {split} record {line + 1}"
+                number -= 1
+        raise IndexError(f"{split} has no such record")
+
+    def _lines_of(self, entry: Mapping[str, Any], split: str) -> Iterator[tuple[int, bytes, int]]:
+        """Number of the line, the line, and how often it is seen; without those that are not."""
         path = self.folder / split / f"{entry['name']}.jsonl"
         if not path.exists():
             return
         with open(path, "rb") as stream:
-            for line in stream:
+            for number, line in enumerate(stream):
                 repeat = repetitions(entry["weight"], record_hash(line[:-1])) if split == "train" else 1
                 if repeat:
-                    yield json.loads(line), repeat
+                    yield number, line, repeat
+
+
+def write_places(file: Path, digest: str, sources: Iterable[str], places: array[int]) -> None:
+    """Where the records of one split and dataset stood: a line of JSON with the version's digest and the sources, then 8 bytes
+    a record. It is no part of the version, which is the same wherever its records came from."""
+    with open(file, "wb") as stream:
+        stream.write(json.dumps([digest, *sources]).encode() + b"\n")
+        places.tofile(stream)
+
+
+def _noted(file: Path, digest: str, number: int) -> str | None:
+    try:
+        with open(file, "rb") as stream:
+            known, *sources = json.loads(stream.readline())
+            stream.seek(8 * number, os.SEEK_CUR)
+            place = int.from_bytes(stream.read(8), sys.byteorder)
+    except (FileNotFoundError, ValueError):
+        return None
+    return f"{sources[place >> LINE_BITS]}:{place & (1 << LINE_BITS) - 1}" if known == digest else None

@@ -4,33 +4,34 @@
   that a long document is trained on to its end.
 * Of a prompt with its completion only the completion counts. Both are tokenised apart, so that the border between them is
   the one the model will see when it is asked; longer examples lose their end.
-* Of a conversation only what the assistant says counts, including the token that ends its turn. Which characters these are
-  is found by rendering the conversation up to each turn with the model's own chat template, so it holds for any template
-  that does not rewrite earlier turns; where one does, only the last turn counts.
-
+* Of a conversation only what the assistant says counts, including the token that ends its turn; `chat.py` finds where.
 * A preference is a prompt with each of two completions: two examples that stay together. If nothing is left to learn in one
   of them, both are dropped.
 * Of a prompt alone nothing is cut: one that leaves no room for an answer is dropped.
 
-Records are encoded a few hundred at a time, by as many threads as the container has CPUs.
+Records are encoded a few hundred at a time, by as many threads as the container has CPUs. One that the template or the
+tokenizer does not take is counted, and told at the end with all others.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trainyard.trainer.data.chat import Chat, Refused
 from trainyard.trainer.data.messages import Record
-from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.data.records import FAULTS_LISTED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BATCH = 256
 """Records encoded at a time."""
+LONG, SHORT, SILENT = "tooLong", "tooShort", "nothingCounts"
+"""Why a record is dropped: the prompt fills max_length, the text is a single token, no answer in it counts."""
 SHORTEST = 2
 """Tokens; a sequence of one predicts nothing."""
 
@@ -43,6 +44,8 @@ class Example:
     counts: list[bool] | None
     answer: str | None = None
     """Only of a prompt, which waits for a response: what a right one would be, empty if that is not known."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Only of a conversation: answers in it that do not count, by reason."""
 
 
 @dataclass
@@ -54,10 +57,22 @@ class Tally:
     tokens: int = 0
     truncated: int = 0
     """Records longer than max_length that lost their end. Text never does, it is cut into windows."""
-    dropped: int = 0
-    """Records with nothing left to learn, because the prompt alone fills max_length or the text is a single token."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Records with nothing left to learn, by reason."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Answers in conversations that do not count, by reason."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Records that template or tokenizer do not take, by their number in the order in which they came: the first ones."""
+    refusals: int = 0
+    """How many of them there are."""
     lengths: Counter[int] = field(default_factory=Counter)
     """Tokens per record before cutting, and how many records have so many."""
+
+    def refuse(self, why: str) -> None:
+        """Count the record that was counted last as one that cannot be used."""
+        self.refusals += 1
+        if len(self.refused) < FAULTS_LISTED:
+            self.refused[self.records - 1] = why
 
 
 class Encoder:
@@ -71,6 +86,7 @@ class Encoder:
         self._backend.no_padding()
         self._max_length = max_length
         self._eos: int = tokenizer.eos_token_id
+        self._chat = Chat(tokenizer)
 
     def encode(self, records: Iterable[tuple[Record, int]], tally: Tally) -> Iterator[tuple[Example, int]]:
         """Encode records in order. The number beside each (how often it is repeated) passes through to its examples."""
@@ -83,26 +99,36 @@ class Encoder:
         yield from self._encode_batch(batch, tally)
 
     def _encode_batch(self, batch: list[tuple[Record, int]], tally: Tally) -> Iterator[tuple[Example, int]]:
-        for (_, repeat), wholes in zip(batch, self._examples([record for record, _ in batch]), strict=True):
+        for (_, repeat), wholes in zip(batch, self._taken([record for record, _ in batch]), strict=True):
             tally.records += 1
+            if isinstance(wholes, Refused):
+                tally.refuse(str(wholes))
+                continue
             tally.lengths[max(len(whole.ids) for whole in wholes)] += 1
-            kept = 0
+            for whole in wholes:
+                tally.left_out.update(whole.left_out)
             fitting = [list(self._fit(whole, tally)) for whole in wholes]
-            for example in itertools.chain(*fitting if all(fitting) else ()):
-                kept += 1
+            if not all(fitting):
+                tally.dropped[_why_dropped(next(w for w, fits in zip(wholes, fitting, strict=True) if not fits))] += 1
+                continue
+            for example in itertools.chain(*fitting):
                 tally.examples += repeat
                 tally.tokens += len(example.ids) * repeat
                 yield example, repeat
-            if not kept:
-                tally.dropped += 1
+
+    def _taken(self, records: list[Record]) -> Sequence[list[Example] | Refused]:
+        """Per record its examples, or why it is not taken; one that is not makes the batch be encoded one by one."""
+        try:
+            return self._examples(records)
+        except Refused as refused:
+            return [refused] if len(records) == 1 else [one for r in records for one in self._taken([r])]
 
     def _examples(self, records: list[Record]) -> list[list[Example]]:
         """Per record its examples without regard to length: one, or the two of a preference."""
         if not records or "chosen" not in records[0]:
             return [[example] for example in self._whole_examples(records)]
         sides = [
-            self._whole_examples([{"prompt": r["prompt"], "completion": r[side]} for r in records])
-            for side in ("chosen", "rejected")
+            self._whole_examples([{**r, "completion": r[side]} for r in records]) for side in ("chosen", "rejected")
         ]
         return [list(pair) for pair in zip(*sides, strict=True)]
 
@@ -117,7 +143,9 @@ class Encoder:
         if "completion" not in records[0]:
             return self._prompts(records)
         if isinstance(records[0]["prompt"], list):
-            return self._conversations([(r["prompt"] + r["completion"], len(r["prompt"]), None) for r in records])
+            return self._conversations(
+                [(r["prompt"] + r["completion"], len(r["prompt"]), r.get("tools")) for r in records]
+            )
         prompts = self._ids([r["prompt"] for r in records], special=True)
         completions = self._ids([r["completion"] for r in records], special=False)
         examples = []
@@ -131,7 +159,7 @@ class Encoder:
     def _prompts(self, records: list[Record]) -> list[Example]:
         """Prompts that wait for a response. No token of them counts."""
         chats = isinstance(records[0]["prompt"], list)
-        texts = [self._template(r["prompt"], None, ask=True) if chats else r["prompt"] for r in records]
+        texts = [self._chat.ask(r["prompt"], r.get("tools")) if chats else r["prompt"] for r in records]
         encoded = [ids[:-1] if ids[-1:] == [self._eos] else ids for ids in self._ids(texts, special=not chats)]
         return [
             Example(ids, [False] * len(ids), record.get("answer", ""))
@@ -157,57 +185,41 @@ class Encoder:
 
     def _conversations(self, chats: list[tuple[list[Record], int, Any]]) -> list[Example]:
         """`(messages, index of the first message that may count, tools)` each."""
-        rendered = [self._render(messages, first, tools) for messages, first, tools in chats]
-        encodings = self._backend.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+        rendered = [self._chat.render(messages, first, tools) for messages, first, tools in chats]
+        encodings = _encoded(self._backend.encode_batch, [one.text for one in rendered], special=False)
         examples = []
-        for (_, spans), encoding in zip(rendered, encodings, strict=True):
+        for one, encoding in zip(rendered, encodings, strict=True):
             counts = [False] * len(encoding.ids)
-            position = 0
+            position, spans = 0, one.spans
             for index, (start, _) in enumerate(encoding.offsets):
                 while position < len(spans) and start >= spans[position][1]:
                     position += 1
                 counts[index] = position < len(spans) and spans[position][0] <= start
-            examples.append(Example(list(encoding.ids), counts))
+            examples.append(Example(list(encoding.ids), counts, left_out=one.left_out))
         return examples
 
-    def _render(self, messages: list[Record], first: int, tools: Any) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation as text, and the parts of it that the assistant says."""
-        whole = self._template(messages, tools, ask=False)
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant" or index < first:
-                continue
-            before = self._template(messages[:index], tools, ask=True) if index else ""
-            after = whole if index == len(messages) - 1 else self._template(messages[: index + 1], tools, ask=False)
-            if whole.startswith(after) and after.startswith(before):
-                spans.append((len(before), len(after)))
-        return whole, spans
-
-    def _template(self, messages: list[Record], tools: Any, *, ask: bool) -> str:
-        import jinja2
-
-        try:
-            return str(
-                self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=ask)
-            )
-        except jinja2.TemplateError as error:
-            roles = ", ".join(m["role"] for m in messages)
-            raise invalid_config(
-                f"the model's chat template refuses a conversation with the roles {roles}: {error}",
-                hint="bring the messages into the order that the model knows (often: no system message, strictly user and "
-                "assistant in turn)",
-            ) from error
-        except ValueError as error:
-            raise invalid_config(
-                f"the model's tokenizer cannot render a conversation: {str(error).splitlines()[0]}",
-                hint="use a chat model, or format PromptCompletion with plain text",
-            ) from error
-
     def _ids(self, texts: list[str], *, special: bool) -> list[list[int]]:
-        return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=special)]
+        return [e.ids for e in _encoded(self._backend.encode_batch_fast, texts, special=special)]
 
     def _ended(self, ids: list[int]) -> list[int]:
         return ids if ids and ids[-1] == self._eos else [*ids, self._eos]
+
+
+def _encoded(encode: Callable[..., list[Any]], texts: list[str], *, special: bool) -> list[Any]:
+    """What the tokenizer makes of texts. Raises Refused, whatever the library raises: it knows no errors of its own."""
+    try:
+        return encode(texts, add_special_tokens=special)
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        lines = str(error).strip().splitlines() or [""]
+        raise Refused(f"the model's tokenizer cannot encode it: {type(error).__name__}: {lines[0][:200]}") from error
+
+
+def _why_dropped(whole: Example) -> str:
+    if whole.counts is None or len(whole.ids) < SHORTEST:
+        return SHORT
+    return LONG if whole.answer is not None or any(whole.counts[1:]) else SILENT
 
 
 def _shape(record: Record) -> list[tuple[str, type]]:

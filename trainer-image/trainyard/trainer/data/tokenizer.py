@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.errors import UserError, invalid_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -23,6 +23,8 @@ SPECIAL_TOKENS = [END_OF_TEXT, PADDING, TURN_START, TURN_END]
 TRAINING_TEXT_LIMIT = 64 * 1024 * 1024
 """Characters a tokenizer is trained on. More text hardly changes the merges, and takes minutes."""
 
+POINTER = b"version https://git-lfs"
+"""How a file begins that git has and git-lfs has not yet replaced."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' }}"
@@ -72,16 +74,23 @@ def copy_tokenizer(source: Path, folder: Path, *, uri: str) -> PreTrainedTokeniz
     from transformers import PreTrainedTokenizerFast
 
     if (source / "tokenizer.json").exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(source, local_files_only=True)
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source, local_files_only=True)
+        except Exception as error:  # the library raises bare exceptions for what is wrong in a file
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise _unreadable(source, uri, error) from error
     else:
         # Models that ship only a SentencePiece file have to be converted, which takes the class of the model.
         from transformers import AutoTokenizer
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise invalid_config(
-                f"{uri} has no tokenizer that can be loaded: {str(error).splitlines()[0]}",
+                f"{uri} has no tokenizer that can be loaded: {_first_line(error)}",
                 hint="the folder needs tokenizer.json; save it with tokenizer.save_pretrained(folder)",
             ) from error
         if not getattr(tokenizer, "is_fast", False):
@@ -96,6 +105,24 @@ def copy_tokenizer(source: Path, folder: Path, *, uri: str) -> PreTrainedTokeniz
         )
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def _unreadable(source: Path, uri: str, error: Exception) -> UserError:
+    files = [source / name for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")]
+    pointers = [file.name for file in files if file.exists() and file.read_bytes()[: len(POINTER)] == POINTER]
+    if pointers:
+        return invalid_config(
+            f"{uri}: {pointers[0]} is a pointer of git-lfs and not the file", hint="run git lfs pull in that folder"
+        )
+    return invalid_config(
+        f"{uri} has a tokenizer that cannot be read: {_first_line(error)}",
+        hint="copy tokenizer.json and tokenizer_config.json again; they have to be whole and of one model",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

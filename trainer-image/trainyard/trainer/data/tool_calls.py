@@ -30,9 +30,15 @@ def without_padding(value: Any, *, keep: tuple[str, ...] = ()) -> Any:
 def tidied(message: Record) -> Record:
     """A message without padding, its calls with their arguments as objects."""
     found: Record = without_padding(message)
-    if isinstance(calls := found.get("tool_calls"), list):
+    if isinstance(calls := calls_of(found), list):
         found["tool_calls"] = [_call(call) for call in calls]
     return found
+
+
+def calls_of(message: Record) -> Any:
+    """The calls of a message, which may stand in a text."""
+    calls = message.get("tool_calls")
+    return as_json(calls) if isinstance(calls, str) else calls
 
 
 def _call(call: Any) -> Any:

@@ -38,7 +38,7 @@ from trainyard.trainer.volume.commit import (
 
 KEPT = 20
 """Versions in a cache; of more, those that were not used for longest are deleted."""
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the same spec and sources would give other records than before."""
 
 

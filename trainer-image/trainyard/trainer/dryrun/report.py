@@ -22,6 +22,7 @@ def table(context: RunContext, report: dict[str, Any]) -> list[str]:
                 f"{name:<8}{split['records']:>12,}{split['tokens']:>14,}{_share(split['truncated'], split['records']):>10}"
                 f"{_share(split['dropped'], split['records']):>10}"
             )
+    rows += [f"{name}: {remark}" for name, split in data["splits"].items() for remark in split["remarks"]]
     rows.append("tokens per record: " + ", ".join(f"{name} {value:,}" for name, value in data["lengths"].items()))
     largest = max((count for _, count in data["histogram"]), default=1)
     for upper, count in data["histogram"]:

@@ -30,10 +30,11 @@ from trainyard.trainer.data.prepare_phases import all_records
 from trainyard.trainer.data.probe import Reached, probe_all
 from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.tokenize import Encoder, Tally
+from trainyard.trainer.data.usable import check_usable, facts_of, remarks
 from trainyard.trainer.dryrun.capacity import describe_capacity, describe_outputs
 from trainyard.trainer.dryrun.preview import previews
 from trainyard.trainer.dryrun.report import table
-from trainyard.trainer.errors import UserError, invalid_config, invalid_data
+from trainyard.trainer.errors import UserError, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.methods.arguments import (
@@ -184,24 +185,13 @@ def describe_data(context: RunContext, built: Built, tokenizer: Any) -> dict[str
     encoder = Encoder(tokenizer, max_length=context.training.max_length)
     splits: dict[str, Any] = {}
     lengths: Counter[int] = Counter()
-    for split in SPLITS:
-        tally = Tally()
+    tallies = {split: Tally() for split in SPLITS}
+    for split, tally in tallies.items():
         for _ in encoder.encode(built.records(split), tally):
             pass
         lengths += tally.lengths
-        splits[split] = {
-            "records": tally.records,
-            "examples": tally.examples,
-            "tokens": tally.tokens,
-            "truncated": tally.truncated,
-            "dropped": tally.dropped,
-        }
-    if not splits["train"]["examples"]:
-        raise invalid_data(
-            f"nothing is left to train on: none of {splits['train']['records']} records fits into "
-            f"{context.training.max_length} tokens",
-            hint="raise spec.training.maxLength",
-        )
+        splits[split] = {**facts_of(tally), "remarks": remarks(tally, context.training.max_length)}
+    check_usable(context, built, tallies)
     return {
         "digest": built.digest,
         "splits": splits,
