@@ -27,7 +27,7 @@ class Family:
     """Where a kind of training does what it does by itself."""
 
     check: str | None
-    """(RunContext) of one training: refuses, before anything is fetched, what can be refused by the spec alone."""
+    """(RunContext) of one training: refuses, before anything is fetched, what can be refused by the spec and what is here."""
     prepare: str
     """(RunContext, Reporter) -> None"""
     data_key: str
@@ -42,7 +42,7 @@ class Family:
 
 
 LANGUAGE = Family(
-    check="models.known_names:check_names",
+    check="models.base:check_model",
     prepare="data.prepare_phases:prepare_all",
     data_key="data.prepare:specification_key",
     train="methods.train:train_once",

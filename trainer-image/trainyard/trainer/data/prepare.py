@@ -43,6 +43,7 @@ from trainyard.trainer.volume.commit import (
     remove_leftovers,
 )
 from trainyard.trainer.volume.origin import local_folder
+from trainyard.trainer.volume.weights import check_weights, embeddings_of
 
 LAYOUT = 3
 """Raised when the files of prepared data change their meaning, so that older ones are made anew."""
@@ -160,7 +161,14 @@ def make_tokenizer(context: RunContext, folder: Path, built: Callable[[], Built]
     uri = model.scratch.tokenizer.storage_uri if model.scratch else model.storage_uri
     assert uri is not None
     source = local_folder(uri, context=context, secret_ref=model.secret_ref, weights=False)
-    return copy_tokenizer(source, folder, uri=uri)
+    tokenizer = copy_tokenizer(source, folder, uri=uri)
+    entries = max(tokenizer.get_vocab().values()) + 1
+    if model.scratch is None and (rows := embeddings_of(source)) is not None and entries > rows:
+        raise invalid_config(
+            f"the tokenizer has {entries} entries, the model only {rows} embeddings",
+            hint="tokenizer and weights are not of the same model",
+        )
+    return tokenizer
 
 
 def texts_of(record: Record) -> Iterator[str]:
@@ -240,4 +248,4 @@ def _prefetch_model(context: RunContext, reporter: Reporter) -> None:
     for uri, secret_ref in wanted:
         if uri and uri.startswith("hf://") and spec.storage.cache is not None:
             reporter.report(message=told(f"downloading {uri}"))
-            local_folder(uri, context=context, secret_ref=secret_ref, weights=True)
+            check_weights(local_folder(uri, context=context, secret_ref=secret_ref, weights=True), uri)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainyard.trainer.errors import UserError, invalid_config
+from trainyard.trainer.volume.weights import POINTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -23,8 +24,6 @@ SPECIAL_TOKENS = [END_OF_TEXT, PADDING, TURN_START, TURN_END]
 TRAINING_TEXT_LIMIT = 64 * 1024 * 1024
 """Characters a tokenizer is trained on. More text hardly changes the merges, and takes minutes."""
 
-POINTER = b"version https://git-lfs"
-"""How a file begins that git has and git-lfs has not yet replaced."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' }}"

@@ -45,8 +45,8 @@ from trainyard.trainer.methods.arguments import (
     total_steps,
 )
 from trainyard.trainer.methods.ppo_config import PPOConfig
+from trainyard.trainer.models.base import check_model, no_configuration, read_configuration
 from trainyard.trainer.models.estimate import Estimate, estimate, estimate_quickly
-from trainyard.trainer.models.known_names import check_names
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.phases import in_phase, settle_start
 from trainyard.trainer.reporter import PreparedDataset, Reporter
@@ -99,7 +99,7 @@ def _probe(context: RunContext) -> list[Reached]:
 def _validate(context: RunContext, reporter: Reporter, sources: list[Reached]) -> dict[str, Any]:
     trainings = phases_as_trainings(context)
     for training in trainings:
-        check_names(training)
+        check_model(training)
         check_optimizer(training.training.optim)
     if any(training.training.extra_args for training in trainings):
         with quick_imports():
@@ -235,7 +235,7 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
     else:
         assert spec.storage_uri is not None
         folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=False)
-        values = _read_configuration(folder, spec.storage_uri)
+        values = read_configuration(folder, spec.storage_uri)
         architecture, simple = str(values.get("model_type")), True
     if simple and (
         size := estimate_quickly(architecture, values, training, lora=lora, bytes_per_value=width, quantized=quantized)
@@ -255,7 +255,7 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise _no_configuration(str(spec.storage_uri), str(error)) from error
+            raise no_configuration(str(spec.storage_uri), str(error)) from error
     try:
         return config.model_type, estimate(config, training, lora=lora, bytes_per_value=width, quantized=quantized)
     except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
@@ -263,23 +263,6 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
             f"the configuration does not make a model: {str(error).splitlines()[0]}",
             hint="check the sizes against each other (heads have to divide hidden_size)",
         ) from error
-
-
-def _read_configuration(folder: Path, uri: str) -> dict[str, Any]:
-    try:
-        values = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise _no_configuration(uri, str(error)) from error
-    if not isinstance(values, dict):
-        raise _no_configuration(uri, "config.json is no object")
-    return values
-
-
-def _no_configuration(uri: str, why: str) -> UserError:
-    return invalid_config(
-        f"{uri} has no configuration that can be read: {why.splitlines()[0]}",
-        hint="the folder needs a config.json of a known architecture",
-    )
 
 
 def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, Any]:
