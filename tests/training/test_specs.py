@@ -192,8 +192,7 @@ def test_a_model_without_enough_positions(prepared: Run, new_run: Callable[..., 
         spec["training"] |= {"method": "CPT", "maxLength": 4096}
 
     run = new_run(change)
-    run.run("prepare")
-    run.run("train", expect=ExitCode.INVALID_CONFIG)
+    run.run("prepare", expect=ExitCode.INVALID_CONFIG)
     assert "spec.training.maxLength 4096 is more than the 2048 positions of the model" in run.final_record["message"]
 
 
@@ -208,8 +207,7 @@ def test_weights_that_would_have_to_be_unpickled(prepared: Run, new_run: Callabl
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((prepared.work / "model" / name).read_bytes())
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    run.run("prepare")
-    run.run("train", expect=ExitCode.INVALID_CONFIG)
+    run.run("prepare", expect=ExitCode.INVALID_CONFIG)
     assert "has no weights as safetensors" in run.final_record["message"]
 
 

@@ -29,7 +29,7 @@ from trainyard.trainer.data.duplicates import Signatures, first_of_equals, words
 from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.generate import examples_of
 from trainyard.trainer.data.readers import Fault, Row
-from trainyard.trainer.data.records import PLACES, SPLITS, Faults, Part, write_places
+from trainyard.trainer.data.records import SPLITS, Faults, Part, notes_of_places, write_places
 from trainyard.trainer.data.rows import as_text, rows_of
 from trainyard.trainer.data.select import group_of, keep_by_limit, passes, rename, time_of
 from trainyard.trainer.data.split import Assignment, assign, record_hash, smallest_numbers
@@ -68,7 +68,7 @@ def build_records(context: RunContext, folder: Path, staging: Path, *, inspect: 
         assignments.append(assign(part.dataset, _kept(part), _kept(part, part.groups) if part.groups else None))
     leaks = _leaks(parts, assignments, alike)
     splits, digest = _write(parts, assignments, folder)
-    _note_places(parts, assignments, digest, context.work_dir / PLACES)
+    _note_places(parts, assignments, digest, notes_of_places(context))
     for part in parts:
         part.spool.unlink()
         say(f"dataset {part.dataset.name}: {_told(part)}")
@@ -362,7 +362,7 @@ def _write(parts: list[Part], assignments: list[Assignment], folder: Path) -> tu
 def _note_places(parts: list[Part], assignments: list[Assignment], digest: str, folder: Path) -> None:
     """For messages about records that turn out later to be no use to the model."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for part, assignment in zip(parts, assignments, strict=True):
         places = {split: array("Q") for split in SPLITS}
         for n, split in _placed(part, assignment):

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
 from trainyard.trainer.data.prepare import make_tokenizer, note_datasets, prepare
-from trainyard.trainer.data.records import PLACES, Built
+from trainyard.trainer.data.records import Built, notes_of_places
 from trainyard.trainer.log import say
 from trainyard.trainer.phases import SHARED_TOKENIZER, trainings, whole_run
 from trainyard.trainer.reporter import Reporter
@@ -53,5 +53,5 @@ def all_records(context: RunContext, folder: Path) -> Built:
     """The records of all phases together, in a folder that is made."""
     (folder / "staging").mkdir(parents=True)
     built = Built(folder, build_records(whole_run(context), folder, folder / "staging"))
-    shutil.rmtree(context.work_dir / PLACES, ignore_errors=True)
+    shutil.rmtree(notes_of_places(context), ignore_errors=True)
     return built

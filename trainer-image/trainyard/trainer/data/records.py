@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.run.dataset import Dataset
+from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.duplicates import Signatures
 from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.readers import Fault, Row
@@ -23,8 +24,6 @@ from trainyard.trainer.log import say
 SPLITS = ("train", "eval", "test")
 FAULTS_LISTED = 20
 FIX = "correct or remove these records; the log lists the first twenty"
-PLACES = "places"
-"""Folder of notes in the work folder, while data is prepared."""
 LINE_BITS = 40
 """Of a place; the other 24 are for the number of the file."""
 
@@ -131,6 +130,11 @@ class Built:
                 repeat = repetitions(entry["weight"], record_hash(line[:-1])) if split == "train" else 1
                 if repeat:
                     yield number, line, repeat
+
+
+def notes_of_places(context: RunContext) -> Path:
+    """The folder for notes of where records stood, while data is prepared."""
+    return context.run_dir / "places" / (context.phase or "run")
 
 
 def write_places(file: Path, digest: str, sources: Iterable[str], places: array[int]) -> None:

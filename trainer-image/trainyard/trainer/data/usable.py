@@ -14,7 +14,7 @@ from typing import Any
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.chat import REWRITTEN, SWITCHED_OFF
 from trainyard.trainer.data.readers import Fault
-from trainyard.trainer.data.records import PLACES, Built, Faults
+from trainyard.trainer.data.records import Built, Faults, notes_of_places
 from trainyard.trainer.data.tokenize import LONG, SHORT, SILENT, Tally
 from trainyard.trainer.errors import UserError, invalid_data
 from trainyard.trainer.log import warn
@@ -60,7 +60,7 @@ def check_usable(context: RunContext, built: Built, tallies: Mapping[str, Tally]
     faults = Faults()
     for split, tally in tallies.items():
         for number, why in tally.refused.items():
-            faults.add(Fault(built.place_of(split, number, context.work_dir / PLACES), why))
+            faults.add(Fault(built.place_of(split, number, notes_of_places(context)), why))
         faults.count += tally.refusals - len(tally.refused)
     faults.raise_if_any(sum(tally.records for tally in tallies.values()), hint=_refused_hint(faults))
     if not tallies["train"].examples:

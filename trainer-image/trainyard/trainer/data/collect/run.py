@@ -13,7 +13,7 @@ from trainyard.trainer.data.collect import Record, code, loki, manifest, prometh
 from trainyard.trainer.data.collect.access import read_access
 from trainyard.trainer.data.collect.journal import Journal
 from trainyard.trainer.data.collect.windows import window_of
-from trainyard.trainer.data.records import PLACES
+from trainyard.trainer.data.records import notes_of_places
 
 Collector = Callable[[Any, Any, Any, Journal], Iterator[Record]]
 
@@ -62,8 +62,10 @@ def moment(context: RunContext) -> datetime:
 def forget(context: RunContext) -> None:
     """Free the journals' space; the prepared data has taken their place. A later phase may want them still. The notes of where
     records stood go in any case: what they were for has passed."""
-    shutil.rmtree(context.work_dir / PLACES, ignore_errors=True)
+    places = notes_of_places(context)
     if context.phase is not None and not context.is_last_phase:
+        shutil.rmtree(places, ignore_errors=True)
         return
+    shutil.rmtree(places.parent, ignore_errors=True)
     for dataset in context.datasets:
         shutil.rmtree(context.run_dir / "collected" / dataset.name, ignore_errors=True)
