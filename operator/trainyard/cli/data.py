@@ -70,8 +70,8 @@ def _object(report: ObjectReport, volumes: Mapping[str, Path], *, files: bool) -
 
 def _dataset(dataset: Dataset, volumes: Mapping[str, Path]) -> tuple[DataReport, set[int]]:
     from trainyard.trainer.data.formats import check
-    from trainyard.trainer.data.readers import Fault as RowFault
-    from trainyard.trainer.data.readers import Row
+    from trainyard.trainer.data.row import Fault as RowFault
+    from trainyard.trainer.data.row import Row
     from trainyard.trainer.data.select import passes, rename
     from trainyard.trainer.data.split import record_hash
     from trainyard.trainer.errors import UserError
@@ -104,7 +104,8 @@ def _dataset(dataset: Dataset, volumes: Mapping[str, Path]) -> tuple[DataReport,
 
 
 def _rows(dataset: Dataset, volumes: Mapping[str, Path]) -> Iterable[object] | None:
-    from trainyard.trainer.data.readers import Row, read_inline_text
+    from trainyard.trainer.data.readers import read_inline_text
+    from trainyard.trainer.data.row import Row
 
     place = f"dataset {dataset.name}"
     if dataset.inline is not None:

@@ -9,7 +9,7 @@ import pytest
 from trainyard.api.run.methods import METHODS
 from trainyard.trainer.data.convert import TO, convert, target
 from trainyard.trainer.data.formats import FIELDS, check
-from trainyard.trainer.data.readers import Row
+from trainyard.trainer.data.row import Row
 
 TALK = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 METADATA = {"source": "prometheus", "query": "up", "type": "metric_analysis", "timestamp": "2025-12-28T10:00:00"}

@@ -26,7 +26,8 @@ from trainyard.trainer.data.convert import TO, convert
 from trainyard.trainer.data.formats import FIELDS, FURTHER, check
 from trainyard.trainer.data.generate import examples_of
 from trainyard.trainer.data.messages import ROLES
-from trainyard.trainer.data.readers import Fault, Row, read_rows
+from trainyard.trainer.data.readers import read_rows
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.select import columns_of, group_of, passes, rename, time_of
 from trainyard.trainer.data.sources import SourceFile
 from trainyard.trainer.data.split import record_hash

@@ -12,7 +12,8 @@ import pytest
 from tests import ROOT
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.formats import check
-from trainyard.trainer.data.readers import Fault, Row, read_rows
+from trainyard.trainer.data.readers import read_rows
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.select import columns_of
 from trainyard.trainer.data.sources import SourceFile, format_of
 

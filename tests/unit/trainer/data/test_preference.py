@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trainyard.trainer.data.formats import check
-from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.store import Sequences, write_split
 from trainyard.trainer.data.tokenize import Example
 

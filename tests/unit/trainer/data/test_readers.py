@@ -18,7 +18,8 @@ from trainyard.trainer.data import readers
 from trainyard.trainer.data.convert import convert
 from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.generate import examples_of
-from trainyard.trainer.data.readers import Fault, Row, read_rows
+from trainyard.trainer.data.readers import read_rows
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.select import columns_of, passes, seconds, time_of
 from trainyard.trainer.data.sources import SourceFile
 from trainyard.trainer.errors import UserError

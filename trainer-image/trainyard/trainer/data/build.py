@@ -28,8 +28,8 @@ from trainyard.trainer.data.convert import TO, convert, target
 from trainyard.trainer.data.duplicates import Signatures, first_of_equals, words_of
 from trainyard.trainer.data.formats import check
 from trainyard.trainer.data.generate import examples_of
-from trainyard.trainer.data.readers import Fault, Row
 from trainyard.trainer.data.records import SPLITS, Faults, Part, notes_of_places, write_places
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.rows import as_text, rows_of
 from trainyard.trainer.data.select import group_of, keep_by_limit, passes, rename, time_of
 from trainyard.trainer.data.split import Assignment, assign, record_hash, smallest_numbers

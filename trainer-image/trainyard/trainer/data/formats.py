@@ -20,8 +20,8 @@ from typing import Any
 
 from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown, with_tools
 from trainyard.trainer.data.preference import check_preference, check_prompt
-from trainyard.trainer.data.readers import Fault, Row
 from trainyard.trainer.data.reasoning import check_reasoning
+from trainyard.trainer.data.row import Fault, Row
 
 FIELDS = {
     "Text": ("text",),

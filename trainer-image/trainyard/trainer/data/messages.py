@@ -6,7 +6,7 @@ import difflib
 import json
 from typing import Any
 
-from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.tool_calls import calls_of, described, tidied
 
 ROLES = ("system", "developer", "user", "assistant", "tool")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, time, timedelta
 from typing import Any
 
-from trainyard.trainer.data.readers import Fault, Row, repeated
+from trainyard.trainer.data.row import Fault, Row, repeated
 from trainyard.trainer.data.sources import SourceFile
 
 BATCH = 1024

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown, with_tools
-from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.row import Fault, Row
 
 
 def check_preference(row: Row) -> Record | Fault | None:

@@ -13,17 +13,14 @@ import csv
 import gzip
 import json
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from trainyard.trainer.data.parquet import Columns, read_parquet
+from trainyard.trainer.data.row import Fault, Row, repeated
 from trainyard.trainer.data.sources import SourceFile
 from trainyard.trainer.errors import invalid_data
-
-if TYPE_CHECKING:
-    from trainyard.trainer.data.parquet import Columns
 
 TEXT_RECORD = 32 * 1024
 """Bytes. A text file up to this size is one record; a larger one is cut at empty lines into records of about this size."""
@@ -31,31 +28,6 @@ JSON_LIMIT = 512 * 1024 * 1024
 """Bytes of a .json file, unpacked, which is held in memory as a whole."""
 LINE_LIMIT = 256 * 1024 * 1024
 """Bytes of a line. A file without line ends is no file of lines, and a small packed one may hold as many bytes as it likes."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record as it was found. `line` counts from 1; for Parquet and JSON it is the record's number."""
-
-    source: str
-    line: int
-    value: dict[str, Any]
-
-    @property
-    def place(self) -> str:
-        """`file.jsonl:7`"""
-        return f"{self.source}:{self.line}"
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Why a place in the data cannot be used."""
-
-    place: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
 
 
 def read_rows(file: SourceFile, file_format: str, used: Columns | None = None) -> Iterator[Row | Fault]:
@@ -68,8 +40,6 @@ def read_rows(file: SourceFile, file_format: str, used: Columns | None = None) -
         case "CSV":
             return _read_csv(file)
         case "Parquet":
-            from trainyard.trainer.data.parquet import read_parquet  # which is built on this module
-
             return read_parquet(file, used)
         case _:
             return _read_text(file)
@@ -226,11 +196,6 @@ def _read_csv(file: SourceFile) -> Iterator[Row | Fault]:
             )
         else:
             yield Row(file.name, reader.line_num, dict(row))
-
-
-def repeated(names: Iterable[str]) -> str | None:
-    """A name that stands there twice; columns without a name are nobody's."""
-    return next((name for name, count in Counter(names).items() if name and count > 1), None)
 
 
 def _read_text(file: SourceFile) -> Iterator[Row | Fault]:

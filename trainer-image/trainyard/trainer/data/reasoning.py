@@ -14,7 +14,7 @@ import re
 from datetime import UTC, datetime
 
 from trainyard.trainer.data.messages import Record, shown
-from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.row import Fault, Row
 
 METADATA = ("source", "query", "type", "timestamp")
 _TURN = re.compile(r"<start_of_turn>(\w+)\n(.*?)(?:<end_of_turn>|\Z)", re.S)

@@ -16,7 +16,7 @@ from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.duplicates import Signatures
 from trainyard.trainer.data.messages import Record
-from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.split import record_hash, repetitions
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say

@@ -9,7 +9,8 @@ from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.plain import plain_text
 from trainyard.trainer.data.collect.run import collected, source_of
-from trainyard.trainer.data.readers import Fault, Row, read_inline_text, read_rows
+from trainyard.trainer.data.readers import read_inline_text, read_rows
+from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.select import columns_of
 from trainyard.trainer.data.sources import SourceFile, fetch, format_of
 

@@ -16,7 +16,7 @@ from trainyard.api.run.dataset import Dataset
 from trainyard.api.run.selection import Filter
 from trainyard.trainer.data.formats import FIELDS, FURTHER
 from trainyard.trainer.data.parquet import Columns
-from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.row import Fault, Row
 
 TIME_FIELDS = ("timestamp", "created_at", "time", "date", "metadata.timestamp")
 _ABSENT = object()

@@ -13,8 +13,8 @@ from typing import Any
 
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.chat import REWRITTEN, SWITCHED_OFF
-from trainyard.trainer.data.readers import Fault
 from trainyard.trainer.data.records import Built, Faults, notes_of_places
+from trainyard.trainer.data.row import Fault
 from trainyard.trainer.data.tokenize import LONG, SHORT, SILENT, Tally
 from trainyard.trainer.errors import UserError, invalid_data
 from trainyard.trainer.log import warn

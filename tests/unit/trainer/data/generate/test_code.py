@@ -13,7 +13,7 @@ import pytest
 
 from trainyard.trainer.data.generate import examples_of
 from trainyard.trainer.data.generate.runbook import runs_as_it_stands
-from trainyard.trainer.data.readers import Row
+from trainyard.trainer.data.row import Row
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 FILES = sorted(

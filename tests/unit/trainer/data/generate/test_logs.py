@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trainyard.trainer.data.generate import examples_of
 from trainyard.trainer.data.generate.logs import is_error
-from trainyard.trainer.data.readers import Row
+from trainyard.trainer.data.row import Row
 
 START = 1_766_900_000
 

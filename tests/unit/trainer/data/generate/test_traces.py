@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainyard.trainer.data.generate import examples_of
-from trainyard.trainer.data.readers import Row
+from trainyard.trainer.data.row import Row
 
 MS = 1_000_000
 LINE = re.compile(r"(\d+)\. (.+), (?:root|child of (\d+)), ([\d.]+) to ([\d.]+)(, error)?$")

@@ -24,7 +24,8 @@ from trainyard.trainer.data.collect import Record, Window
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.globs import matcher
 from trainyard.trainer.data.collect.journal import Journal
-from trainyard.trainer.data.readers import Fault, read_rows
+from trainyard.trainer.data.readers import read_rows
+from trainyard.trainer.data.row import Fault
 from trainyard.trainer.data.sources import SourceFile, fetch, format_of
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from trainyard.api.run.selection import CODE_TASKS, LOG_TASKS, RUNBOOK_TASKS, SERIES_TASKS, TASKS, TRACE_TASKS
-from trainyard.trainer.data.readers import Fault, Row
+from trainyard.trainer.data.row import Fault, Row
 
 
 def examples_of(rows: Iterable[Row], tasks: Sequence[str]) -> Iterator[Row | Fault]:
