@@ -19,6 +19,12 @@ from trainyard.api.run.trainingrun import TrainingRunSpec
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*/*.md"), *ROOT.glob("examples/*/README.md")])
 METRIC = re.compile(r'"(trainyard_[a-z_]+)"')
 
+ROOTS = {
+    **dict.fromkeys(("api", "controller", "cli"), "operator/trainyard"),
+    "trainer": "trainer-image/trainyard",
+}
+"""Where the packages lie that the page on architecture names files from."""
+
 
 def text(path: str) -> str:
     return (ROOT / path).read_text()
@@ -61,6 +67,17 @@ def test_make_targets_in_the_text_exist(page: Path) -> None:
     known = set(re.findall(r"^([a-z-]+):.*## ", text("Makefile"), re.M))
     for target in re.findall(r"(?:^|[`=] ?|local |kind |existing )make ([a-z-]+)", page.read_text(), re.M):
         assert target in known, f"make {target} does not exist"
+
+
+def test_what_the_page_on_architecture_names_is_in_the_code() -> None:
+    named = re.findall(
+        r"`((api|controller|cli|trainer|tools|tests)/[\w/]+\.py)(?:: ([\w., ]+))?`", text("docs/inside/architecture.md")
+    )
+    assert len(named) > 80, "the page has another form than this test reads"
+    for path, package, names in named:
+        source = text(f"{ROOTS.get(package, '.')}/{path}")
+        for name in names.replace(".", ", ").split(", ") if names else ():
+            assert re.search(rf"^ *(async def|def|class) {name}\b|^{name}\b.* =", source, re.M), f"{path} has no {name}"
 
 
 def test_every_reason_is_explained() -> None:
