@@ -10,9 +10,7 @@ import typer
 from trainyard.cli.checking import check, read_sources, render_json, render_table
 from trainyard.cli.data import with_data
 from trainyard.cli.exits import Misused, Refused
-from trainyard.cli.kubectl import NoKubectl
 from trainyard.cli.options import folders_of_claims
-from trainyard.cli.server import ask_server
 
 
 class Output(StrEnum):
@@ -56,6 +54,10 @@ def validate(
     folders = {claim: Path(folder) for claim, folder in folders_of_claims(volume or ()).items()}
     reports = [with_data(check(source), folders, files=data) for source in read_sources(files, stdin=sys.stdin)]
     if server:
+        # Most calls ask nobody.
+        from trainyard.cli.kubectl import NoKubectl
+        from trainyard.cli.server import ask_server
+
         try:
             reports = [ask_server(report) for report in reports]
         except NoKubectl as error:
