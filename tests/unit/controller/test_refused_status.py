@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.unit.controller.fake_clock import FakeClock
 from tests.unit.controller.fake_kube import FakeKube
-from tests.unit.controller.fakes import FakeClock
 from tests.unit.controller.runs.world import manifest
 from tests.unit.controller.test_late_status import KEY, STATUS_WRITE, World
 from trainyard.api.progress import ProgressRecord
