@@ -72,11 +72,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 # No delete: a claim goes with its last run through owner references, and never by the operator's own hand.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, create, patch]
+  verbs: [get, list, watch, create, patch]
 # Names for the pods of a training that has several.
 - apiGroups: [""]
   resources: [services]
-  verbs: [create, patch, delete]
+  verbs: [get, create, delete]
 # The run's own Secret (its manifest and token), and a look whether a Secret that a run names exists. No list and no
 # watch: the operator cannot find a Secret that no run names.
 - apiGroups: [""]

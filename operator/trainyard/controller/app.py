@@ -154,10 +154,12 @@ class _Operator:
             clock=clock,
             crowded=queue.crowded,
             take_unseen=self._inbox.take_unseen,
+            dying_claims=self._inbox.dying_claims,
         )
 
         def reported(key: Key, uid: str, accepted: Accepted) -> None:
             if (seconds := pace.look_in(uid, accepted)) is not None:
+                reconciler.reported(key, uid)
                 queue.add_after(key, seconds)
 
         receiver = Receiver(store=store, tokens=tokens, on_report=reported, on_result=self._metrics.progress_report)

@@ -13,14 +13,14 @@ from typing import Any
 import kopf
 
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
-from trainyard.controller.kube.cluster import JOBS, PODS, TRAININGRUNS, Credentials, Resource
+from trainyard.controller.kube.cluster import JOBS, PODS, PVCS, TRAININGRUNS, Credentials, Resource
 from trainyard.controller.kube.resources import TRAININGSCHEDULES
 from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.schedules.inbox import ScheduleInbox
 
 log = logging.getLogger(__name__)
 
-CHILDREN = (JOBS, PODS)  # no claims: what a pod waits for, the pod says
+CHILDREN = (JOBS, PODS)  # what a pod waits for, the pod says; of claims only their deletion is of interest
 CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
@@ -49,7 +49,7 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = 70  # bookmarks come every 60 s: a silent stream is a dead one
     settings.watching.chunk_size = 500
-    for child in CHILDREN:
+    for child in (*CHILDREN, PVCS):
         # The key has to be (group, version, plural): the short form 'batch/jobs' matches nothing, and says nothing.
         settings.watching.label_selectors[child.group, child.version, child.plural] = CHILD_SELECTOR
     settings.networking.request_timeout = 30
@@ -87,6 +87,11 @@ def watch_registry(
 
     for child in CHILDREN:
         watch(child)
+
+    @kopf.on.event(PVCS.group, PVCS.version, PVCS.plural, registry=registry)
+    async def claim_changed(event: Any, **_: Any) -> None:
+        inbox.claim_event(event["type"], event["object"])
+
     return registry
 
 

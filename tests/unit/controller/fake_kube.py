@@ -21,13 +21,14 @@ from trainyard.controller.kube.resources import (
     PODS,
     PVCS,
     SECRETS,
+    SERVICES,
     TRAININGRUNS,
     TRAININGSCHEDULES,
     Resource,
 )
 
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
-CORE = (JOBS, PODS, PVCS, SECRETS, EVENTS, LEASES, NODES, NAMESPACES, CRDS)
+CORE = (JOBS, PODS, PVCS, SECRETS, SERVICES, EVENTS, LEASES, NODES, NAMESPACES, CRDS)
 VERBS = ["get", "list", "watch", "create", "patch", "update", "delete"]
 
 Key = tuple[str | None, str]
@@ -162,6 +163,8 @@ class FakeKube:
         if there is None:
             return _failure(404, "NotFound")
         if method == "DELETE":
+            if (body or {}).get("preconditions", {}).get("uid") not in (None, there["metadata"]["uid"]):
+                return _failure(409, "Conflict")
             self.remove(plural, namespace, name)
         elif method in ("PUT", "PATCH"):
             expected = body.get("metadata", {}).pop("resourceVersion", None)

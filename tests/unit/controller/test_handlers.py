@@ -12,7 +12,7 @@ from trainyard.controller.kube.transport import Credentials
 from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.schedules.inbox import ScheduleInbox
 
-WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods"}
+WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods", "persistentvolumeclaims"}
 
 
 class Keys:
@@ -86,6 +86,19 @@ async def test_runs_and_children_arrive_as_keys_and_nothing_is_written(kube: Fak
         await eventually(lambda: keys.all.count(("ns", "listed")) == 2)
     assert kube.writes() == []
     assert kube.authorizations == {"Bearer secret"}
+
+
+async def test_a_claim_that_is_being_deleted_arrives_and_no_other_does(kube: FakeKube):
+    labels = {"trainyard.dev/run": "saved", "app.kubernetes.io/managed-by": "trainyard"}
+    claim = {"metadata": {"namespace": "ns", "name": "saved-checkpoints", "labels": labels}}
+    async with watching(kube) as keys:
+        kube.put("persistentvolumeclaims", claim)
+        kube.put("jobs", job("worked"))
+        await eventually(lambda: ("ns", "worked") in keys.all)
+        assert ("ns", "saved") not in keys.all
+        claim["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        kube.put("persistentvolumeclaims", claim)
+        await eventually(lambda: ("ns", "saved") in keys.all)
 
 
 async def test_children_are_selected_by_the_api_server(kube: FakeKube):

@@ -52,6 +52,7 @@ class Inbox:
         self._runs = runs
         self._delivered: dict[Key, _Delivered] = {}
         self._unseen: dict[Key, Mapping[str, Any]] = {}
+        self._dying_claims: set[Key] = set()
         self._missing: set[Key] = set()
         self._caught_up = asyncio.Event()
 
@@ -86,12 +87,26 @@ class Inbox:
         return self._unseen.pop(key, None)
 
     def child_event(self, type_: str | None, child: Mapping[str, Any]) -> None:
-        """A Job, pod or claim of ours was listed, ADDED, MODIFIED or DELETED."""
-        metadata = child["metadata"]
-        run = (metadata.get("labels") or {}).get(RUN_LABEL)
-        if run is None or (type_ == "ADDED" and _untouched(child.get("status") or {})):
-            return
-        self._queue.add_after((metadata["namespace"], run), SOON)
+        """A Job or pod of ours was listed, ADDED, MODIFIED or DELETED."""
+        if not (type_ == "ADDED" and _untouched(child.get("status") or {})):
+            self._look_at_runs_of(child["metadata"])
+
+    def claim_event(self, type_: str | None, claim: Mapping[str, Any]) -> None:
+        """A claim of ours was listed, ADDED, MODIFIED or DELETED. Only its deletion is news: all else the pods say."""
+        metadata = claim["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        dies = "deletionTimestamp" in metadata and type_ != "DELETED"
+        if dies != (key in self._dying_claims):
+            self._dying_claims ^= {key}
+            self._look_at_runs_of(metadata)
+
+    def dying_claims(self, namespace: str) -> frozenset[str]:
+        """Names of claims that somebody has deleted and that are there as long as a pod uses them."""
+        return frozenset(name for there, name in self._dying_claims if there == namespace)
+
+    def _look_at_runs_of(self, metadata: Mapping[str, Any]) -> None:
+        for run in _runs_of(metadata):
+            self._queue.add_after((metadata["namespace"], run), SOON)
 
     # Comparison with what the API server lists
 
@@ -136,6 +151,13 @@ def _meaning(metadata: Mapping[str, Any]) -> int:
             frozenset((metadata.get("annotations") or {}).items()),
         )
     )
+
+
+def _runs_of(metadata: Mapping[str, Any]) -> set[str]:
+    """Names of the runs that a child belongs to: by its label, and by its owners, because labels can be edited away."""
+    label = (metadata.get("labels") or {}).get(RUN_LABEL)
+    owners = {o["name"] for o in metadata.get("ownerReferences") or () if o.get("kind") == "TrainingRun"}
+    return owners | ({label} if label else set())
 
 
 def _untouched(status: Mapping[str, Any]) -> bool:

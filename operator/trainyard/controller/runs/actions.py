@@ -15,14 +15,6 @@ class Create:
 
 
 @dataclass(frozen=True)
-class Apply:
-    """Make an object or bring it in line."""
-
-    resource: Resource
-    body: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Patch:
     """Merge-patch an object that somebody else may change too; the patch carries the resourceVersion."""
 
@@ -37,8 +29,8 @@ class Delete:
 
     resource: Resource
     name: str
-    uid: str | None
+    uid: str
     propagation: Literal["Background", "Foreground"]
 
 
-Action = Create | Apply | Patch | Delete
+Action = Create | Patch | Delete

@@ -39,7 +39,7 @@ def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
             yield Notice("Normal", reason or Reason.CANCELLED, message)
         case State.SUSPENDED:
             yield Notice("Normal", Reason.SUSPENDED, message)
-        case State.PENDING if reason is not None and reason in _WORTH_A_WARNING:
+        case _ if reason is not None and reason in _WORTH_A_WARNING:
             yield Notice("Warning", reason, message)
         case State.PENDING if reason is Reason.RETRYING:
             yield Notice("Normal", Reason.RETRYING, message)

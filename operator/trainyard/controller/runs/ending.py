@@ -6,18 +6,17 @@ Terminal is terminal. Whatever still works for the run when it ends is told to s
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainyard.api import names
 from trainyard.api.conditions import Reason, State
 from trainyard.api.run.status import StepStatus, TrainingRunStatus
 from trainyard.controller.clock import rfc3339
-from trainyard.controller.kube.resources import JOBS, SECRETS, SERVICES
+from trainyard.controller.kube.resources import JOBS
 from trainyard.controller.runs import retry, told
 from trainyard.controller.runs.actions import Action, Delete
 from trainyard.controller.runs.case import Case
 from trainyard.controller.runs.columns import summarise
 from trainyard.controller.runs.ledger import last_attempt
 from trainyard.controller.runs.observed import Observed, Question
-from trainyard.controller.runs.prerequisites import retention
+from trainyard.controller.runs.prerequisites import dying, retention, surroundings
 from trainyard.controller.runs.progress import outputs
 from trainyard.controller.runs.status import Standing, stand
 from trainyard.controller.runs.views import parse_time
@@ -73,6 +72,8 @@ def conclude(case: Case) -> Plan:
         message = f"{dataset.records} records built"
     if given_up := [s.name for s in case.ledger.steps if s.state == "Failed"]:
         message += f", without {', '.join(given_up)}, which failed"
+    if gone := dying(case.seen):
+        message += f"; PersistentVolumeClaim {', '.join(gone)} is being deleted, and the result goes with it"
     left = None if spec.mode == "DryRun" else outputs(case.seen)
     return _end(case, Standing(State.SUCCEEDED, Reason.SUCCEEDED, message), outputs=left)
 
@@ -133,15 +134,13 @@ def after_the_end(seen: Observed) -> Plan:
     left = _ttl_left(seen, status)
     clean_up = left is not None and left <= 0
     questions = {Question.CHILDREN} if clean_up else set()
-    questions |= {Question.PREREQUISITES} if edited else set()
+    questions |= {Question.PREREQUISITES} if edited or clean_up else set()
     if not questions <= seen.answered:
         return ask(status, *questions)
     actions: list[Action] = retention(seen) if edited else []
     if clean_up:
         actions += [Delete(JOBS, j.name, j.uid, "Background") for j in seen.jobs]
-        actions.append(Delete(SECRETS, names.config_secret_name(seen.run.name), None, "Background"))
-        if seen.run.spec.num_nodes > 1:
-            actions.append(Delete(SERVICES, names.service_name(seen.run.name), None, "Background"))
+        actions += surroundings(seen)
         status = status.model_copy(update={"cleaned_up": True})
         left = None
     if edited:

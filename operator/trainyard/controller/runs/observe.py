@@ -11,16 +11,17 @@ from typing import Any
 from trainyard.api import names
 from trainyard.api.names import SPEC_HASH_ANNOTATION
 from trainyard.api.quantity import parse_quantity
+from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.errors import Forbidden
-from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS
+from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS, SERVICES, Resource
 from trainyard.controller.manifests.job import referenced_secrets, step_resources
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
 from trainyard.controller.runs.device_queue import wanted_device, who_waits
-from trainyard.controller.runs.observed import Observed, Prerequisites, Question
-from trainyard.controller.runs.views import JobView, PodView, owner_uid
+from trainyard.controller.runs.observed import Held, Observed, Prerequisites, Question
+from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
 from trainyard.controller.runs.waiting import Complaint, needs_events
 
 
@@ -39,48 +40,67 @@ async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observ
 
 
 async def _children(cluster: Cluster, seen: Observed) -> Observed:
-    selector = f"{names.RUN_LABEL}={seen.run.name},{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
-    raw_jobs = await cluster.list(JOBS, seen.run.namespace, label_selector=selector)
-    mine = [raw for raw in raw_jobs if owner_uid(raw) == seen.run.uid]
-    conflict = next(
-        (
-            f"Job {raw['metadata']['name']} belongs to an earlier run of this name; waiting for it to be gone"
-            for raw in raw_jobs
-            if owner_uid(raw) != seen.run.uid
-        ),
-        None,
-    )
-    jobs = tuple(view for raw in mine if (view := JobView.of(raw)))
+    """Jobs by the run's label, and by name those that must be there all the same; whose they are, their owner says."""
+    run = seen.run
+    selector = f"{names.RUN_LABEL}={run.name},{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+    found = {raw["metadata"]["name"]: raw for raw in await cluster.list(JOBS, run.namespace, label_selector=selector)}
+    # A label can be edited away. The attempt that the status calls running is not closed before its Job is not there by name.
+    for name in sorted(seen.met | _under_way(seen.status) - found.keys()):
+        if (raw := await cluster.get(JOBS, run.namespace, name)) is not None:
+            found[name] = raw
+    mine = {name: raw for name, raw in found.items() if is_job_of(raw, run=run.name, uid=run.uid)}
+    conflict = next((why for name in found.keys() - mine if (why := _in_the_way(found[name], seen))), None)
+    jobs = tuple(view for raw in mine.values() if (view := JobView.of(raw)))
     pods: tuple[PodView, ...] = ()
     # A suspended Job has none; one that is gone may have left some.
     if not jobs or any(not job.suspended for job in jobs):
-        selector = f"{names.RUN_UID_LABEL}={seen.run.uid}"
-        raw_pods = await cluster.list(PODS, seen.run.namespace, label_selector=selector)
-        pods = tuple(PodView.of(raw) for raw in raw_pods)
+        selector = f"{names.RUN_UID_LABEL}={run.uid}"
+        pods = tuple(map(PodView.of, await cluster.list(PODS, run.namespace, label_selector=selector)))
     return replace(seen, jobs=jobs, pods=pods, conflict=conflict)
 
 
+def _under_way(status: TrainingRunStatus) -> set[str]:
+    """Names of the Jobs that work according to the status."""
+    steps = [s for s in status.steps or () if s.attempts and s.attempts[-1].state == "Running"]
+    return {step.job for step in steps if step.job}
+
+
+def _in_the_way(raw: Mapping[str, Any], seen: Observed) -> str | None:
+    """Why nothing can be made beside somebody else's Job."""
+    name = raw["metadata"]["name"]
+    if owner_uid(raw) is not None:
+        return f"Job {name} belongs to an earlier run of this name; waiting for it to be gone"
+    return f"Job {name} exists and does not belong to this run; delete or rename it" if name in seen.met else None
+
+
 async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
-    namespace = seen.run.namespace
-    config_name = names.config_secret_name(seen.run.name)
-    config = await cluster.get(SECRETS, namespace, config_name, metadata_only=True)
-    conflict = seen.conflict
-    config_hash = None
-    if config is not None:
-        config_hash = config["metadata"].get("annotations", {}).get(SPEC_HASH_ANNOTATION, "")
-        if owner_uid(config) != seen.run.uid:
-            conflict = f"Secret {config_name} exists and does not belong to this run; delete or rename it"
+    run, namespace = seen.run, seen.run.namespace
+    several = run.spec.num_nodes > 1
     there: dict[str, Mapping[str, Any]] = {}
     for use in seen.claims:
         if use.name not in there and (claim := await cluster.get(PVCS, namespace, use.name)) is not None:
             there[use.name] = claim
     missing = {
         name: field
-        for name, field in referenced_secrets(seen.run).items()
+        for name, field in referenced_secrets(run).items()
         if await cluster.get(SECRETS, namespace, name, metadata_only=True) is None
     }
-    answered = Prerequisites(config_hash=config_hash, claims=there, missing_secrets=missing)
-    return replace(seen, prerequisites=answered, conflict=conflict)
+    answered = Prerequisites(
+        config=await _held(cluster, run, SECRETS, names.config_secret_name(run.name)),
+        service=await _held(cluster, run, SERVICES, names.service_name(run.name)) if several else None,
+        claims=there,
+        missing_secrets=missing,
+    )
+    return replace(seen, prerequisites=answered)
+
+
+async def _held(cluster: Cluster, run: RunRef, kind: Resource, name: str) -> Held | None:
+    raw = await cluster.get(kind, run.namespace, name, metadata_only=True)
+    if raw is None:
+        return None
+    metadata = raw["metadata"]
+    made_from = (metadata.get("annotations") or {}).get(SPEC_HASH_ANNOTATION, "")
+    return Held(metadata["uid"], metadata["resourceVersion"], owner_uid(raw) == run.uid, made_from)
 
 
 async def _complaints(cluster: Cluster, seen: Observed) -> Observed:

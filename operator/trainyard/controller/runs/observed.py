@@ -31,11 +31,26 @@ class Question(Enum):
 
 
 @dataclass(frozen=True)
+class Held:
+    """An object of a name that follows from the run's; whoever made it."""
+
+    uid: str
+    version: str
+    """Its resourceVersion."""
+    owned: bool
+    """Whether the run controls it. Nothing else is ever changed or deleted."""
+    made_from: str = ""
+    """Hash of what it says."""
+
+
+@dataclass(frozen=True)
 class Prerequisites:
     """Objects that have to be there before a Job is made. Looked up only when one is about to be made."""
 
-    config_hash: str | None = None
-    """spec-hash of the run's own Secret; None where it does not exist."""
+    config: Held | None = None
+    """The run's own Secret."""
+    service: Held | None = None
+    """The Service of a run with several pods."""
     claims: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Claims that exist, by name."""
     missing_secrets: Mapping[str, str] = field(default_factory=dict)
@@ -58,8 +73,12 @@ class Observed:
     """Empty until they have been looked up."""
     waits: Mapping[str, Waited] = field(default_factory=dict)
     """What was found out about Jobs that wait, by their names."""
+    met: frozenset[str] = frozenset()
+    """Names of Jobs that were in the way of one that was to be made; by no label were they known."""
     conflict: str | None = None
-    """An object of a name the run needs that belongs to somebody else."""
+    """A Job of an earlier run, or of a name that the run needs."""
+    dying_claims: frozenset[str] = frozenset()
+    """Claims of the namespace that somebody has deleted, as the watch tells: a hint, and a reason to look."""
     progress: ProgressRecord | None = None
     deaf: bool = False
     """What pods have told is left out of the status, because the API server would not take it."""

@@ -19,7 +19,7 @@ from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
 from trainyard.controller.runs import ledger, retry, told
-from trainyard.controller.runs.actions import Action, Apply, Create
+from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
 from trainyard.controller.runs.ending import (
     Plan,
@@ -35,7 +35,7 @@ from trainyard.controller.runs.ending import (
 from trainyard.controller.runs.observed import Observed, Policy, Question
 from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.pods import others
-from trainyard.controller.runs.prerequisites import missing, obstacle, retention
+from trainyard.controller.runs.prerequisites import dying, missing, obstacle, retention
 from trainyard.controller.runs.progress import learn
 from trainyard.controller.runs.status import Standing, is_finished
 from trainyard.controller.runs.views import JobView, parse_time
@@ -57,18 +57,24 @@ def plan(seen: Observed, policy: Policy) -> Plan:
         return ask(seen.status, Question.CHILDREN)
     books = ledger.book(seen)
     case = Case(seen, policy, books, learn(seen, books))
+    if wanted := _look_closer(case):
+        return wanted
     if not case.open:
         return conclude(case)
-    return give_up(case) or _look_closer(case) or _stop(case) or _skip(case) or _time_out(case) or _go_on(case)
+    return give_up(case) or _stop(case) or _skip(case) or _time_out(case) or _go_on(case)
 
 
 # The run as a whole
 
 
 def _look_closer(case: Case) -> Plan | None:
-    """What belongs to the run is brought in line at an edit, and made when a queue lets a Job go."""
-    wanted = any(case.edited or case.admitted(work) for work in case.working)
-    return ask(case.status, Question.PREREQUISITES) if wanted and not case.seen.knows(Question.PREREQUISITES) else None
+    """What belongs to the run is brought in line at an edit, made when a queue lets a Job go, and may be on its way out."""
+    seen = case.seen
+    if seen.knows(Question.PREREQUISITES):
+        return None
+    due = any(case.edited or case.admitted(work) for work in case.working)
+    dying = bool(seen.dying_claims) and any(claim.name in seen.dying_claims for claim in seen.claims)
+    return ask(case.status, Question.PREREQUISITES) if due or dying else None
 
 
 def _stop(case: Case) -> Plan | None:
@@ -179,9 +185,18 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
     """A step whose Job is under way."""
     seen, pod, step = case.seen, work.pod, work.step
 
-    def told(state: State, reason: Reason, message: str, requeue_after: float | None = None) -> Part:
-        standing = Standing(state, reason, message)
-        return Part(step, standing, requeue_after=requeue_after, supplies=case.admitted(work))
+    def part(state: State, reason: Reason, message: str, *, stalled: bool = False, again: float | None = None) -> Part:
+        endangered = dying(seen)
+        if endangered:
+            reason = Reason.MISSING_CLAIM
+            message += (
+                f"; PersistentVolumeClaim {', '.join(endangered)} is being deleted and goes with the run's last pod: "
+            )
+            message += "copy what is to be kept"
+        if job.orphaned:
+            message += f"; Job {job.name} has lost its owner reference and will stay when the run is deleted"
+        standing = Standing(state, reason, message, stalled=stalled)
+        return Part(step, standing, requeue_after=again, supplies=case.admitted(work))
 
     if job.terminating:
         standing = Standing(State.PENDING, Reason.PENDING, f"waiting for Job {job.name}, which was deleted, to be gone")
@@ -192,19 +207,21 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
         return Part(step, questions=frozenset({Question.NODES}))
     shortest, longest = WAITING_RECHECK_SECONDS
     soon = min(longest, max(shortest, (seen.now - job.created).total_seconds() / 4))
+    if case.admitted(work) and (obstructed := obstacle(seen, case.status)):
+        return part(State.PENDING, obstructed.reason, obstructed.message, stalled=obstructed.stalled, again=soon)
     rest = others(job, pod, seen.pods_of(job))
-    if wait := why_waiting(job, pod, now=seen.now, about=seen.about(job)):
+    queued = names.QUEUE_LABEL in seen.run.labels
+    if wait := why_waiting(job, pod, now=seen.now, about=seen.about(job), queued=queued):
         # A queue may hold a Job for days; the event of its release is all there is to wait for.
         again = None if job.suspended else soon
-        standing = Standing(State.PENDING, wait.reason, wait.message + rest, stalled=wait.hopeless)
-        return Part(step, standing, requeue_after=again, supplies=case.admitted(work))
+        return part(State.PENDING, wait.reason, wait.message + rest, stalled=wait.hopeless, again=again)
     if not work.started:
         where = f" on {pod.node}" if pod and pod.node else ""
-        return told(State.PENDING, Reason.PENDING, f"starting {step.name}{where}{rest}", soon)
+        return part(State.PENDING, Reason.PENDING, f"starting {step.name}{where}{rest}", again=soon)
     row, phase = step_named(step.name), phase_of(step.name)
     verb = f"{row.verb} phase {phase}" if phase else row.verb
     nodes = ", ".join(dict.fromkeys(str(p.node) for p in seen.pods_of(job)))
-    return told(row.state, row.reason, f"{verb} on {nodes}")
+    return part(row.state, row.reason, f"{verb} on {nodes}")
 
 
 def _prepare(case: Case, step: StepStatus) -> Part:
@@ -230,7 +247,8 @@ def _prepare(case: Case, step: StepStatus) -> Part:
 def _begin(case: Case, step: StepStatus, *, number: int) -> Part:
     """The next attempt: its Job, and its entry in the books."""
     seen, run = case.seen, case.seen.run
-    actions: list[Action] = [Apply(SERVICES, build_service(run))] if pods_of_step(run, step.name) > 1 else []
+    several = pods_of_step(run, step.name) > 1 and seen.prerequisites.service is None
+    actions: list[Action] = [Create(SERVICES, build_service(run))] if several else []
     job = build_job(run, step=step.name, attempt=number, defaults=case.policy.defaults)
     actions.append(Create(JOBS, job))
     first = reached(step.name, case.status.checkpoint) if is_train(step.name) else None

@@ -28,7 +28,7 @@ from trainyard.controller.kube.resources import JOBS, PVCS, TRAININGRUNS, identi
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.runs import told
-from trainyard.controller.runs.actions import Action, Apply, Create, Delete, Patch
+from trainyard.controller.runs.actions import Action, Create, Delete, Patch
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.ending import Plan
 from trainyard.controller.runs.observe import answer
@@ -95,8 +95,9 @@ class Reconciler:
         clock: Clock,
         crowded: Callable[[], bool] = lambda: False,
         take_unseen: Callable[[Key], Mapping[str, Any] | None] = lambda key: None,
+        dying_claims: Callable[[str], frozenset[str]] = lambda namespace: frozenset(),
     ) -> None:
-        """`crowded` tells whether new runs wait to be looked at; `take_unseen` is the inbox's."""
+        """`crowded` tells whether new runs wait to be looked at; `take_unseen` and `dying_claims` are the inbox's."""
         self._cluster = cluster
         self._policy = policy
         self._progress = progress
@@ -107,7 +108,9 @@ class Reconciler:
         self._clock = clock
         self._crowded = crowded
         self._take_unseen = take_unseen
+        self._dying_claims = dying_claims
         self._late: dict[Key, _Late] = {}
+        self._uids: dict[Key, str] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None to wait for an event."""
@@ -119,8 +122,9 @@ class Reconciler:
             except (errors.Conflict, errors.NotFound, errors.Invalid):
                 log.info("the run has changed meanwhile, looking again", extra={"run": name, "namespace": namespace})
         raw = self._take_unseen(key) or await self._cluster.get(TRAININGRUNS, namespace, name)
+        self._remember(key, raw)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
-            self._forget(namespace, name, raw)
+            self._watcher.run_gone(namespace, name)
             return None  # children die with their owner
         try:
             run = parse_run(raw)
@@ -137,18 +141,15 @@ class Reconciler:
             cancel=run.metadata.annotations.get(CANCEL_ANNOTATION),
             trained_already=run.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self._tokens.for_run((raw["metadata"]["namespace"], raw["metadata"]["name"]), raw["metadata"]["uid"]),
+            dying_claims=self._dying_claims(namespace),
         )
-        known, decided = await self._decide(seen)
+        if seen.progress is not None and is_finished(seen.status):
+            self._forget_numbers(seen.run.uid)
         try:
-            await self._carry_out(seen, decided.actions)
+            known, decided = await self._follow_through(seen)
         except errors.AlreadyExists as error:
-            if seen.fresh:
-                # Made by an earlier look that died before it could write the status: look properly now.
-                known, decided = await self._decide(replace(seen, fresh=False))
-                await self._carry_out(seen, decided.actions)
-            else:
-                log.info("an object exists already, looking again", extra={"run": name, "object": str(error.request)})
-                return ALREADY_THERE_RECHECK_SECONDS
+            log.info("an object exists already, looking again", extra={"run": name, "object": str(error.request)})
+            return ALREADY_THERE_RECHECK_SECONDS
         except errors.Invalid as error:
             return await self._refuse(raw, [_rejection(error)], reason=Reason.INVALID_SPEC)
         except errors.Forbidden as error:
@@ -161,6 +162,20 @@ class Reconciler:
             self._late[key] = _Late(identified(raw), seen.status, decided.status)
             return 0.0  # not urgent: after all new runs
         return await self._write(raw, known, decided)
+
+    async def _follow_through(self, seen: Observed) -> tuple[Observed, Plan]:
+        """Decide and do it. An object that is there already was not in the picture: once more, with it in view.
+
+        An earlier look may have made it and died before it could say so; or somebody else has.
+        """
+        try:
+            known, decided = await self._decide(seen)
+            await self._carry_out(seen, decided.actions)
+        except errors.AlreadyExists as error:
+            met = seen.met | ({str(error.request.name)} if error.request.resource == JOBS.plural else set())
+            known, decided = await self._decide(replace(seen, fresh=False, met=met))
+            await self._carry_out(known, decided.actions)
+        return known, decided
 
     async def _decide(self, seen: Observed) -> tuple[Observed, Plan]:
         """The plan, and the picture that it was made from."""
@@ -194,8 +209,6 @@ class Reconciler:
         match action:
             case Create(resource, body):
                 await self._create(resource, namespace, body, seen)
-            case Apply(resource, body):
-                await self._cluster.apply(resource, namespace, body["metadata"]["name"], body)
             case Patch(resource, name, body):
                 await self._cluster.patch(resource, namespace, name, body)
             case Delete(resource, name, uid, propagation):
@@ -258,10 +271,22 @@ class Reconciler:
             await self._put(raw, old, new)
         return None
 
-    def _forget(self, namespace: str, name: str, raw: Mapping[str, Any] | None) -> None:
-        self._watcher.run_gone(namespace, name)
+    def reported(self, key: Key, uid: str) -> None:
+        """A pod of this run speaks; it may be one of which no look has told yet."""
+        self._uids.setdefault(key, uid)
+
+    def _remember(self, key: Key, raw: Mapping[str, Any] | None) -> None:
+        """Which run has this key now. Of one that is gone, nobody can be asked for its uid any more."""
+        gone = {self._uids.pop(key, None)}
         if raw is not None:
-            self._forget_numbers(raw["metadata"]["uid"])
+            uid = raw["metadata"]["uid"]
+            if "deletionTimestamp" in raw["metadata"]:
+                gone.add(uid)
+            else:
+                self._uids[key] = uid
+                gone.discard(uid)
+        for uid in gone - {None}:
+            self._forget_numbers(str(uid))
 
     def _forget_numbers(self, uid: str) -> None:
         self._pace.forget(uid)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from trainyard.api.names import ATTEMPT_LABEL, STEP_LABEL, TRAINER_CONTAINER
+from trainyard.api.names import ATTEMPT_LABEL, RUN_UID_LABEL, STEP_LABEL, TRAINER_CONTAINER, job_name
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """Which of the pods of an Indexed Job it is."""
@@ -18,10 +18,32 @@ def parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
+def controller(raw: Raw) -> Raw | None:
+    """The owner reference of the object that controls this one."""
+    return next((o for o in raw["metadata"].get("ownerReferences") or () if o.get("controller")), None)
+
+
 def owner_uid(raw: Raw) -> str | None:
     """Uid of the TrainingRun that controls the object."""
-    owners = raw["metadata"].get("ownerReferences", [])
-    return next((o["uid"] for o in owners if o.get("kind") == "TrainingRun" and o.get("controller")), None)
+    owner = controller(raw)
+    return str(owner["uid"]) if owner is not None and owner.get("kind") == "TrainingRun" else None
+
+
+def _job_labels(raw: Raw) -> Mapping[str, str]:
+    """What the Job was made as. Its own labels can be edited at any time, those of its pods hardly ever."""
+    pods = raw.get("spec", {}).get("template", {}).get("metadata", {}).get("labels") or {}
+    return {**(raw["metadata"].get("labels") or {}), **pods}
+
+
+def is_job_of(raw: Raw, *, run: str, uid: str) -> bool:
+    """Whether it is a Job of this run: the run controls it; or nobody does any more, and it is the one that was made."""
+    if controller(raw) is not None:
+        return owner_uid(raw) == uid
+    labels = _job_labels(raw)
+    attempt = labels.get(ATTEMPT_LABEL, "")
+    if labels.get(RUN_UID_LABEL) != uid or not attempt.isdigit():
+        return False
+    return bool(raw["metadata"]["name"] == job_name(run, labels.get(STEP_LABEL, ""), int(attempt)))
 
 
 @dataclass(frozen=True)
@@ -37,6 +59,8 @@ class JobView:
     """How many work on it at once."""
     terminating: bool = False
     suspended: bool = False
+    orphaned: bool = False
+    """Its owner reference was taken away, so it does not go with the run."""
     succeeded: bool = False
     failed: bool = False
     failure_reason: str = ""
@@ -52,7 +76,7 @@ class JobView:
     def of(cls, raw: Raw) -> "JobView | None":
         """None for a Job that carries our labels but is not an attempt of a step."""
         metadata, status = raw["metadata"], raw.get("status", {})
-        labels = metadata.get("labels", {})
+        labels = _job_labels(raw)
         if STEP_LABEL not in labels or not labels.get(ATTEMPT_LABEL, "").isdigit():
             return None
         true = {c["type"]: c for c in status.get("conditions", []) if c.get("status") == "True"}
@@ -67,6 +91,7 @@ class JobView:
             pods=int(raw.get("spec", {}).get("completions") or 1),
             terminating="deletionTimestamp" in metadata,
             suspended=bool(raw.get("spec", {}).get("suspend")),
+            orphaned=controller(raw) is None,
             succeeded="Complete" in true,
             failed=bool(failed),
             failure_reason=failed.get("reason", ""),

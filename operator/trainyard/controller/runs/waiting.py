@@ -71,10 +71,12 @@ def needs_events(job: JobView, pod: PodView | None, now: datetime) -> bool:
     return quiet and (now - pod.created).total_seconds() >= EVENTS_AFTER_SECONDS
 
 
-def why_waiting(job: JobView, pod: PodView | None, *, now: datetime, about: Waited = NOTHING_FOUND) -> Wait | None:
-    """None while the pod runs or is just starting."""
+def why_waiting(
+    job: JobView, pod: PodView | None, *, now: datetime, about: Waited = NOTHING_FOUND, queued: bool = False
+) -> Wait | None:
+    """None while the pod runs or is just starting. `queued`: the Job was made for a queue."""
     if job.suspended:
-        return QUEUED
+        return QUEUED if queued else _held(job)
     if pod is None:
         return _without_pod(about.complaint)
     if pod.node_lost or pod.reason == "NodeLost":
@@ -105,6 +107,14 @@ def why_waiting(job: JobView, pod: PodView | None, *, now: datetime, about: Wait
         reason = Reason.VOLUME if re.search("Mount|Volume|Attach", complaint.reason) else Reason.PENDING
         return Wait(reason, f"the pod cannot start yet: {complaint.message}")
     return None
+
+
+def _held(job: JobView) -> Wait:
+    text = (
+        f"Job {job.name} has been suspended, and not by this operator; it goes on when its own spec.suspend is false again "
+        "(to pause a run, set spec.suspend of the TrainingRun)"
+    )
+    return Wait(Reason.PENDING, text)
 
 
 def _without_pod(complaint: Complaint | None) -> Wait | None:

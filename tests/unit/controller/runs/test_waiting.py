@@ -72,7 +72,7 @@ def test_a_lost_node_and_a_queue_are_named() -> None:
     lost = why_waiting(JOB, pod(phase="Running", node="arcanine", running=True, node_lost=True), now=START)
     assert lost is not None
     assert "arcanine" in lost.message
-    queued = why_waiting(JobView("j", "j", "train", 1, START, suspended=True), None, now=START)
+    queued = why_waiting(JobView("j", "j", "train", 1, START, suspended=True), None, now=START, queued=True)
     assert queued is not None
     assert queued.reason == "Queued"
 

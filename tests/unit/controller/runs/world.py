@@ -17,11 +17,11 @@ from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRun
 from trainyard.controller.manifests.metadata import Defaults, RunRef
-from trainyard.controller.runs.actions import Apply, Create, Delete, Patch
+from trainyard.controller.runs.actions import Create, Delete, Patch
 from trainyard.controller.runs.ending import Plan
-from trainyard.controller.runs.observed import Observed, Policy, Prerequisites, Question
+from trainyard.controller.runs.observed import Held, Observed, Policy, Prerequisites, Question
 from trainyard.controller.runs.plan import plan
-from trainyard.controller.runs.views import JobView, PodView
+from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
 from trainyard.controller.runs.waiting import Complaint, Waited
 
 POLICY = Policy(Defaults(trainer_image="trainer:test", receiver_url="http://receiver:8080"))
@@ -96,6 +96,7 @@ class World:
             cancel=parsed.metadata.annotations.get(CANCEL_ANNOTATION),
             trained_already=parsed.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self.token,
+            dying_claims=frozenset(n for n, c in self.claims.items() if "deletionTimestamp" in c["metadata"]),
         )
 
     def decide(self) -> Plan:
@@ -109,15 +110,26 @@ class World:
     def answer(self, seen: Observed, question: Question) -> Observed:
         match question:
             case Question.CHILDREN:
-                jobs = tuple(v for raw in self.jobs.values() if (v := JobView.of(raw)))
+                uid = self.run["metadata"]["uid"]
+                jobs = tuple(
+                    v for raw in self.jobs.values() if is_job_of(raw, run="tiny", uid=uid) and (v := JobView.of(raw))
+                )
                 return replace(seen, jobs=jobs, pods=tuple(map(PodView.of, self.pods.values())))
             case Question.PREREQUISITES:
-                config = self.secrets.get(f"{seen.run.name}-trainyard")
-                found = config["metadata"]["annotations"]["trainyard.dev/spec-hash"] if config else None
-                return replace(seen, prerequisites=Prerequisites(config_hash=found, claims=copy.deepcopy(self.claims)))
+                config = self.held(self.secrets.get(f"{seen.run.name}-trainyard"))
+                service = self.held(self.services.get(f"{seen.run.name}-pods"))
+                claims = copy.deepcopy(self.claims)
+                return replace(seen, prerequisites=Prerequisites(config=config, service=service, claims=claims))
             case Question.EVENTS | Question.NODES:
                 about = Waited(self.warning, self.impossible)
                 return replace(seen, waits={job.name: about for job in seen.jobs})
+
+    def held(self, raw: dict[str, Any] | None) -> Held | None:
+        if raw is None:
+            return None
+        metadata = raw["metadata"]
+        made_from = metadata.get("annotations", {}).get("trainyard.dev/spec-hash", "")
+        return Held(metadata["uid"], "1", owner_uid(raw) == self.run["metadata"]["uid"], made_from)
 
     def reconcile(self, *, dies_after: int | None = None) -> Plan:
         """One look; with `dies_after` the operator ends after so many writes of it."""
@@ -166,9 +178,9 @@ class World:
                     entered = {f"tiny-{s.name}-{a.number}" for s in self.status().steps or () for a in s.attempts or ()}
                     assert name not in entered, f"{name} stands in the status already and is made again"
                     self.created.append(name)
-            case Apply(resource, body):
-                self._store(resource.plural)[body["metadata"]["name"]] = self._stamped(body)
             case Patch(resource, name, body):
+                there = self._store(resource.plural)[name]
+                there |= {part: {**there[part], **value} for part, value in body.items() if part != "metadata"}
                 metadata = self._store(resource.plural)[name]["metadata"]
                 for key, value in body["metadata"].items():
                     if isinstance(value, dict):
@@ -176,8 +188,9 @@ class World:
                         metadata[key] = {k: v for k, v in merged.items() if v is not None}
                     elif key != "resourceVersion":
                         metadata[key] = value
-            case Delete(resource, name, _, _):
+            case Delete(resource, name, uid, _):
                 if name in self._store(resource.plural):
+                    assert self._store(resource.plural)[name]["metadata"]["uid"] == uid, f"{name} is another one"
                     if resource.plural == "jobs":
                         self.jobs[name]["metadata"]["deletionTimestamp"] = self.now.isoformat()
                     else:
