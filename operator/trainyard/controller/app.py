@@ -31,6 +31,7 @@ from trainyard.controller.kube.resources import TRAININGSCHEDULES
 from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.loop.queue import WorkQueue
 from trainyard.controller.loop.resync import Resync
+from trainyard.controller.loop.subjects import Key, log_failure
 from trainyard.controller.loop.watchdog import Watchdog
 from trainyard.controller.manifests.metadata import Defaults
 from trainyard.controller.metrics import Metrics
@@ -45,8 +46,6 @@ from trainyard.controller.schedules.desk import ScheduleDesk
 from trainyard.controller.settings import Settings
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 START_SECONDS = 60.0
 """How long the API server may be away at the start before the process gives up (and Kubernetes tries again, later)."""
@@ -253,15 +252,8 @@ class _Operator:
 
     def _looked(self, key: Key, *, seconds: float, delay: float | None, error: BaseException | None) -> None:
         self._metrics.reconciled(seconds=seconds, error=error)
-        if error is None:
-            return
-        fields = {"namespace": key[0], "run": key[1], "next_try_seconds": round(delay or 0, 1)}
-        if isinstance(error, errors.Conflict):
-            log.info("the run has changed meanwhile, looking again", extra=fields)
-        elif isinstance(error, errors.ClusterError):
-            log.warning("%s", error, extra=fields)
-        else:
-            log.error("looking at the run failed: %r", error, extra=fields, exc_info=error)
+        if error is not None:
+            log_failure("run", key, delay=delay, error=error)
 
     async def _open(self, stack: AsyncExitStack, name: str, application: web.Application, *, port: int) -> None:
         settings = self._settings

@@ -79,6 +79,11 @@ class AlreadyExists(ClusterError):
 class Invalid(ClusterError):
     """400, 413, 415, 422: the object itself is wrong, and will be so the next time too. `causes` names the fields."""
 
+    @property
+    def faults(self) -> str:
+        """All that is wrong with it, on one line."""
+        return "; ".join(map(str, self.causes)) or self.message
+
 
 class Forbidden(ClusterError):
     """403: not allowed to the operator, refused by admission, or beyond a quota."""

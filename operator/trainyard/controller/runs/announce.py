@@ -5,21 +5,12 @@ speaks of something that the status does not show. Progress makes no Events.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.progress import REDUCTIONS, REDUCTIONS_SEPARATOR
 from trainyard.api.run.status import Attempt, TrainingRunStatus
+from trainyard.controller.loop.subjects import Notice
 from trainyard.controller.runs import told
-
-
-@dataclass(frozen=True)
-class Notice:
-    """One Event on the TrainingRun."""
-
-    type: str
-    reason: Reason
-    message: str
 
 
 def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:

@@ -25,6 +25,7 @@ from trainyard.controller.clock import Clock
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.resources import JOBS, PVCS, TRAININGRUNS, identified
+from trainyard.controller.loop.subjects import Key, Recorder, Subjects
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.runs import told
@@ -37,7 +38,6 @@ from trainyard.controller.runs.plan import plan
 from trainyard.controller.runs.status import Standing, is_finished, stand
 
 log = logging.getLogger(__name__)
-Key = tuple[str, str]
 
 ALREADY_THERE_RECHECK_SECONDS = 5.0
 LOOK_AFTER_LATE_STATUS_SECONDS = 0.2
@@ -55,12 +55,6 @@ class Tokens(Protocol):
     """Bearer tokens of runs."""
 
     def for_run(self, key: Key, uid: str) -> str: ...
-
-
-class Recorder(Protocol):
-    """Takes Events; never blocks, never fails."""
-
-    def record(self, run: Mapping[str, Any], *, type: str, reason: str, message: str) -> None: ...
 
 
 class Watcher(Protocol):
@@ -103,14 +97,13 @@ class Reconciler:
         self._progress = progress
         self._pace = pace
         self._tokens = tokens
-        self._events = events
+        self._runs = Subjects(cluster, TRAININGRUNS, events=events, forget=self._forget_numbers)
         self._watcher = watcher
         self._clock = clock
         self._crowded = crowded
         self._take_unseen = take_unseen
         self._dying_claims = dying_claims
         self._late: dict[Key, _Late] = {}
-        self._uids: dict[Key, str] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None to wait for an event."""
@@ -121,9 +114,8 @@ class Reconciler:
                 return LOOK_AFTER_LATE_STATUS_SECONDS
             except (errors.Conflict, errors.NotFound, errors.Invalid):
                 log.info("the run has changed meanwhile, looking again", extra={"run": name, "namespace": namespace})
-        raw = self._take_unseen(key) or await self._cluster.get(TRAININGRUNS, namespace, name)
-        self._remember(key, raw)
-        if raw is None or "deletionTimestamp" in raw["metadata"]:
+        raw = await self._runs.get(key, self._take_unseen(key))
+        if raw is None:
             self._watcher.run_gone(namespace, name)
             return None  # children die with their owner
         try:
@@ -253,12 +245,8 @@ class Reconciler:
             await self._put(raw, seen.status, told.left_out(decision))
 
     async def _put(self, raw: Mapping[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
-        metadata = raw["metadata"]
-        body = identified(raw) | {"status": new.model_dump(by_alias=True, exclude_none=True)}
-        await self._cluster.replace_status(TRAININGRUNS, metadata["namespace"], metadata["name"], body)
-        self._watcher.status_written(metadata["namespace"], metadata["name"], old, new)
-        for notice in notices(old, new):
-            self._events.record(raw, type=notice.type, reason=notice.reason.value, message=notice.message)
+        await self._runs.put(raw, new, notices(old, new))
+        self._watcher.status_written(raw["metadata"]["namespace"], raw["metadata"]["name"], old, new)
 
     async def _refuse(self, raw: Mapping[str, Any], faults: list[str], *, reason: Reason) -> float | None:
         """Say what is wrong and wait: for another generation, or for somebody to raise a quota."""
@@ -272,21 +260,8 @@ class Reconciler:
         return None
 
     def reported(self, key: Key, uid: str) -> None:
-        """A pod of this run speaks; it may be one of which no look has told yet."""
-        self._uids.setdefault(key, uid)
-
-    def _remember(self, key: Key, raw: Mapping[str, Any] | None) -> None:
-        """Which run has this key now. Of one that is gone, nobody can be asked for its uid any more."""
-        gone = {self._uids.pop(key, None)}
-        if raw is not None:
-            uid = raw["metadata"]["uid"]
-            if "deletionTimestamp" in raw["metadata"]:
-                gone.add(uid)
-            else:
-                self._uids[key] = uid
-                gone.discard(uid)
-        for uid in gone - {None}:
-            self._forget_numbers(str(uid))
+        """A pod of this run speaks."""
+        self._runs.heard_of(key, uid)
 
     def _forget_numbers(self, uid: str) -> None:
         self._pace.forget(uid)
@@ -300,5 +275,4 @@ def _only_numbers(old: TrainingRunStatus, new: TrainingRunStatus) -> bool:
 
 
 def _rejection(error: errors.Invalid) -> str:
-    causes = "; ".join(str(c) for c in error.causes) or error.message
-    return f"the API server refuses {error.request.resource} {error.request.name or ''}: {causes}"
+    return f"the API server refuses {error.request.resource} {error.request.name or ''}: {error.faults}"

@@ -4,8 +4,6 @@ They have a queue and workers of their own: a burst of a thousand runs does not 
 of the same second do not hold up a run.
 """
 
-import logging
-
 from prometheus_client import CollectorRegistry
 
 from trainyard.controller import logs
@@ -13,14 +11,11 @@ from trainyard.controller.clock import Clock
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.loop.queue import WorkQueue
+from trainyard.controller.loop.subjects import Key, Recorder, log_failure
 from trainyard.controller.schedules.inbox import ScheduleInbox
 from trainyard.controller.schedules.metrics import ScheduleMetrics
-from trainyard.controller.schedules.reconcile import Recorder, ScheduleReconciler
+from trainyard.controller.schedules.reconcile import ScheduleReconciler
 from trainyard.controller.schedules.triggers.poll import Poller
-
-log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 
 class ScheduleDesk:
@@ -50,12 +45,5 @@ class ScheduleDesk:
             await poller.close()
 
     def _looked(self, key: Key, *, seconds: float, delay: float | None, error: BaseException | None) -> None:
-        if error is None:
-            return
-        fields = {"namespace": key[0], "schedule": key[1], "next_try_seconds": round(delay or 0, 1)}
-        if isinstance(error, errors.Conflict):
-            log.info("the schedule has changed meanwhile, looking again", extra=fields)
-        elif isinstance(error, errors.ClusterError):
-            log.warning("%s", error, extra=fields)
-        else:
-            log.error("looking at the schedule failed: %r", error, extra=fields, exc_info=error)
+        if error is not None:
+            log_failure("schedule", key, delay=delay, error=error)

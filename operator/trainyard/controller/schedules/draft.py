@@ -5,6 +5,7 @@ from typing import Any
 
 from trainyard.api.schedule.status import RunCounts, ScheduleReason, TrainingScheduleStatus
 from trainyard.api.schedule.trainingschedule import Variant
+from trainyard.controller.loop.subjects import Notice
 from trainyard.controller.schedules.observed import Observed
 
 
@@ -32,15 +33,6 @@ class Delete:
 
 
 Action = Create | Cancel | Delete
-
-
-@dataclass(frozen=True)
-class Notice:
-    """One Event on the TrainingSchedule."""
-
-    type: str
-    reason: ScheduleReason
-    message: str
 
 
 @dataclass(frozen=True)

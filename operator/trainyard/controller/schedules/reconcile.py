@@ -19,17 +19,17 @@ from trainyard.api.schedule.trainingschedule import SCHEDULE_UID_LABEL, Training
 from trainyard.controller.clock import Clock
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
-from trainyard.controller.kube.resources import TRAININGRUNS, TRAININGSCHEDULES, identified
+from trainyard.controller.kube.resources import TRAININGRUNS, TRAININGSCHEDULES
+from trainyard.controller.loop.subjects import Key, Notice, Object, Recorder, Subjects
 from trainyard.controller.runs.views import parse_time
-from trainyard.controller.schedules.draft import Cancel, Create, Delete, Notice, Plan
+from trainyard.controller.schedules.draft import Cancel, Create, Delete, Plan
 from trainyard.controller.schedules.observed import Look, Observed
 from trainyard.controller.schedules.plan import plan
 from trainyard.controller.schedules.status import Standing, stand
 from trainyard.controller.schedules.views import ChildView, controller_uid
 
 log = logging.getLogger(__name__)
-Key = tuple[str, str]
-Object = dict[str, Any]
+Raw = Mapping[str, Any]
 
 LONGEST_SLEEP_SECONDS = 300.0
 """Timers count monotonic time and slots are wall time; where the two drift apart, it is noticed after so long."""
@@ -44,12 +44,6 @@ class Sources(Protocol):
     def looks(self, schedule: ScheduleRef) -> Mapping[str, Look]: ...
     def request(self, schedule: ScheduleRef, name: str) -> None: ...
     def forget(self, uid: str) -> None: ...
-
-
-class Recorder(Protocol):
-    """Takes Events; never blocks, never fails."""
-
-    def record(self, run: Mapping[str, Any], *, type: str, reason: str, message: str) -> None: ...
 
 
 class Watcher(Protocol):
@@ -69,21 +63,17 @@ class ScheduleReconciler:
     def __init__(self, *, cluster: Cluster, sources: Sources, events: Recorder, watcher: Watcher, clock: Clock) -> None:
         self._cluster = cluster
         self._sources = sources
-        self._events = events
+        self._schedules = Subjects(cluster, TRAININGSCHEDULES, events=events, forget=sources.forget)
         self._watcher = watcher
         self._clock = clock
-        self._uids: dict[Key, str] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None to wait for an event."""
         namespace, name = key
-        raw = await self._cluster.get(TRAININGSCHEDULES, namespace, name)
-        if raw is None or "deletionTimestamp" in raw["metadata"]:
+        raw = await self._schedules.get(key)
+        if raw is None:
             self._watcher.schedule_gone(namespace, name)
-            if uid := self._uids.pop(key, None):
-                self._sources.forget(uid)
             return None  # its runs go with it, or stay if it was deleted with --cascade=orphan
-        self._uids[key] = raw["metadata"]["uid"]
         self._watcher.schedule_seen(namespace, name)
         try:
             schedule = _reference(raw)
@@ -108,7 +98,7 @@ class ScheduleReconciler:
             else min(decided.requeue_after, LONGEST_SLEEP_SECONDS)
         )
 
-    async def _observe(self, raw: Object, schedule: ScheduleRef) -> Observed:
+    async def _observe(self, raw: Raw, schedule: ScheduleRef) -> Observed:
         return Observed(
             schedule=schedule,
             generation=raw["metadata"]["generation"],
@@ -124,7 +114,7 @@ class ScheduleReconciler:
         # The label can be written by anybody; whose run it is, the owner reference says.
         return tuple(ChildView.of(run) for run in found if controller_uid(run) == schedule.uid)
 
-    async def _carry_out(self, raw: Object, seen: Observed, decided: Plan) -> tuple[Plan, Observed, float | None]:
+    async def _carry_out(self, raw: Raw, seen: Observed, decided: Plan) -> tuple[Plan, Observed, float | None]:
         """Do it. Where runs can never be made, plan again without them; where they cannot be made now, say so and wait."""
         while True:
             refused: dict[str, str] = {}
@@ -159,7 +149,7 @@ class ScheduleReconciler:
                 return None
             return "a TrainingRun of this name exists and does not belong to this schedule; delete or rename it"
         except errors.Invalid as error:
-            return f"the API server refuses it: {'; '.join(map(str, error.causes)) or error.message}"
+            return f"the API server refuses it: {error.faults}"
         firing = seen.status.firing
         if firing is not None:
             late = (self._clock.now() - datetime.fromisoformat(firing.time)).total_seconds()
@@ -199,7 +189,7 @@ class ScheduleReconciler:
         notices = () if seen.status.message == status.message else (Notice("Warning", ScheduleReason.REFUSED, told),)
         return replace(decided, status=status, notices=notices)
 
-    async def _refuse(self, raw: Object, error: ValidationError) -> float | None:
+    async def _refuse(self, raw: Raw, error: ValidationError) -> float | None:
         """A spec that the schema should have refused: an older CRD is installed, or rules were off."""
         told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         status = TrainingScheduleStatus.model_validate(raw.get("status") or {})
@@ -211,26 +201,18 @@ class ScheduleReconciler:
             now=self._clock.now(),
         )
         if new != status:
-            await self._write(raw, new)
+            await self._schedules.put(raw, new)
         return None
 
-    async def _put(self, raw: Object, seen: Observed, decided: Plan) -> Object:
+    async def _put(self, raw: Raw, seen: Observed, decided: Plan) -> Raw:
         """Write the status, then tell about it. Returns the object as it is now."""
-        written = await self._write(raw, decided.status)
+        written = await self._schedules.put(raw, decided.status, decided.notices)
         metadata = raw["metadata"]
         self._watcher.schedule_written(metadata["namespace"], metadata["name"], seen.status, decided.status)
-        for notice in decided.notices:
-            self._events.record(raw, type=notice.type, reason=notice.reason.value, message=notice.message)
         return written
 
-    async def _write(self, raw: Object, status: TrainingScheduleStatus) -> Object:
-        metadata = raw["metadata"]
-        body = identified(raw) | {"status": status.model_dump(by_alias=True, exclude_none=True)}
-        answer = await self._cluster.replace_status(TRAININGSCHEDULES, metadata["namespace"], metadata["name"], body)
-        return {**raw, "metadata": answer["metadata"]}
 
-
-def _reference(raw: Object) -> ScheduleRef:
+def _reference(raw: Raw) -> ScheduleRef:
     parsed = TrainingSchedule.model_validate({k: raw[k] for k in ("apiVersion", "kind", "metadata", "spec")})
     return ScheduleRef.of(raw, parsed)
 
