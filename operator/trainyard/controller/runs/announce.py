@@ -10,7 +10,6 @@ from trainyard.api.conditions import Reason, State
 from trainyard.api.progress import REDUCTIONS, REDUCTIONS_SEPARATOR
 from trainyard.api.run.status import Attempt, TrainingRunStatus
 from trainyard.controller.loop.subjects import Notice
-from trainyard.controller.runs import told
 
 
 def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
@@ -77,8 +76,7 @@ def _attempts(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice
 def _ended(step: str, again: str, attempt: Attempt) -> Notice:
     reason = Reason(attempt.reason) if attempt.reason else Reason.ERROR
     kind = "Warning" if attempt.counted else "Normal"
-    message = told.line(f"{step}{again} ended: {attempt.message or reason.value}", told.VALUE_LIMIT)
-    return Notice(kind, reason, message)
+    return Notice(kind, reason, f"{step}{again} ended: {attempt.message or reason.value}")
 
 
 def _reductions(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:

@@ -5,8 +5,8 @@ from trainyard.api.duration import duration
 from trainyard.api.run.status import StepStatus, Summary, TrainerStatus, TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRunSpec
 from trainyard.controller.manifests.metadata import RunRef
-from trainyard.controller.runs import told
 from trainyard.controller.runs.phases import method_now
+from trainyard.controller.runs.told import limit_of
 
 
 def summarise(run: RunRef, status: TrainingRunStatus, state: State) -> Summary:
@@ -53,7 +53,7 @@ def _short(loss: str | None) -> str | None:
     try:
         value = float(loss)
     except ValueError:
-        return told.line(loss, told.limit_of(Summary, "loss"))
+        return loss[: limit_of(Summary, "loss")]
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 

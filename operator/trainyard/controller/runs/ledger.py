@@ -139,7 +139,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
     succeeded = job.succeeded or (all_succeeded(job, pods) and not job.failed)
     record = final_record(pod)
-    step, forgiven = _learn_start(step, record or seen.reported)
+    step, forgiven = _learn_start(step, record or seen.progress)
     ledger = replace(ledger, counted=ledger.counted - forgiven)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
     if not succeeded and (job.terminating or not job.failed):
@@ -168,7 +168,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         message=told.fault(outcome.message),
         completion_time=ended,
         last_step=last_step if last_step is not None else _reported_step(seen, step.name, last.number),
-        last_log_lines=told.last_words(outcome.log_lines),
+        last_log_lines=list(outcome.log_lines) or None,
     )
     return replace(
         ledger,
@@ -223,12 +223,12 @@ def _close_deleted(seen: Observed, step: StepStatus) -> StepStatus:
 
 
 def _reported_step(seen: Observed, step: str, attempt: int) -> int | None:
-    record = seen.reported
+    record = seen.progress
     return record.step_number if record and (record.step, record.attempt) == (step, attempt) else None
 
 
 def _progressed(seen: Observed, step: str, last: Attempt, record: FinalRecord | None) -> bool:
     """Whether a checkpoint was committed during the attempt."""
-    told = (record.checkpoint if record else None, seen.reported.checkpoint if seen.reported else None)
+    told = (record.checkpoint if record else None, seen.progress.checkpoint if seen.progress else None)
     newest = [reached(step, c) for c in (*told, seen.status.checkpoint)]
     return max(newest) > (last.first_step or 0)

@@ -11,7 +11,6 @@ from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.manifests.storage import ClaimUse, claims
-from trainyard.controller.runs import told
 from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.views import JobView, PodView
 from trainyard.controller.runs.waiting import NOTHING_FOUND, Waited
@@ -99,11 +98,6 @@ class Observed:
     def claims(self) -> tuple[ClaimUse, ...]:
         """Every claim that the run's pods mount, whether it exists or not."""
         return tuple(claims(self.run))
-
-    @cached_property
-    def reported(self) -> ProgressRecord | None:
-        """The newest progress, without what cannot be true."""
-        return None if self.progress is None else told.heard(self.progress)
 
     @property
     def told_to_stop(self) -> bool:

@@ -19,9 +19,11 @@ its Job.
 import re
 from dataclasses import dataclass
 
+from trainyard.api.bounds import LINE_LENGTH
 from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.progress import FinalRecord
+from trainyard.api.texts import one_line
 from trainyard.controller.runs import retry
 from trainyard.controller.runs.views import JobView, PodView
 
@@ -120,7 +122,7 @@ def _log_lines(pod: PodView | None, record: FinalRecord | None) -> tuple[str, ..
     if pod is None:
         return ()
     lines = [line.rstrip() for line in pod.termination_message.splitlines() if line.strip()]
-    return tuple(line[:300] for line in lines[-LOG_LINES_KEPT:])
+    return tuple(one_line(line, limit=LINE_LENGTH) for line in lines[-LOG_LINES_KEPT:])
 
 
 def _message(

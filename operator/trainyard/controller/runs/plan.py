@@ -15,10 +15,11 @@ from trainyard.api import names
 from trainyard.api.conditions import Reason, State
 from trainyard.api.run.status import StepStatus
 from trainyard.api.steps import is_train, phase_of, step_named
+from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import ledger, retry, told
+from trainyard.controller.runs import ledger, retry
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
 from trainyard.controller.runs.ending import (
@@ -90,7 +91,7 @@ def _stop(case: Case) -> Plan | None:
     if left := seen.left_behind():
         return finish(case, _outlived(left[0].name), requeue_after=STALLED_RECHECK_SECONDS)
     if seen.cancel is not None:
-        why = told.line(seen.cancel, CANCEL_REASON_LIMIT) or "no reason was given"
+        why = one_line(seen.cancel, limit=CANCEL_REASON_LIMIT) or "no reason was given"
         return cancel(case, reason=Reason.CANCELLED, message=f"cancelled: {why}")
     return _skip(case) or _suspend(case)
 

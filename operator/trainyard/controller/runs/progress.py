@@ -3,7 +3,8 @@
 from typing import Any
 
 from trainyard.api import names
-from trainyard.api.progress import FinalRecord, ProgressRecord
+from trainyard.api.bounds import FACT_LENGTH
+from trainyard.api.progress import CheckpointRecord, FinalRecord, ProgressRecord
 from trainyard.api.run.status import (
     CheckpointStatus,
     StepStatus,
@@ -11,6 +12,7 @@ from trainyard.api.run.status import (
     TrainingRunStatus,
 )
 from trainyard.api.steps import STEP_EVALUATE, is_train, phase_of
+from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.storage import checkpoints_name
 from trainyard.controller.runs import told
@@ -33,8 +35,8 @@ def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
     )
     if seen.deaf:
         return status
-    if seen.reported is not None and _speaks_of_now(seen, ledger, seen.reported):
-        status = _learn_progress(seen, status, seen.reported)
+    if seen.progress is not None and _speaks_of_now(seen, ledger, seen.progress):
+        status = _learn_progress(seen, status, seen.progress)
     for step, record in ledger.finals:
         status = _learn_final(seen, status, step, record)
     if _trained(ledger.steps) and not _trained(tuple(seen.status.steps or ())):
@@ -75,24 +77,23 @@ def _speaks_of_now(seen: Observed, ledger: Ledger, record: ProgressRecord) -> bo
 
 def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressRecord) -> TrainingRunStatus:
     old = status.trainer_status or TrainerStatus()
-    phase = None if record.phase is None else told.line(record.phase, told.limit_of(TrainerStatus, "phase"))
-    changes: dict[str, Any] = {"phase": phase, "last_updated_time": told.moment(record.time) or rfc3339(seen.now)}
+    changes: dict[str, Any] = {"phase": record.phase, "last_updated_time": record.time}
     # Preparing and evaluating have a phase to show, but must not wipe out what the training has reached.
     if is_train(record.step):
         seconds = record.estimated_remaining_seconds
         known = {
             "progress_percentage": _overall(seen, status, record.step, record.percentage),
-            "estimated_remaining_seconds": told.count(None if seconds is None else seconds + 0.5),
+            "estimated_remaining_seconds": None if seconds is None else round(seconds),
             "step": record.step_number,
             "total_steps": record.total_steps,
-            "epoch": _epoch(record.epoch),
-            "metrics": told.metrics(record.metrics) or None,
+            "epoch": None if record.epoch is None else f"{record.epoch:.2f}",
+            "metrics": told.metrics(record.metrics),
         }
         changes |= {k: v for k, v in known.items() if v is not None}
     news: dict[str, Any] = {
         "trainer_status": old.model_copy(update=changes),
-        "checkpoint": _newer(status.checkpoint, told.checkpoint(record.checkpoint)),
-        "mlflow_run_id": _mlflow_run_id(record) or status.mlflow_run_id,
+        "checkpoint": _newer(status.checkpoint, record.checkpoint),
+        "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
     }
     if is_train(record.step) and record.effective:
         news["effective"] = told.words(record.effective)
@@ -101,11 +102,11 @@ def _learn_progress(seen: Observed, status: TrainingRunStatus, record: ProgressR
 
 def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: FinalRecord) -> TrainingRunStatus:
     changes: dict[str, Any] = {
-        "checkpoint": _newer(status.checkpoint, told.checkpoint(record.checkpoint)),
-        "mlflow_run_id": _mlflow_run_id(record) or status.mlflow_run_id,
+        "checkpoint": _newer(status.checkpoint, record.checkpoint),
+        "mlflow_run_id": record.mlflow_run_id or status.mlflow_run_id,
     }
     if phase_of(step) is not None:
-        facts = {"total_steps": record.total_steps, "dataset_digest": told.digest(record.dataset)}
+        facts = {"total_steps": record.total_steps, "dataset_digest": record.dataset.digest if record.dataset else None}
         known = {k: v for k, v in facts.items() if v is not None}
         changes["steps"] = [s.model_copy(update=known) if s.name == step else s for s in status.steps or ()]
     elif record.dataset is not None and not (seen.run.spec.phases and step == STEP_EVALUATE):
@@ -115,13 +116,13 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
     if is_train(step):
         changes |= {k: told.words(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
         if record.provenance and (image := _image(seen, step, record.attempt)):
-            changes["provenance"] |= told.words({"image": image})
+            changes["provenance"]["image"] = one_line(image, limit=FACT_LENGTH)
         old = status.trainer_status or TrainerStatus()
         done: dict[str, Any] = {
             "step": record.step_number,
             "total_steps": record.total_steps,
             "progress_percentage": _overall(seen, status, step, record.percentage),
-            "metrics": told.metrics(record.metrics) or None,
+            "metrics": told.metrics(record.metrics),
         }
         done = {k: v for k, v in done.items() if v is not None}
         changes["trainer_status"] = old.model_copy(update=done | {"last_updated_time": rfc3339(seen.now)})
@@ -129,27 +130,17 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
 
 
 def _overall(seen: Observed, status: TrainingRunStatus, step: str, percentage: float | None) -> int | None:
-    done = told.share(percentage)
-    return None if done is None else overall_percentage(seen.run, status.steps or (), step, done)
+    return None if percentage is None else overall_percentage(seen.run, status.steps or (), step, percentage)
 
 
-def _epoch(epoch: float | None) -> str | None:
-    return None if epoch is None else f"{epoch:.2f}" if abs(epoch) < 1e6 else told.number(epoch)
-
-
-def _mlflow_run_id(record: ProgressRecord | FinalRecord) -> str | None:
-    said = record.mlflow_run_id
-    return told.line(said, told.limit_of(TrainingRunStatus, "mlflow_run_id")) if said else None
-
-
-def _newer(old: CheckpointStatus | None, new: CheckpointStatus | None) -> CheckpointStatus | None:
+def _newer(old: CheckpointStatus | None, record: CheckpointRecord | None) -> CheckpointStatus | None:
     """The newer of two; one in another folder is of a later phase, because only what runs now is listened to."""
-    if new is None or (old is not None and old.step >= new.step and _folder(old) == _folder(new)):
+    if record is None or (old is not None and old.step >= record.step and _folder(old) == _folder(record)):
         return old
-    return new
+    return CheckpointStatus(step=record.step, path=record.path, time=record.time)
 
 
-def _folder(checkpoint: CheckpointStatus) -> str:
+def _folder(checkpoint: CheckpointStatus | CheckpointRecord) -> str:
     return checkpoint.path.rpartition("/")[0]
 
 

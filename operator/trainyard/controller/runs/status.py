@@ -9,8 +9,9 @@ from datetime import datetime
 
 from trainyard.api.conditions import ConditionType, Reason, State
 from trainyard.api.run.status import Condition, TrainingRunStatus
+from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
-from trainyard.controller.runs import told
+from trainyard.controller.runs.told import limit_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def is_finished(status: TrainingRunStatus) -> bool:
 
 def stand(status: TrainingRunStatus, standing: Standing, *, generation: int, now: datetime) -> TrainingRunStatus:
     """The status with the standing written into it, the message on one line."""
-    message = told.line(standing.message, told.limit_of(Condition, "message"))
+    message = one_line(standing.message, limit=limit_of(Condition, "message"))
     if message != standing.message:
         standing = replace(standing, message=message)
     return status.model_copy(

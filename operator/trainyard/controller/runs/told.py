@@ -1,25 +1,22 @@
-"""What pods, people and the cluster have told, made fit for the status. It never fails, and nothing is decided here.
+"""What pods, people and the cluster have told, in the words of the status. It never fails, and nothing is decided here.
 
-Whoever writes a training script, an image or an annotation may write what he likes: escape codes, a novel, a number of
-four hundred digits, a loss that has left all bounds. It goes through these functions and comes out as something that the
-API server takes: text without control characters and no longer than its field, numbers in range, times as RFC 3339. What
-cannot be made fit is left out. So the decision beside it (suspended, cancelled, failed) can always be written.
+Whoever writes a training script, an image or an annotation may write what he likes. What comes in a record was bounded
+when that was taken (`api/progress.py`); Events, annotations and the end of a log are cleaned and cut here, and numbers of
+any size become short texts. So the decision beside them (suspended, cancelled, failed) can always be written. Should
+something fit all the same into no status, these are the fields that are left out for it.
 """
 
-import math
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
-from trainyard.api.progress import CheckpointRecord, DatasetRecord, EvaluationRecord, FinalRecord, ProgressRecord
+from trainyard.api.bounds import LARGEST
+from trainyard.api.progress import DatasetRecord, EvaluationRecord
 from trainyard.api.run.status import (
     Attempt,
-    CheckpointStatus,
     DatasetSourceStatus,
     DatasetStatus,
     EvaluationStatus,
@@ -27,23 +24,10 @@ from trainyard.api.run.status import (
     Metric,
     TrainingRunStatus,
 )
-from trainyard.controller.clock import rfc3339
-
-R = TypeVar("R", ProgressRecord, FinalRecord)
+from trainyard.api.texts import one_line
 
 TOLD = ("trainer_status", "checkpoint", "dataset", "evaluation", "effective", "provenance", "mlflow_run_id", "summary")
 """Fields of the status that show what was told. Everything else in it is the operator's own word."""
-
-LARGEST = 2**53
-"""The largest whole number that is the same number to every reader of JSON."""
-ENTRIES = 64
-"""Of a mapping of words or metrics."""
-KEY_LIMIT, VALUE_LIMIT = 253, 1024
-
-_ESCAPE_CODES = re.compile(r"\x1b(\[[0-9;:?<=>]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\^_])")
-_LINE_ENDS = re.compile(r"[ \t]*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+[ \t]*")
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, halves of characters, and marks that turn the direction of writing."""
 
 
 @lru_cache(maxsize=256)
@@ -52,120 +36,44 @@ def limit_of(model: type[BaseModel], field: str) -> int:
     return next(int(m.max_length) for m in model.model_fields[field].metadata if hasattr(m, "max_length"))
 
 
-def line(said: object, limit: int) -> str:
-    """On one line."""
-    words = said if isinstance(said, str) else _as_text(said)
-    if not words.isprintable():
-        words = _LINE_ENDS.sub(" ", _ESCAPE_CODES.sub("", words)).replace("\t", " ")
-        words = _UNSEEN.sub("", words).strip()
-    return _cut(words, limit)
-
-
-def text(said: object, limit: int) -> str:
-    """The same with its line ends."""
-    words = said if isinstance(said, str) else _as_text(said)
-    if not words.isprintable():
-        words = _UNSEEN.sub("", _ESCAPE_CODES.sub("", words).replace("\r\n", "\n").replace("\r", "\n"))
-    return _cut(words, limit)
-
-
-def _as_text(said: object) -> str:
-    try:
-        return str(said)
-    except (ValueError, RecursionError):  # an integer of more digits than Python writes
-        return "?"
-
-
-def _cut(words: str, limit: int) -> str:
-    return words if len(words) <= limit else words[: limit - 1] + "…"
-
-
-def count(said: object) -> int | None:
-    """A whole number from 0 on."""
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said <= LARGEST:
-        return None
-    return int(said)
-
-
-def share(said: float | None) -> float | None:
-    """A percentage; what is a little beyond is taken for the end of the scale."""
-    return None if said is None or not math.isfinite(said) else min(100.0, max(0.0, said))
-
-
-def moment(said: str | None) -> str | None:
-    """A time since 1970."""
-    try:
-        at = datetime.fromisoformat(said or "")
-    except ValueError:
-        return None
-    if not 1970 <= at.year < 9999:
-        return None
-    return rfc3339(at if at.tzinfo else at.replace(tzinfo=UTC))
-
-
-def number(said: object) -> str:
+def number(said: float | None) -> str:
     """Of any size, in few characters: 3, 0.25, 1e+30, nan."""
     if said is None:
         return "nan"
-    if not isinstance(said, int | float):
-        return line(said, limit_of(Metric, "value"))
-    try:
-        value = float(said)
-    except OverflowError:
-        return "inf" if said > 0 else "-inf"
-    return str(int(value)) if value.is_integer() and abs(value) <= LARGEST else f"{value:.6g}"
+    return str(int(said)) if float(said).is_integer() and abs(said) <= LARGEST else f"{said:.6g}"
 
 
-def metrics(said: object) -> list[Metric]:
-    """By name, each name once."""
-    found: dict[str, str] = {}
-    for name, value in sorted(said.items(), key=lambda item: str(item[0])) if isinstance(said, Mapping) else ():
-        found.setdefault(line(name, limit_of(Metric, "name")), number(value))
-    return [Metric(name=name, value=value) for name, value in [*found.items()][:ENTRIES]]
+def metrics(said: Mapping[str, float | None] | None) -> list[Metric] | None:
+    """By name; None where nothing was measured."""
+    return [Metric(name=name, value=number(value)) for name, value in sorted((said or {}).items())] or None
 
 
 def words(said: Mapping[str, Any]) -> dict[str, str]:
-    """Anything by name, as text."""
-    told = [(k, v) for k, v in said.items() if v is not None][:ENTRIES]
-    return {line(k, KEY_LIMIT): line(v, VALUE_LIMIT) for k, v in told}
-
-
-def checkpoint(said: CheckpointRecord | None) -> CheckpointStatus | None:
-    """Without a step that can be true, there is none."""
-    step = None if said is None else count(said.step)
-    if said is None or step is None:
-        return None
-    return CheckpointStatus(step=step, path=line(said.path, limit_of(CheckpointStatus, "path")), time=moment(said.time))
+    """Settings, versions and the like, as text."""
+    return {name: str(value) for name, value in said.items() if value is not None}
 
 
 def dataset(said: DatasetRecord) -> DatasetStatus:
-    """What the prepare step says it has made."""
-    splits = {line(name, KEY_LIMIT): n for name, v in [*said.splits.items()][:ENTRIES] if (n := count(v)) is not None}
+    """What the prepare step says it has made; of two sources of one name, the first."""
     sources: dict[str, int] = {}
     for source in said.sources:
-        if (records := count(source.records)) is not None:
-            sources.setdefault(line(source.name, limit_of(DatasetSourceStatus, "name")), records)
+        sources.setdefault(source.name, source.records)
     return DatasetStatus(
-        digest=digest(said),
-        records=count(said.records),
-        tokens=count(said.tokens),
-        splits=splits,
+        digest=said.digest,
+        records=said.records,
+        tokens=said.tokens,
+        splits=said.splits,
         sources=[DatasetSourceStatus(name=name, records=records) for name, records in sources.items()],
     )
-
-
-def digest(said: DatasetRecord | None) -> str | None:
-    """Of the data."""
-    return line(said.digest, limit_of(DatasetStatus, "digest")) if said is not None and said.digest else None
 
 
 def evaluation(said: EvaluationRecord) -> EvaluationStatus:
     """What the evaluate step has measured."""
     return EvaluationStatus(
-        metrics=metrics(said.metrics),
-        baseline=metrics(said.baseline) or None,
+        metrics=metrics(said.metrics) or [],
+        baseline=metrics(said.baseline),
         passed=said.passed,
-        message=line(said.message, limit_of(EvaluationStatus, "message")) if said.message else None,
+        message=said.message or None,
     )
 
 
@@ -174,29 +82,14 @@ def failure(*, reason: str, message: str, step: str | None = None, hint: str | N
     return Failure(
         reason=reason,
         step=step,
-        message=text(message, limit_of(Failure, "message")),
-        hint=text(hint, limit_of(Failure, "hint")) if hint else None,
+        message=one_line(message, limit=limit_of(Failure, "message")),
+        hint=one_line(hint, limit=limit_of(Failure, "hint")) if hint else None,
     )
-
-
-def last_words(lines: tuple[str, ...]) -> list[str] | None:
-    """The end of a log."""
-    return [line(each, VALUE_LIMIT) for each in lines] or None
 
 
 def fault(message: str) -> str:
     """What an attempt ended with."""
-    return text(message, limit_of(Attempt, "message"))
-
-
-def heard(record: R) -> R:
-    """The record without numbers that cannot be true: what decides looks at steps, and the status takes only so many."""
-    wrong = {
-        name: fit
-        for name in ("first_step", "step_number", "total_steps")
-        if (given := getattr(record, name)) is not None and (fit := count(given)) != given
-    }
-    return record.model_copy(update=wrong) if wrong else record
+    return one_line(message, limit=limit_of(Attempt, "message"))
 
 
 def left_out(status: TrainingRunStatus) -> TrainingRunStatus:
