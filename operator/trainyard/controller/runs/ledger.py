@@ -8,6 +8,7 @@ way; a Job that exists without an entry (the status write was lost) is entered h
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 
 from trainyard.api.conditions import Reason
 from trainyard.api.progress import FinalRecord, ProgressRecord
@@ -82,12 +83,17 @@ def book(seen: Observed) -> Ledger:
     known = {s.name: s for s in seen.status.steps or ()}
     ledger = Ledger(seen.run.steps, (), seen.status.restarts_count_towards_max or 0)
     for planned in ledger.planned:
-        step = known.get(planned.name) or StepStatus(name=planned.name, state="Waiting")
+        step = known.get(planned.name) or _not_begun(planned.name)
         booked = _book_step(seen, ledger, _enter_unknown_jobs(seen, step))
         ledger = (
             _spare(booked, counted=ledger.counted, limit=seen.run.spec.backoff_limit) if planned.optional else booked
         )
     return ledger
+
+
+@lru_cache(maxsize=1024)
+def _not_begun(name: str) -> StepStatus:
+    return StepStatus(name=name, state="Waiting")
 
 
 def _spare(ledger: Ledger, *, counted: int, limit: int) -> Ledger:

@@ -73,16 +73,21 @@ def _conditions(status: TrainingRunStatus, standing: Standing, *, generation: in
     for kind, value in wanted.items():
         text = "True" if value else "False"
         old = before.get(kind)
-        changed = old is None or old.status != text
         resumed = kind is ConditionType.SUSPENDED and not value
         reason, message = (Reason.RESUMED, "the run goes on") if resumed else (standing.reason, standing.message)
+        said = (text, reason.value, message, generation)
+        if old is not None and (old.status, old.reason, old.message, old.observed_generation) == said:
+            result.append(old)
+            continue
         result.append(
             Condition(
                 type=kind.value,
                 status="True" if value else "False",
                 reason=reason.value,
                 message=message,
-                last_transition_time=rfc3339(now) if changed or old is None else old.last_transition_time,
+                last_transition_time=old.last_transition_time
+                if old is not None and old.status == text
+                else rfc3339(now),
                 observed_generation=generation,
             )
         )
