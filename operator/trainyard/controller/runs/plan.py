@@ -162,7 +162,7 @@ def _go_on(case: Case) -> Plan:
     if begins or case.working:
         actions += retention(seen)
     for part in parts:
-        actions += part.actions
+        actions += [action for action in part.actions if action not in actions]
     if begins:
         since = rfc3339(seen.now)
         times = {"start_time": status.start_time or since, "active_since": status.active_since or since}
@@ -187,13 +187,9 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
     seen, pod, step = case.seen, work.pod, work.step
 
     def part(state: State, reason: Reason, message: str, *, stalled: bool = False, again: float | None = None) -> Part:
-        endangered = dying(seen)
-        if endangered:
+        if endangered := ", ".join(dying(seen)):
             reason = Reason.MISSING_CLAIM
-            message += (
-                f"; PersistentVolumeClaim {', '.join(endangered)} is being deleted and goes with the run's last pod: "
-            )
-            message += "copy what is to be kept"
+            message += f"; PersistentVolumeClaim {endangered} is being deleted and goes with the run's last pod: copy what is to be kept"
         if job.orphaned:
             message += f"; Job {job.name} has lost its owner reference and will stay when the run is deleted"
         standing = Standing(state, reason, message, stalled=stalled)

@@ -75,7 +75,7 @@ class GraphWorld(World):
         before = set(self.created)
         super().carry_out(action)
         for name in set(self.created) - before:
-            step = name.split("-")[1]
+            step = name.removeprefix("tiny-").rpartition("-")[0]
             after = next(p.after for p in self.graph if p.name == step)
             ended = {
                 j["metadata"]["labels"][STEP_LABEL] for j in self.jobs.values() if j.get("status", {}).get("conditions")
@@ -117,6 +117,18 @@ def test_secret_claims_and_retention_are_asked_for_once_however_many_begin() -> 
     world.secrets.clear()
     actions = world.decide().actions
     assert sorted(str(getattr(a, "body", {}).get("kind")) for a in actions) == ["Job", "Job", "Secret"]
+
+
+def test_two_trainings_of_several_pods_share_the_service_that_both_need() -> None:
+    graph = (DIAMOND[0], *(PlannedStep(f"train-{name}", frozenset({"prepare"})) for name in "xy"))
+    volumes = {"checkpoints": {"accessModes": ["ReadWriteMany"]}}
+    world = GraphWorld(run=manifest(numNodes=2, storage=volumes), graph=graph)
+    world.settle()
+    world.at("prepare").end(record={})
+    kinds = [getattr(a, "body", {}).get("kind") for a in world.decide().actions]
+    assert sorted(map(str, kinds)) == ["Job", "Job", "Service"]
+    world.settle()
+    assert world.created[1:] == ["tiny-train-x-1", "tiny-train-y-1"]
 
 
 def test_the_delay_before_one_is_tried_again_holds_no_other() -> None:
