@@ -7,7 +7,9 @@ because what some hundred strangers could send before we look at it would be mor
 """
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
@@ -24,6 +26,11 @@ LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read and thrown away, so that its sender gets to read the answer."""
 PIECE = 16 * 1024
 """Bytes that are taken from a connection at a time."""
+BACKLOG = 1024
+"""Connections that wait in the kernel until they are accepted. With a short queue a flood makes others wait for a second,
+after which they try again."""
+AT_ONCE = 100
+"""Connections that are refused before others have their turn in the loop."""
 LINE_LENGTH, HEADERS = 2048, 32
 """Longest request line and longest header, and how many headers."""
 
@@ -71,26 +78,22 @@ class Served:
         self._port = port
         self._limits = limits
         self._on_dropped = on_dropped
-        self._listening: asyncio.Server | None = None
         self._door: _Door | None = None
 
     async def start(self) -> int:
         """Listen; returns the port (its own choice when 0 was asked for). Raises `OSError` when it is taken."""
         await self._runner.setup()
+        listening = _listen(self._host, self._port)
         speak = cast(Callable[[], asyncio.Protocol], self._runner.server)
-        door = self._door = _Door(speak, limits=self._limits, on_dropped=self._on_dropped)
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(lambda: _Connection(door), self._host, self._port)
-        port: int = self._listening.sockets[0].getsockname()[1]
+        self._door = _Door(listening, speak, limits=self._limits, on_dropped=self._on_dropped)
+        port: int = listening.getsockname()[1]
         return port
 
     async def stop(self) -> None:
         """Answer what has been asked already, then close."""
-        if self._listening is not None:
-            self._listening.close()
-        await self._runner.cleanup()
         if self._door is not None:
             self._door.close()
+        await self._runner.cleanup()
 
 
 def last(response: web.Response) -> web.Response:
@@ -99,41 +102,100 @@ def last(response: web.Response) -> web.Response:
     return response
 
 
-class _Door:
-    """Who is in, and since when."""
+def _listen(host: str | None, port: int) -> socket.socket:
+    """On one address, or on all of them, of both families where there are two."""
+    if host is None and socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+    return socket.create_server((host or "", port), backlog=BACKLOG)
 
-    def __init__(self, speak: Callable[[], asyncio.Protocol], *, limits: Limits, on_dropped: OnDropped) -> None:
+
+class _Door:
+    """Lets connections in, knows since when they are, and ends those that stay too long.
+
+    asyncio's own server makes a transport and two tasks of each connection, also of one that is closed at once. Here one
+    too many costs an accept and a close, so a flood of them leaves the loop time for others.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        speak: Callable[[], asyncio.Protocol],
+        *,
+        limits: Limits,
+        on_dropped: OnDropped,
+    ) -> None:
         self.speak = speak
-        self.dropped = on_dropped
         self.piece = memoryview(bytearray(PIECE))
         """One for all: it is copied before the next connection is read."""
         self._loop = asyncio.get_running_loop()
+        self._listening = listening
         self._limits = limits
+        self._dropped = on_dropped
         self._since: dict[_Connection, float] = {}
         self._of_address: dict[str, int] = {}
+        self._again: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+        self._open()
 
-    def too_many(self, address: str) -> str | None:
-        """Why nobody from this address comes in now."""
-        if self._of_address.get(address, 0) >= self._limits.of_one_address:
-            return "address"
-        return "all" if len(self._since) >= self._limits.in_all else None
+    def _open(self) -> None:
+        self._loop.add_reader(self._listening, self._accept)
 
-    def entered(self, connection: "_Connection") -> None:
+    def close(self) -> None:
+        """Nobody comes in any more; those who are in stay."""
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        for timer in (self._again, self._sweeping):
+            if timer is not None:
+                timer.cancel()
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                accepted, (address, *_) = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no more descriptors, mostly: without a pause the loop would do nothing else
+                log.error("no connection can be taken for a second: %s", error)
+                self._loop.remove_reader(self._listening)
+                self._again = self._loop.call_later(1.0, self._open)
+                return
+            if self._of_address.get(address, 0) >= self._limits.of_one_address:
+                why = "address"
+            elif len(self._since) >= self._limits.in_all:
+                why = "all"
+            else:
+                self._enter(accepted, address)
+                return  # the loop comes back at once if there are more
+            accepted.close()
+            self._dropped(why)
+
+    def _enter(self, accepted: socket.socket, address: str) -> None:
+        connection = _Connection(self, address)
         self._since[connection] = self._loop.time()
-        self._of_address[connection.address] = self._of_address.get(connection.address, 0) + 1
+        self._of_address[address] = self._of_address.get(address, 0) + 1
         if self._sweeping is None:
             self._plan_sweep()
+        self._loop.create_task(self._connect(connection, accepted))
+
+    async def _connect(self, connection: "_Connection", accepted: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+        except OSError:
+            accepted.close()
+            self.left(connection)
 
     def left(self, connection: "_Connection") -> None:
-        del self._since[connection]
+        """Its place is free."""
+        if self._since.pop(connection, None) is None:
+            return
         others = self._of_address.pop(connection.address) - 1
         if others:
             self._of_address[connection.address] = others
-
-    def close(self) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
 
     def _plan_sweep(self) -> None:
         # One timer for all: most connections are gone long before, and a timer of its own costs more than the rest here.
@@ -144,55 +206,46 @@ class _Door:
         latest = self._loop.time() - self._limits.seconds
         for connection in [c for c, since in takewhile(lambda entry: entry[1] <= latest, self._since.items())]:
             connection.abort()
-            self.dropped("deadline")
+            self._dropped("deadline")
         if self._since:
             self._plan_sweep()
 
 
 class _Connection(asyncio.BufferedProtocol):
-    """Between the socket and the HTTP server's own protocol, which is only made for those who come in."""
+    """Between the socket and the HTTP server's own protocol."""
 
     __slots__ = ("_door", "_http", "_transport", "address")
 
-    def __init__(self, door: _Door) -> None:
+    def __init__(self, door: _Door, address: str) -> None:
+        self.address = address
         self._door = door
-        self._http: asyncio.Protocol | None = None
+        self._http = door.speak()
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        door = self._door
         self._transport = cast(asyncio.Transport, transport)
-        self.address: str = (transport.get_extra_info("peername") or ("",))[0]
-        if (why := door.too_many(self.address)) is not None:
-            self.abort()
-            door.dropped(why)
-            return
-        door.entered(self)
-        self._http = door.speak()
         self._http.connection_made(transport)
 
     def abort(self) -> None:
-        self._transport.abort()
+        """End it now."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._door.piece
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._http is not None:
-            self._http.data_received(bytes(self._door.piece[:nbytes]))
+        self._http.data_received(bytes(self._door.piece[:nbytes]))
 
     def eof_received(self) -> bool | None:
-        return None if self._http is None else self._http.eof_received()
+        return self._http.eof_received()
 
     def pause_writing(self) -> None:
-        if self._http is not None:
-            self._http.pause_writing()
+        self._http.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._http is not None:
-            self._http.resume_writing()
+        self._http.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._http is not None:
-            self._http.connection_lost(exc)
-            self._http = None
-            self._door.left(self)
+        self._http.connection_lost(exc)
+        self._door.left(self)

@@ -1,7 +1,9 @@
 """What anybody who connects may take, over real sockets on loopback."""
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -145,3 +147,18 @@ async def test_what_was_too_large_for_one_piece_is_read_whole():
         body = b"x" * 1_000_000
         head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(body)
         assert (await opened.ask(head + body)).endswith(b"\r\n\r\n1000000")
+
+
+async def test_without_descriptors_it_waits_and_goes_on(monkeypatch):
+    accept = socket.socket.accept
+    lacking = [OSError(errno.EMFILE, "Too many open files")]
+
+    def scarce(listening: socket.socket):
+        if lacking:
+            raise lacking.pop()
+        return accept(listening)
+
+    async with port() as opened:
+        monkeypatch.setattr(socket.socket, "accept", scarce)
+        assert status(await opened.ask()) == 200
+    assert lacking == []

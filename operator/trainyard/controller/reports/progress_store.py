@@ -28,6 +28,8 @@ class Accepted(StrEnum):
     """The run has ended or been deleted."""
 
 
+_REMEMBERED = tuple(ProgressRecord.model_fields.keys() - {"metrics", "message"})
+
 Rank = tuple[int, int, bool, int]
 
 
@@ -92,12 +94,7 @@ def _completed(record: ProgressRecord, earlier: ProgressRecord) -> ProgressRecor
 
     The last report of transformers' callback, for example, names neither step nor number of steps.
     """
-    known = earlier.model_dump(exclude_none=True, exclude={"metrics", "checkpoint", "effective", "message"})
-    filled = {name: value for name, value in known.items() if getattr(record, name) is None}
-    if record.checkpoint is None:
-        filled["checkpoint"] = earlier.checkpoint
-    if record.effective is None:
-        filled["effective"] = earlier.effective
+    filled = {name: getattr(earlier, name) for name in _REMEMBERED if getattr(record, name) is None}
     return record.model_copy(update={**filled, "metrics": merged_metrics(earlier.metrics, record.metrics)})
 
 
