@@ -168,7 +168,12 @@ class _Operator:
                 return await reconciler.reconcile(key)
 
         async with AsyncExitStack() as ports:
-            await self._open(ports, "receiver", receiver.application(), port=settings.receiver_listen_port)
+            limits = Limits(
+                in_all=settings.receiver_connections, of_one_address=settings.receiver_connections_per_address
+            )
+            await self._open(
+                ports, "receiver", receiver.application(), port=settings.receiver_listen_port, limits=limits
+            )
             stop_watching = asyncio.Event()
             tasks = {
                 asyncio.create_task(part, name=name)
@@ -255,11 +260,11 @@ class _Operator:
         if error is not None:
             log_failure("run", key, delay=delay, error=error)
 
-    async def _open(self, stack: AsyncExitStack, name: str, application: web.Application, *, port: int) -> None:
-        settings = self._settings
-        limits = Limits(in_all=settings.connections, of_one_address=settings.connections_per_address)
+    async def _open(
+        self, stack: AsyncExitStack, name: str, application: web.Application, *, port: int, limits: Limits | None = None
+    ) -> None:
         dropped = partial(self._metrics.connection_dropped, name)
-        served = Served(application, port=port, limits=limits, on_dropped=dropped)
+        served = Served(application, port=port, limits=limits or Limits(), on_dropped=dropped)
         try:
             await served.start()
         except OSError as error:

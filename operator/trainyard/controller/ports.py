@@ -33,6 +33,10 @@ AT_ONCE = 100
 """Connections that are refused before others have their turn in the loop."""
 LINE_LENGTH, HEADERS = 2048, 32
 """Longest request line and longest header, and how many headers."""
+HEAD = 8 * 1024
+"""Bytes of them all."""
+_HEAD_ENDS = b"\r\n\r\n"
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 OnDropped = Callable[[str], None]
 """Called for each connection that is closed without an answer: `address` and `all` (there were too many), `deadline`."""
@@ -40,10 +44,10 @@ OnDropped = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Limits:
-    """What connections may take."""
+    """What connections may take. Of one address few are enough for a probe, a scrape, or a pod that reports."""
 
     in_all: int = 512
-    of_one_address: int = 32
+    of_one_address: int = 8
     seconds: float = 10.0
     """From the beginning of a connection to its end, whatever has come by then."""
 
@@ -214,13 +218,15 @@ class _Door:
 class _Connection(asyncio.BufferedProtocol):
     """Between the socket and the HTTP server's own protocol."""
 
-    __slots__ = ("_door", "_http", "_transport", "address")
+    __slots__ = ("_door", "_http", "_in_head", "_tail", "_transport", "address")
 
     def __init__(self, door: _Door, address: str) -> None:
         self.address = address
         self._door = door
         self._http = door.speak()
         self._transport: asyncio.Transport | None = None
+        self._in_head: int | None = 0
+        self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -235,7 +241,23 @@ class _Connection(asyncio.BufferedProtocol):
         return self._door.piece
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._http.data_received(bytes(self._door.piece[:nbytes]))
+        data = bytes(self._door.piece[:nbytes])
+        if self._in_head is not None and not self._fits(data):
+            return
+        self._http.data_received(data)
+
+    def _fits(self, data: bytes) -> bool:
+        """Whether the head may go on. The HTTP server bounds its lines; sixty thousand bytes of them are still too many."""
+        assert self._in_head is not None
+        if _HEAD_ENDS in self._tail + data:
+            self._in_head = None
+            return True
+        self._in_head += len(data)
+        self._tail = data[1 - len(_HEAD_ENDS) :]
+        if self._in_head > HEAD and self._transport is not None:
+            self._transport.write(_TOO_LARGE)
+            self._transport.close()
+        return self._in_head <= HEAD
 
     def eof_received(self) -> bool | None:
         return self._http.eof_received()

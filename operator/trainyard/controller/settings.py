@@ -74,21 +74,19 @@ class Settings(BaseModel):
     receiver_listen_port: Port = 8080
     """Port of the receiver."""
 
+    receiver_connections: int = Field(512, ge=16, le=10000)
+    """Connections that the receiver has open at a time; further ones are closed at once, and pods send again. A connection
+    carries one report and ends after 10 s at the latest, so this is plenty for thousands of pods. Each may hold 100 KiB."""
+
+    receiver_connections_per_address: int = Field(32, ge=2, le=10000)
+    """Of these, how many may come from one address. Pods have addresses of their own; raise it where a proxy or a
+    translation of addresses makes many pods look like one. With as many as in all, a single pod can keep the others out."""
+
     metrics_listen_port: Port = 9090
     """Port of /metrics."""
 
     health_listen_port: Port = 8081
     """Port of /healthz and /readyz."""
-
-    connections: int = Field(512, ge=16, le=10000)
-    """Connections that are open at a time on each of these ports; further ones are closed at once, and pods send again. A
-    connection carries one request and ends after 10 s at the latest, so this is plenty for thousands of pods. Each may
-    hold up to 128 KiB."""
-
-    connections_per_address: int = Field(32, ge=2, le=10000)
-    """Of these, how many may come from one address. Pods have addresses of their own; raise it where a proxy or a
-    translation of addresses makes many pods look like one. As high as the setting before, and a single pod can keep all
-    others out."""
 
     lease: bool = True
     """Whether to take the Lease before any work. Without it two operators at a time are possible: nothing is doubled

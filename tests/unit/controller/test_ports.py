@@ -162,3 +162,21 @@ async def test_without_descriptors_it_waits_and_goes_on(monkeypatch):
         monkeypatch.setattr(socket.socket, "accept", scarce)
         assert status(await opened.ask()) == 200
     assert lacking == []
+
+
+async def test_a_head_is_bounded_in_all_and_its_end_is_found_wherever_it_is_cut():
+    line = b"X-%d: " + b"x" * 1000 + b"\r\n"
+    async with port() as opened:
+        endless = b"GET / HTTP/1.1\r\nHost: h\r\n" + b"".join(line % n for n in range(9))
+        assert status(await opened.ask(endless)) == 431
+        head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n" + line % 1
+        for cut in range(1, 5):
+            reader, writer = await opened.connect()
+            whole = head + b"\r\n" + b"y" * 20_000
+            end = len(head) + 2 - cut
+            writer.write(whole[:end])
+            await writer.drain()
+            await asyncio.sleep(0.01)
+            writer.write(whole[end:])
+            assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"20000")
+            writer.close()

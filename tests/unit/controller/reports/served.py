@@ -25,6 +25,8 @@ from trainyard.controller.reports.tokens import Key, RunTokens
 
 KEY = b"k" * 32
 TOKENS = RunTokens(KEY)
+LIMITS = Limits(in_all=512, of_one_address=32)
+"""The operator's own, by default."""
 
 
 class ReceiverProcess:
@@ -91,7 +93,7 @@ async def _serve() -> None:
         receiver.application(),
         port=0,
         host="0.0.0.0",
-        limits=Limits(),
+        limits=LIMITS,
         on_dropped=lambda why: dropped.update([why]),
     )
     port = await served.start()

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.unit.controller.reports.flood import Flood
-from tests.unit.controller.reports.served import TOKENS, ReceiverProcess
+from tests.unit.controller.reports.served import LIMITS, TOKENS, ReceiverProcess
 from tests.unit.controller.reports.test_odd_requests import sent
-from trainyard.controller.ports import Limits
 
 RUNS = 100
 INTERVAL = 2.0
@@ -85,7 +84,7 @@ def check(reports: Reports, figures: list[dict[str, Any]], *, at_least: int) -> 
     assert reports.answers == {200: reports.answers.total()}
     assert reports.answers.total() >= at_least
     assert reports.quantile(0.99) < ON_TIME
-    bound = Limits().of_one_address
+    bound = LIMITS.of_one_address
     held = max(now["connections"] for now in figures)
     assert bound <= held <= bound + RUNS // 4, "the flood has its share and no more; the others are runs that report"
     assert figures[-1]["dropped"]["address"] > 0
@@ -101,4 +100,4 @@ async def test_a_flood_from_one_address_keeps_nobody_else_waiting():
 async def test_a_long_flood_from_one_address_is_held_at_the_bound():
     reports, figures = await flooded(connections=1000, pause=0.5, seconds=60)
     check(reports, figures, at_least=25 * RUNS)
-    assert figures[-1]["dropped"]["deadline"] > 5 * Limits().of_one_address // 2
+    assert figures[-1]["dropped"]["deadline"] > 5 * LIMITS.of_one_address // 2
