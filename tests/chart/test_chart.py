@@ -90,6 +90,17 @@ def test_the_operator_understands_its_environment(render: Render) -> None:
     assert settings.log_level == "DEBUG"
 
 
+def test_what_triggers_may_ask_is_a_value(render: Render) -> None:
+    asked = ("triggers.allowedHosts={*.svc,git.example.org}", "triggers.deniedNetworks={10.96.0.0/12,fd00::/8}")
+    settings = Settings.from_environment(environment(render(*asked, "triggers.memoryMiB=32")))
+    assert settings.triggers_allowed_hosts == ("*.svc", "git.example.org")
+    assert tuple(map(str, settings.triggers_denied_networks)) == ("10.96.0.0/12", "fd00::/8")
+    assert settings.triggers_memory_mib == 32
+    default, bare = environment(render()), Settings(trainer_image="x")
+    assert Settings.from_environment(default).triggers_memory_mib == bare.triggers_memory_mib
+    assert "TRAINYARD_TRIGGERS_ALLOW_LOOPBACK" not in default
+
+
 def test_ports_of_pod_probes_and_service_agree_with_the_operator(render: Render) -> None:
     objects = render()
     settings = Settings.from_environment(environment(objects))

@@ -5,12 +5,11 @@ An outage lasts some seconds here, and ten minutes where it is marked `load`.
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -19,30 +18,43 @@ from tests.unit.controller.schedules.git_server import GitServer, commit, git
 from trainyard.api.schedule.status import TriggerStatus
 from trainyard.api.schedule.triggers import Trigger
 from trainyard.controller.schedules.observed import Look, Reading
-from trainyard.controller.schedules.triggers import gitpath, mlflow, prometheus
-from trainyard.controller.schedules.triggers.access import Access, SourceDown
+from trainyard.controller.schedules.triggers.addresses import Rules
+from trainyard.controller.schedules.triggers.answer import SourceDown
+from trainyard.controller.schedules.triggers.ask import Ask
 from trainyard.controller.schedules.triggers.judge import fired, judge
+from trainyard.controller.schedules.triggers.looks import Looks
+from trainyard.controller.schedules.triggers.poll import source_of
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(1500)]
 
 OUTAGES = [5, pytest.param(600, marks=pytest.mark.load)]
-Read = Callable[[], Awaitable[Reading]]
+
+
+@pytest.fixture
+async def looks() -> AsyncIterator[Looks]:
+    taken = Looks(memory=20 * 2**20)
+    yield taken
+    await taken.close()
 
 
 class Watch:
     """A trigger as an operator holds it: it looks, judges, and starts a run whenever it may."""
 
-    def __init__(self, trigger: Trigger, begin: Callable[[Trigger], Read]) -> None:
+    def __init__(self, trigger: Trigger, looks: Looks) -> None:
         self._trigger = trigger
-        self._begin = begin
-        self._read = begin(trigger)
+        self._looks = looks
+        self._marks: Mapping[str, str] = {}
         self.status: TriggerStatus | None = None
         self.starts = 0
 
     async def look(self) -> TriggerStatus:
         now = datetime.now(UTC)
         try:
-            look = Look(now, await self._read())
+            kind, spec = source_of(self._trigger)
+            fields = spec.model_dump(mode="json", exclude={"secret_ref"})
+            answer = await self._looks.take(Ask(kind, fields, marks=self._marks, rules=Rules(allow_loopback=True)))
+            look = Look(now, Reading(now, answer.token, answer.observed, answer.holds))
+            self._marks = answer.marks
         except SourceDown as error:
             look = Look(now, None, str(error))
         verdict = judge(self._trigger, self.status, look, now)
@@ -76,7 +88,7 @@ class Watch:
         """A new operator knows what is in the status, and nothing else."""
         assert self.status is not None
         self.status = TriggerStatus.model_validate_json(self.status.model_dump_json(by_alias=True))
-        self._read = self._begin(self._trigger)
+        self._marks = {}
         await self.stays_quiet(looks=3)
 
     async def outage(self, stop: Callable[[], Any], start: Callable[[], Any], *, seconds: float) -> None:
@@ -120,19 +132,13 @@ async def git_server(tmp_path: Path) -> AsyncIterator[tuple[str, Callable[[], An
 
 
 @pytest.mark.parametrize("seconds", OUTAGES)
-async def test_git(git_server: tuple[str, Any, Any], tmp_path: Path, seconds: float) -> None:
+async def test_git(git_server: tuple[str, Any, Any], tmp_path: Path, seconds: float, looks: Looks) -> None:
     url, stop, start = git_server
     git(tmp_path, "init", "--quiet", "-b", "main", "repo")
     folder = tmp_path / "repo"
     commit(folder, {"docs/a.md": "one", "README": "x"})
     trigger = Trigger.model_validate({"name": "t", "gitPath": {"url": url, "path": "docs"}})
-
-    def begin(trigger: Trigger) -> Read:
-        memory, spec = gitpath.Memory(), trigger.git_path
-        assert spec is not None
-        return lambda: gitpath.read(spec, Access(), memory, now=datetime.now(UTC))
-
-    watch = Watch(trigger, begin)
+    watch = Watch(trigger, looks)
     await watch.stays_quiet(looks=3)
     commit(folder, {"README": "y"})
     await watch.stays_quiet(looks=2)
@@ -170,37 +176,30 @@ async def exporter() -> AsyncIterator[tuple[Exporter, int]]:
 
 
 @pytest.mark.parametrize("seconds", OUTAGES)
-async def test_prometheus(exporter: tuple[Exporter, int], tmp_path: Path, seconds: float) -> None:
+async def test_prometheus(exporter: tuple[Exporter, int], tmp_path: Path, seconds: float, looks: Looks) -> None:
     gauge, port = exporter
     comparison = {"comparison": "LessThan", "threshold": 0.8, "forSeconds": 3}
-    async with aiohttp.ClientSession() as session:
-
-        def begin(trigger: Trigger) -> Read:
-            spec = trigger.prometheus
-            assert spec is not None
-            return lambda: prometheus.read(session, spec, Access(), now=datetime.now(UTC))
-
-        # Prometheus answers before its first scrape, so the server is started in a thread and asked as it comes.
-        context = restartable.prometheus(tmp_path, target=port)
-        server = await asyncio.to_thread(context.__enter__)
-        try:
-            query = {"url": server.url, "query": "agent_accuracy", **comparison}
-            watch = Watch(Trigger.model_validate({"name": "t", "prometheus": query}), begin)
-            await watch.look_until_it(lambda status: not status.failing)  # before the first scrape there is no data
-            await watch.stays_quiet(looks=5)
-            gauge.value = 0.7
-            await watch.look_until(1)
-            await watch.stays_quiet(looks=10)
-            await watch.restart()
-            await watch.outage(server.stop, server.start, seconds=seconds)
-            await watch.stays_quiet(looks=30)
-            gauge.value = 0.9
-            await watch.look_until_it(lambda status: status.holds_since is None)
-            gauge.value = 0.5
-            await watch.look_until(2)
-            await watch.stays_quiet(looks=10)
-        finally:
-            await asyncio.to_thread(context.__exit__, None, None, None)
+    # Prometheus answers before its first scrape, so the server is started in a thread and asked as it comes.
+    context = restartable.prometheus(tmp_path, target=port)
+    server = await asyncio.to_thread(context.__enter__)
+    try:
+        query = {"url": server.url, "query": "agent_accuracy", **comparison}
+        watch = Watch(Trigger.model_validate({"name": "t", "prometheus": query}), looks)
+        await watch.look_until_it(lambda status: not status.failing)  # before the first scrape there is no data
+        await watch.stays_quiet(looks=5)
+        gauge.value = 0.7
+        await watch.look_until(1)
+        await watch.stays_quiet(looks=10)
+        await watch.restart()
+        await watch.outage(server.stop, server.start, seconds=seconds)
+        await watch.stays_quiet(looks=30)
+        gauge.value = 0.9
+        await watch.look_until_it(lambda status: status.holds_since is None)
+        gauge.value = 0.5
+        await watch.look_until(2)
+        await watch.stays_quiet(looks=10)
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
 
 
 # MLflow
@@ -230,34 +229,27 @@ def register(server: restartable.Server, *, accuracy: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", OUTAGES)
-async def test_mlflow(mlflow_server: restartable.Server, seconds: float) -> None:
+async def test_mlflow(mlflow_server: restartable.Server, seconds: float, looks: Looks) -> None:
     spec = {"trackingUri": mlflow_server.url, "model": "agent", "alias": "champion", "metric": "accuracy"}
     trigger = {"name": "t", "mlflowMetric": {**spec, "comparison": "LessThan", "threshold": 0.8}}
-    async with aiohttp.ClientSession() as session:
-
-        def begin(trigger: Trigger) -> Read:
-            spec = trigger.mlflow_metric
-            assert spec is not None
-            return lambda: mlflow.read(session, spec, Access(), now=datetime.now(UTC))
-
-        watch = Watch(Trigger.model_validate(trigger), begin)
-        status = await watch.look()  # a model that does not exist is an answer
-        assert (status.failing, watch.starts) == (None, 0), status
-        answer = await asyncio.to_thread(
-            restartable.HTTP.request,
-            "POST",
-            f"{mlflow_server.url}/api/2.0/mlflow/registered-models/create",
-            json={"name": "agent"},
-        )
-        assert answer.status == 200
-        await watch.stays_quiet(looks=2)
-        await asyncio.to_thread(register, mlflow_server, accuracy=0.7)
-        await watch.look_until(1)
-        await watch.stays_quiet(looks=5)
-        await watch.restart()
-        await watch.outage(mlflow_server.stop, mlflow_server.start, seconds=seconds)
-        await asyncio.to_thread(register, mlflow_server, accuracy=0.9)
-        await watch.stays_quiet(looks=3)
-        await asyncio.to_thread(register, mlflow_server, accuracy=0.6)
-        await watch.look_until(2)
-        await watch.stays_quiet(looks=3)
+    watch = Watch(Trigger.model_validate(trigger), looks)
+    status = await watch.look()  # a model that does not exist is an answer
+    assert (status.failing, watch.starts) == (None, 0), status
+    answer = await asyncio.to_thread(
+        restartable.HTTP.request,
+        "POST",
+        f"{mlflow_server.url}/api/2.0/mlflow/registered-models/create",
+        json={"name": "agent"},
+    )
+    assert answer.status == 200
+    await watch.stays_quiet(looks=2)
+    await asyncio.to_thread(register, mlflow_server, accuracy=0.7)
+    await watch.look_until(1)
+    await watch.stays_quiet(looks=5)
+    await watch.restart()
+    await watch.outage(mlflow_server.stop, mlflow_server.start, seconds=seconds)
+    await asyncio.to_thread(register, mlflow_server, accuracy=0.9)
+    await watch.stays_quiet(looks=3)
+    await asyncio.to_thread(register, mlflow_server, accuracy=0.6)
+    await watch.look_until(2)
+    await watch.stays_quiet(looks=3)

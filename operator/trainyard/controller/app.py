@@ -43,6 +43,7 @@ from trainyard.controller.reports.tokens import RunTokens, load_or_create_key
 from trainyard.controller.runs.observed import Policy
 from trainyard.controller.runs.reconcile import Reconciler
 from trainyard.controller.schedules.desk import ScheduleDesk
+from trainyard.controller.schedules.triggers.addresses import Rules
 from trainyard.controller.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,13 @@ class _Operator:
         self._ready = False
         self._queue: WorkQueue[Key] = WorkQueue(clock=clock, retry_after=errors.retry_after, observe=self._looked)
         self._inbox = Inbox(queue=self._queue, runs=metrics)
-        self._schedules = ScheduleDesk(cluster=cluster, clock=clock, registry=metrics.registry)
+        self._schedules = ScheduleDesk(
+            cluster=cluster,
+            clock=clock,
+            registry=metrics.registry,
+            rules=_trigger_rules(settings),
+            look_memory=settings.triggers_memory_mib * 2**20,
+        )
         self._resync = Resync(
             cluster=cluster,
             clock=clock,
@@ -315,6 +322,14 @@ def _policy(settings: Settings) -> Policy:
         ),
         retry_base_seconds=settings.retry_base_seconds,
         retry_cap_seconds=settings.retry_cap_seconds,
+    )
+
+
+def _trigger_rules(settings: Settings) -> Rules:
+    return Rules(
+        allowed_hosts=settings.triggers_allowed_hosts,
+        denied_networks=tuple(map(str, settings.triggers_denied_networks)),
+        allow_loopback=settings.triggers_allow_loopback,
     )
 
 

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork, ValidationError
 
 PREFIX = "TRAINYARD_"
 
@@ -47,6 +47,22 @@ class Settings(BaseModel):
 
     schedule_workers: int = Field(8, ge=1, le=64)
     """Schedules that are looked at side by side; they have a queue of their own."""
+
+    triggers_allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    """Comma-separated hosts that triggers of schedules may ask, as they stand in an address; `*` stands for any text, as in
+    `*.monitoring.svc`. Redirects included. Empty: all but those that are always refused."""
+
+    triggers_denied_networks: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_split)] = ()
+    """Comma-separated networks that triggers may not reach, for example those of the cluster's Services and pods
+    (10.96.0.0/12,10.244.0.0/16). Judged is the address that a name leads to. Loopback, link-local, multicast, the metadata
+    services of clouds and the operator's own addresses are refused without it."""
+
+    triggers_allow_loopback: bool = False
+    """For tests and development only. Whoever may write a schedule can then ask whatever listens in the operator's own pod."""
+
+    triggers_memory_mib: int = Field(20, ge=8, le=4096)
+    """Memory of one look at a trigger's source; up to six are taken at a time, each in a process of its own. A larger
+    one needs a larger memory limit of the pod."""
 
     resync_seconds: float = Field(300, ge=10)
     """Pause between two looks at every run that no event asked for; the safety net for lost events."""

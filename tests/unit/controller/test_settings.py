@@ -45,6 +45,16 @@ def test_all_faults_are_named_at_once():
     assert any("'auto', 'json' or 'text'" in line for line in lines)
 
 
+def test_what_triggers_may_not_reach_is_networks():
+    named = {"TRAINYARD_TRIGGERS_DENIED_NETWORKS": "10.96.0.0/12, fd00::/8,"}
+    assert tuple(map(str, Settings.from_environment(NEEDED | named).triggers_denied_networks)) == (
+        "10.96.0.0/12",
+        "fd00::/8",
+    )
+    with pytest.raises(InvalidSettings, match=r"TRAINYARD_TRIGGERS_DENIED_NETWORKS='10\.96\.0\.1/12': "):
+        Settings.from_environment(NEEDED | {"TRAINYARD_TRIGGERS_DENIED_NETWORKS": "10.96.0.1/12"})
+
+
 def test_no_setting_is_mistaken_for_what_kubernetes_injects_for_a_service():
     injected = {
         "TRAINYARD_RECEIVER_PORT": "tcp://10.0.0.7:8080",

@@ -86,10 +86,11 @@ def look_at_triggers(draft: Draft) -> tuple[dict[str, Judgement], tuple[str, ...
         verdict = verdicts[trigger.name] = judge(trigger, before.get(trigger.name), look, seen.now)
         if verdict.wake_after is not None:
             draft.wakes.append(verdict.wake_after)
-        due = 0.0 if look is None else trigger.poll_seconds - (seen.now - look.at).total_seconds()
+        rest = max(float(trigger.poll_seconds), look.pause if look else 0.0)
+        due = 0.0 if look is None else rest - (seen.now - look.at).total_seconds()
         if due <= 0:
             polls.append(trigger.name)
-        draft.wakes.append(due if due > 0 else float(trigger.poll_seconds))
+        draft.wakes.append(due if due > 0 else rest)
         was = before.get(trigger.name)
         if verdict.status.failing and not (was and was.failing):
             draft.note("Warning", ScheduleReason.TRIGGER_UNREACHABLE, f"{trigger.name}: {verdict.status.message}")

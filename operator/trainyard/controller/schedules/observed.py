@@ -29,6 +29,10 @@ class Look:
     at: datetime
     reading: Reading | None = None
     error: str | None = None
+    pause: float = 0.0
+    """Seconds until the source is to be looked at again; a trigger's own `pollSeconds` may be longer."""
+    note: str = ""
+    """What there is to say about the look itself."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """The `dataset` trigger on an S3 store: signatures as Amazon documents them, and a whole server on loopback."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
-import aiohttp
 import boto3
 import pytest
 from botocore.auth import S3SigV4Auth
@@ -14,8 +13,12 @@ from pydantic import ValidationError
 
 from trainyard.api.schedule.triggers import DatasetDrift
 from trainyard.controller.schedules.triggers import dataset
-from trainyard.controller.schedules.triggers.access import Access, SourceDown
+from trainyard.controller.schedules.triggers.access import Access
+from trainyard.controller.schedules.triggers.addresses import Rules
+from trainyard.controller.schedules.triggers.answer import Answer, SourceDown
+from trainyard.controller.schedules.triggers.door import Door
 from trainyard.controller.schedules.triggers.s3 import Store
+from trainyard.controller.schedules.triggers.wall import Wall
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -69,19 +72,32 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
-async def test_an_object_is_downloaded_only_when_it_has_changed(endpoint: str) -> None:
+def test_an_object_is_downloaded_only_when_it_has_changed(endpoint: str) -> None:
     client = boto3.client(
         "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
     )
     client.create_bucket(Bucket="data")
-    access, memory = Access(store=Store.of(KEYS | {"AWS_ENDPOINT_URL": endpoint})), dataset.Memory()
+    door = Door(Access(store=Store.of(KEYS | {"AWS_ENDPOINT_URL": endpoint})), Wall(Rules()))
     spec = DatasetDrift(url="s3://data/calls/today+1.jsonl")
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(SourceDown, match="HTTP 404"):
-            await dataset.read(session, spec, access, memory, now=NOW)
-        client.put_object(Bucket="data", Key="calls/today+1.jsonl", Body=b"1\n2\n")
-        first = await dataset.read(session, spec, access, memory, now=NOW)
-        assert first.observed.startswith("2 lines")
-        assert (await dataset.read(session, spec, access, memory, now=NOW)).token == first.token
-        client.put_object(Bucket="data", Key="calls/today+1.jsonl", Body=b"1\n2\n3\n")
-        assert (await dataset.read(session, spec, access, memory, now=NOW)).token != first.token
+
+    def read(marks: Mapping[str, str]) -> Answer:
+        return dataset.read(door, spec, marks, now=NOW)
+
+    with pytest.raises(SourceDown, match="HTTP 404"):
+        read({})
+    client.put_object(Bucket="data", Key="calls/today+1.jsonl", Body=b"1\n2\n")
+    first = read({})
+    assert first.observed.startswith("2 lines")
+    assert read(first.marks).token == first.token
+    client.put_object(Bucket="data", Key="calls/today+1.jsonl", Body=b"1\n2\n3\n")
+    assert read(first.marks).token != first.token
+
+
+def test_a_key_with_dots_is_asked_as_it_was_signed(endpoint: str) -> None:
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
+    )
+    client.create_bucket(Bucket="dots")
+    client.put_object(Bucket="dots", Key="a/./b%20c", Body=b"1\n")
+    door = Door(Access(store=Store.of(KEYS | {"AWS_ENDPOINT_URL": endpoint})), Wall(Rules()))
+    assert dataset.read(door, DatasetDrift(url="s3://dots/a/./b%20c"), {}, now=NOW).observed.startswith("1 lines")

@@ -1,27 +1,22 @@
-"""How a source is reached: credentials from a Secret, and what can go wrong on the way.
+"""Who asks a source: credentials from a Secret.
 
-The Secret is read for this one request and not kept. A message about a failure names the address and the field, never a
-header.
+The Secret is read for one look and not kept: its keys go to the process of that look, over its pipe. No message ever holds
+one of them.
 """
 
 import base64
-import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-import aiohttp
-
+from trainyard.controller.schedules.triggers.answer import SourceDown
 from trainyard.controller.schedules.triggers.s3 import Store
 
-TIMEOUT_SECONDS = 20.0
-ANSWER_LIMIT = 8 * 2**20
-"""Bytes of an answer in JSON."""
-
-
-class SourceDown(Exception):
-    """The source gave no usable answer; nothing follows from that."""
+_BESIDE = {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION"}
+"""Keys that say nothing without AWS_ACCESS_KEY_ID."""
+_KEYS = {"username", "password", "token", "ca.crt", "AWS_ACCESS_KEY_ID"} | _BESIDE
 
 
 @dataclass(frozen=True)
@@ -46,9 +41,11 @@ class Access:
 
     def context(self) -> ssl.SSLContext:
         """Trusts the Secret's ca.crt instead of the system's authorities, where there is one."""
+        if not self.ca:
+            return default_context()
         try:
-            return ssl.create_default_context(cadata=self.ca or None)
-        except ssl.SSLError as error:
+            return ssl.create_default_context(cadata=self.ca)
+        except (ssl.SSLError, ValueError, TypeError) as error:
             raise SourceDown(f"ca.crt of the Secret is no PEM certificate: {error}") from None
 
     @classmethod
@@ -57,8 +54,8 @@ class Access:
         if secret is None:
             raise SourceDown(f"secretRef: Secret {name} does not exist; create it, or correct the name")
         data = secret.get("data") or {}
-        given = {key: base64.b64decode(data[key]).decode(errors="replace").strip() for key in data}
-        if not {"username", "password", "token", "ca.crt"} & given.keys() and "AWS_ACCESS_KEY_ID" not in given:
+        given = {key: base64.b64decode(data[key]).decode(errors="replace").strip() for key in _KEYS if key in data}
+        if not given.keys() - _BESIDE:
             raise SourceDown(
                 f"secretRef: Secret {name} has none of username, password, token, AWS_ACCESS_KEY_ID, ca.crt"
             )
@@ -71,59 +68,7 @@ class Access:
         )
 
 
-async def get_json(
-    session: aiohttp.ClientSession, url: str, access: Access, *, query: Mapping[str, str] | None = None
-) -> tuple[int, Any]:
-    """Status and decoded body of a GET. Raises `SourceDown` when there is no answer or none in JSON."""
-    try:
-        async with session.get(
-            url,
-            params=query,
-            headers=access.headers(),
-            ssl=access.context() if url.startswith("https:") else True,
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-        ) as answer:
-            body = await answer.content.read(ANSWER_LIMIT)
-            status = answer.status
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise SourceDown(unreachable(url, error)) from None
-    if status in (401, 403):
-        raise SourceDown(f"{url} refuses access (HTTP {status}): check secretRef and what it is allowed to do")
-    try:
-        return status, json.loads(body)
-    except ValueError:
-        raise SourceDown(f"{url} answers HTTP {status} without JSON; is it the right address?") from None
-
-
-def unreachable(url: str, error: BaseException) -> str:
-    """The sentence for a source that does not answer."""
-    what = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    return f"{url} cannot be reached: {what}; it is tried again"
-
-
-def compare(value: float, comparison: str, threshold: float) -> bool:
-    """The API's six comparisons."""
-    match comparison:
-        case "LessThan":
-            return value < threshold
-        case "LessThanOrEqual":
-            return value <= threshold
-        case "GreaterThan":
-            return value > threshold
-        case "GreaterThanOrEqual":
-            return value >= threshold
-        case "Equal":
-            return value == threshold
-        case "NotEqual":
-            return value != threshold
-    raise ValueError(f"unknown comparison {comparison}")
-
-
-SIGNS = {
-    "LessThan": "<",
-    "LessThanOrEqual": "<=",
-    "GreaterThan": ">",
-    "GreaterThanOrEqual": ">=",
-    "Equal": "=",
-    "NotEqual": "!=",
-}
+@cache
+def default_context() -> ssl.SSLContext:
+    """Trusts the system's authorities. Reading them takes longer than many a look, so all looks share one."""
+    return ssl.create_default_context()

@@ -4,75 +4,66 @@ The server is asked with the marks of the last download (ETag, Last-Modified), s
 What has changed is told by a sketch of its lines; the file itself is never kept.
 """
 
-import asyncio
-from dataclasses import dataclass
-from datetime import datetime
+from __future__ import annotations
 
-import aiohttp
-from yarl import URL
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from trainyard.api.schedule.triggers import DatasetDrift
-from trainyard.controller.schedules.observed import Reading
-from trainyard.controller.schedules.triggers.access import Access, SourceDown, unreachable
+from urllib3.exceptions import HTTPError
+
+from trainyard.controller.schedules.triggers.answer import Answer, SourceDown
+from trainyard.controller.schedules.triggers.door import pieces, unreachable
 from trainyard.controller.schedules.triggers.s3 import SCHEME
 from trainyard.controller.schedules.triggers.sketch import Sketch
 
+if TYPE_CHECKING:
+    from trainyard.api.schedule.triggers import DatasetDrift
+    from trainyard.controller.schedules.triggers.door import Door, Response
+
 SIZE_LIMIT = 512 * 2**20
-DOWNLOAD_SECONDS = 600.0
-_CHUNK = 2**20
 
 
-@dataclass
-class Memory:
-    """What the last download left; lost at a restart, which costs one more download."""
+def read(door: Door, spec: DatasetDrift, marks: Mapping[str, str], *, now: datetime | None = None) -> Answer:
+    """Ask. Raises `SourceDown`, also for a download that breaks off: half a file is no changed file.
 
-    etag: str = ""
-    modified: str = ""
-    reading: Reading | None = None
-
-    def headers(self) -> dict[str, str]:
-        """Send it only if it has changed."""
-        if self.reading is None:
-            return {}
-        if self.etag:
-            return {"If-None-Match": self.etag}
-        return {"If-Modified-Since": self.modified} if self.modified else {}
-
-
-async def read(
-    session: aiohttp.ClientSession, spec: DatasetDrift, access: Access, memory: Memory, *, now: datetime
-) -> Reading:
-    """Ask. Raises `SourceDown`, also for a download that breaks off: half a file is no changed file."""
-    url, headers = _request(spec.url, access, {**memory.headers(), "Accept-Encoding": "identity"}, now)
+    `marks` are what the last download left; losing them costs one more.
+    """
+    known = {"Accept-Encoding": "identity", **_only_if_changed(marks)}
     try:
-        async with session.get(
-            url,
-            headers=headers,
-            ssl=access.context() if url.scheme == "https" else True,
-            timeout=aiohttp.ClientTimeout(total=DOWNLOAD_SECONDS, sock_connect=20, sock_read=60),
-        ) as answer:
-            if answer.status == 304 and memory.reading is not None:
-                return Reading(now, memory.reading.token, memory.reading.observed)
+        with _ask(door, spec.url, known, now or datetime.now(UTC)) as answer:
+            if answer.status == 304 and "token" in marks:
+                return Answer(marks["token"], marks["observed"], marks=marks)
+            if where := answer.get_redirect_location():
+                raise SourceDown(
+                    f"{spec.url}: the store sends its readers to {where}, where a signature and its session token must not "
+                    "go; set AWS_ENDPOINT_URL and AWS_REGION of the Secret to where the bucket is"
+                )
             if answer.status != 200:
                 raise SourceDown(f"{spec.url} answers HTTP {answer.status}; check dataset.url and secretRef")
             sketch = Sketch()
-            async for chunk in answer.content.iter_chunked(_CHUNK):
-                await asyncio.to_thread(sketch.feed, chunk)
-                if sketch.size > SIZE_LIMIT:
-                    raise SourceDown(
-                        f"{spec.url} is larger than {SIZE_LIMIT >> 20} MiB, which is not downloaded to be compared"
-                    )
-            memory.etag, memory.modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            for piece in pieces(answer, f"dataset.url: {spec.url}", limit=SIZE_LIMIT):
+                sketch.feed(piece)
+    except (HTTPError, OSError) as error:
         raise SourceDown(unreachable(spec.url, error)) from None
     token = sketch.result()
-    memory.reading = Reading(now, token, f"{sketch.lines} lines, sha256 {token[:12]}")
-    return memory.reading
+    observed = f"{sketch.lines} lines, sha256 {token[:12]}"
+    left = {"etag": answer.headers.get("ETag", ""), "modified": answer.headers.get("Last-Modified", "")}
+    return Answer(token, observed, marks={**left, "token": token, "observed": observed})
 
 
-def _request(url: str, access: Access, headers: dict[str, str], now: datetime) -> tuple[URL, dict[str, str]]:
-    """Address and headers with the credentials in them."""
+def _only_if_changed(marks: Mapping[str, str]) -> dict[str, str]:
+    if "token" not in marks:
+        return {}
+    if etag := marks.get("etag"):
+        return {"If-None-Match": etag}
+    return {"If-Modified-Since": modified} if (modified := marks.get("modified")) else {}
+
+
+def _ask(door: Door, url: str, headers: dict[str, str], now: datetime) -> Response:
+    """With the credentials in address or headers."""
     if not url.startswith(SCHEME):
-        return URL(url), {**access.headers(), **headers}
-    address = access.store.address(url)
-    return URL(address, encoded=True), access.store.sign(address, now=now, headers=headers)
+        return door.request("GET", url, headers={**door.access.headers(), **headers})
+    store = door.access.store
+    address = store.address(url)
+    return door.request("GET", address, headers=store.sign(address, now=now, headers=headers), redirect=False)

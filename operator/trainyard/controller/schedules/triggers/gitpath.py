@@ -2,26 +2,28 @@
 
 Two questions over smart HTTP: where does the branch stand (ls-remote), and, only when it has moved, which trees belong to
 that commit (a fetch of depth 1 without file contents). The id that git gives to a path changes exactly when its content
-does, so commits that touch other things start nothing. dulwich speaks the protocol; it blocks, so it runs in a thread.
+does, so commits that touch other things start nothing. dulwich speaks the protocol; the pack is read as it comes.
 """
 
-import asyncio
-import logging
-import tempfile
-from dataclasses import dataclass
-from datetime import datetime
+from __future__ import annotations
 
-import urllib3
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from dulwich.client import HTTPUnauthorized, Urllib3HttpGitClient
 from dulwich.errors import GitProtocolError, HangupException, NotGitRepository
-from dulwich.object_store import MemoryObjectStore, tree_lookup_path
-from dulwich.objects import Commit, ObjectID, Tag
-from dulwich.pack import PackData, PackInflater
-from dulwich.repo import MemoryRepo
+from dulwich.object_store import ObjectStoreGraphWalker
+from dulwich.objects import ObjectID
+from urllib3.exceptions import HTTPError
 
-from trainyard.api.schedule.triggers import GitPath
-from trainyard.controller.schedules.observed import Reading
-from trainyard.controller.schedules.triggers.access import TIMEOUT_SECONDS, Access, SourceDown, unreachable
+from trainyard.controller.schedules.triggers.answer import Answer, SourceDown
+from trainyard.controller.schedules.triggers.door import unreachable
+from trainyard.controller.schedules.triggers.pack import Broken, Limits, Object, PackReader, TooLarge
+
+if TYPE_CHECKING:
+    from trainyard.api.schedule.triggers import GitPath
+    from trainyard.controller.schedules.triggers.door import Door
 
 logging.getLogger("dulwich").setLevel(logging.ERROR)  # it warns at every look at a server that knows no filters
 
@@ -32,92 +34,92 @@ _TOKEN_USER = "oauth2"
 """What GitLab expects beside a token; GitHub, Gitea and Bitbucket take any name."""
 
 
-@dataclass
-class Memory:
-    """Where the branch stood, and what the path was there."""
+def read(door: Door, spec: GitPath, marks: Mapping[str, str], *, limits: Limits | None = None) -> Answer:
+    """Ask. Raises `SourceDown`, also for a branch that does not exist. A path that does not exist is an answer.
 
-    commit: bytes = b""
-    token: str = ""
-
-
-async def read(spec: GitPath, access: Access, memory: Memory, *, now: datetime) -> Reading:
-    """Ask. Raises `SourceDown`, also for a branch that does not exist. A path that does not exist is an answer."""
-    try:
-        return await asyncio.to_thread(_read, spec, access, memory, now)
-    except HTTPUnauthorized:
-        raise SourceDown(f"{spec.url} refuses access: check gitPath.secretRef and what it is allowed to read") from None
-    except NotGitRepository:
-        raise SourceDown(f"{spec.url} is not a git repository over HTTP; check gitPath.url") from None
-    except (GitProtocolError, HangupException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise SourceDown(unreachable(spec.url, error)[:900]) from None
-
-
-def _read(spec: GitPath, access: Access, memory: Memory, now: datetime) -> Reading:
-    with urllib3.PoolManager(
-        ssl_context=access.context(), timeout=urllib3.Timeout(TIMEOUT_SECONDS), retries=urllib3.Retry(1, redirect=5)
-    ) as pool:
-        client = _client(spec, access, pool)
-        commit = _branch(client, spec)
-        if commit != memory.commit:
-            token = _object_at(client, spec, commit)
-            memory.commit, memory.token = commit, token
-    where = spec.path or "the tree"
-    return Reading(now, memory.token, f"{where} is {memory.token[:12]} at commit {commit.decode()[:12]} of {spec.ref}")
-
-
-def _client(spec: GitPath, access: Access, pool: urllib3.PoolManager) -> Urllib3HttpGitClient:
-    return Urllib3HttpGitClient(
+    `marks` say where the branch stood at the last look, and what the path was there.
+    """
+    access = door.access
+    client = Urllib3HttpGitClient(
         spec.url,
-        pool_manager=pool,
+        pool_manager=door,  # type: ignore[arg-type]  # it asks for no more than `headers` and `request`
         username=access.username or (_TOKEN_USER if access.token else None),
         password=access.password or access.token or None,
         quiet=True,
     )
+    try:
+        commit = _branch(client, spec)
+        if (name := commit.decode()) == marks.get("commit"):
+            token = marks["token"]
+        else:
+            token = _id_of_path(_folders(client, spec, commit, limits or Limits()), spec, commit)
+    except HTTPUnauthorized:
+        raise SourceDown(f"{spec.url} refuses access: check gitPath.secretRef and what it is allowed to read") from None
+    except NotGitRepository:
+        raise SourceDown(f"{spec.url} is not a git repository over HTTP; check gitPath.url") from None
+    except TooLarge as error:
+        raise SourceDown(
+            f"gitPath.url: {spec.url} sends {error} for one commit, which is not read; let its server allow filters "
+            "(uploadpack.allowFilter), or watch a smaller repository"
+        ) from None
+    except Broken as error:
+        raise SourceDown(f"gitPath.url: {spec.url} sends no usable pack: {error}") from None
+    except (GitProtocolError, HangupException, HTTPError, OSError) as error:
+        raise SourceDown(unreachable(spec.url, error)) from None
+    where = spec.path or "the tree"
+    told = f"{where} is {token[:12]} at commit {name[:12]} of {spec.ref}"
+    return Answer(token, told, marks={"commit": name, "token": token})
 
 
 def _branch(client: Urllib3HttpGitClient, spec: GitPath) -> ObjectID:
     candidates = [spec.ref.encode()] if spec.ref.startswith("refs/") else []
     candidates += [b"refs/heads/" + spec.ref.encode(), b"refs/tags/" + spec.ref.encode()]
     refs = client.get_refs("", ref_prefix=candidates).refs
+    if client.dumb:
+        raise NotGitRepository
     found = next((sha for name in candidates if (sha := refs.get(name))), None)  # type: ignore[call-overload]
     if found is None:
         raise SourceDown(f"{spec.url} has no branch or tag {spec.ref}; check gitPath.ref")
     return ObjectID(found)
 
 
-def _object_at(client: Urllib3HttpGitClient, spec: GitPath, commit: ObjectID) -> str:
-    store = MemoryObjectStore()
-    with tempfile.SpooledTemporaryFile(max_size=4 * 2**20) as pack:
+def _folders(client: Urllib3HttpGitClient, spec: GitPath, commit: ObjectID, limits: Limits) -> Mapping[bytes, Object]:
+    reader, size = PackReader(limits), 0
 
-        def take(data: bytes) -> int:
-            if pack.tell() + len(data) > PACK_LIMIT:
-                raise SourceDown(f"{spec.url} sends more than {PACK_LIMIT >> 20} MiB for one commit's folders")
-            return pack.write(data)
+    def take(data: bytes) -> int:
+        nonlocal size
+        size += len(data)
+        if size > PACK_LIMIT:
+            raise TooLarge(f"more than {PACK_LIMIT >> 20} MiB")
+        reader.feed(data)
+        return len(data)
 
-        client.fetch_pack(
-            "",
-            lambda refs, depth=None: [commit],
-            MemoryRepo().get_graph_walker([]),
-            take,
-            depth=1,
-            filter_spec=b"blob:none",
-        )
-        size = pack.tell()
-        pack.seek(0)
-        if not size:
-            raise SourceDown(f"{spec.url} sends nothing for commit {commit.decode()[:12]}")
-        data = PackData.from_file(pack, store.object_format, size)
-        for found in PackInflater.for_pack_data(data, store.get_raw):
-            store.add_object(found)
-    there = store[commit]
-    while isinstance(there, Tag):
-        there = store[there.object[1]]
-    if not isinstance(there, Commit):
+    client.fetch_pack(
+        "",
+        lambda refs, depth=None: [commit],
+        ObjectStoreGraphWalker([], lambda sha: []),
+        take,
+        depth=1,
+        filter_spec=b"blob:none",
+    )
+    return reader.finish()
+
+
+def _id_of_path(found: Mapping[bytes, Object], spec: GitPath, commit: bytes) -> str:
+    def sent(key: bytes) -> Object:
+        if key not in found:
+            raise SourceDown(f"{spec.url} does not send {key.decode()[:12]}, which belongs to {spec.ref}")
+        return found[key]
+
+    there = sent(commit)
+    while there.kind == b"tag":
+        there = sent(there.reference() or b"")
+    if there.kind != b"commit":
         raise SourceDown(f"{spec.ref} in {spec.url} is not a commit")
-    if not spec.path:
-        return str(there.tree.decode())
-    try:
-        _, found_id = tree_lookup_path(store.__getitem__, there.tree, spec.path.strip("/").encode())
-    except (KeyError, NotADirectoryError):
-        return ABSENT
-    return str(found_id.decode())
+    key, is_folder = there.reference() or b"", True
+    for name in filter(None, spec.path.encode().split(b"/")):
+        entry = next((e for e in sent(key).entries() if e.name == name), None) if is_folder else None
+        if entry is None:
+            return ABSENT
+        key, is_folder = entry.key, entry.is_folder
+    return key.decode()

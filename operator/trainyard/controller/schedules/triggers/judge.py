@@ -60,7 +60,8 @@ def judge(trigger: Trigger, before: TriggerStatus | None, look: Look | None, now
         status = status.model_copy(update={"pending": True if left <= 0 else None})
     if status.pending:
         left = _cooldown_left(trigger, status, now)
-    status = status.model_copy(update={"message": _message(status, look.reading)})
+    told = "; ".join(filter(None, (_message(status, look.reading), look.note)))
+    status = status.model_copy(update={"message": told[:1000]})
     waits = left is not None and left > 0
     return Judgement(status, ready=bool(status.pending) and not waits, wake_after=left if waits else None)
 
@@ -113,7 +114,7 @@ def _cooldown_left(trigger: Trigger, status: TriggerStatus, now: datetime) -> fl
 
 def _message(status: TriggerStatus, reading: Reading) -> str:
     if status.pending:
-        return f"a run is wanted for {reading.observed}"[:1000]
+        return f"a run is wanted for {reading.observed}"
     if reading.holds and status.baseline == reading.token:
-        return f"a run has been started for {reading.observed}"[:1000]
-    return f"nothing to do: {reading.observed}"[:1000]
+        return f"a run has been started for {reading.observed}"
+    return f"nothing to do: {reading.observed}"

@@ -4,60 +4,64 @@ One version starts one run at most, however its metric moves: what is wrong with
 is judged anew. Spoken over MLflow's REST interface (2.0, served by all versions since), so no MLflow is installed here.
 """
 
-from datetime import datetime
-from typing import Any
+from __future__ import annotations
 
-import aiohttp
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from trainyard.api.schedule.triggers import MlflowMetric
-from trainyard.controller.schedules.observed import Reading
-from trainyard.controller.schedules.triggers.access import SIGNS, Access, SourceDown, compare, get_json
+from trainyard.controller.schedules.triggers.answer import Answer, SourceDown
+from trainyard.controller.schedules.triggers.threshold import SIGNS, compare
+
+if TYPE_CHECKING:
+    from trainyard.api.schedule.triggers import MlflowMetric
+    from trainyard.controller.schedules.triggers.door import Door
 
 MISSING = "missing"
 
 
-async def read(session: aiohttp.ClientSession, spec: MlflowMetric, access: Access, *, now: datetime) -> Reading:
-    """Ask. Raises `SourceDown`; a model that does not exist is an answer, a server that does not is none."""
-    version = await _version(session, spec, access)
+def read(door: Door, spec: MlflowMetric, marks: Mapping[str, str] | None = None) -> Answer:
+    """Ask; there is nothing to remember.
+
+    Raises `SourceDown`; a model that does not exist is an answer, a server that does not is none.
+    """
+    version = _version(door, spec)
     which = f"alias {spec.alias}" if spec.alias is not None else f"stage {spec.stage}"
     if version is None:
-        return _missing(spec, f"{spec.model} has no version with {which}", now)
+        return _missing(spec, f"{spec.model} has no version with {which}")
     number = str(version.get("version", "?"))
-    value = await _metric(session, spec, access, str(version.get("run_id") or ""))
+    value = _metric(door, spec, str(version.get("run_id") or ""))
     if value is None:
-        return _missing(spec, f"{spec.model} version {number} has no metric {spec.metric}", now)
+        return _missing(spec, f"{spec.model} version {number} has no metric {spec.metric}")
     holds = compare(value, spec.comparison, spec.threshold)
     told = f"{spec.metric} of {spec.model} version {number} is {value:g}, wanted for a run is {SIGNS[spec.comparison]} {spec.threshold:g}"
-    return Reading(now, f"version {number}", told, holds=holds)
+    return Answer(f"version {number}", told, holds=holds)
 
 
-def _missing(spec: MlflowMetric, told: str, now: datetime) -> Reading:
-    return Reading(now, MISSING, told, holds=spec.missing == "Fire")
+def _missing(spec: MlflowMetric, told: str) -> Answer:
+    return Answer(MISSING, told, holds=spec.missing == "Fire")
 
 
-async def _version(session: aiohttp.ClientSession, spec: MlflowMetric, access: Access) -> dict[str, Any] | None:
+def _version(door: Door, spec: MlflowMetric) -> dict[str, Any] | None:
     if spec.alias is not None:
-        body = await _ask(session, spec, access, "registered-models/alias", {"name": spec.model, "alias": spec.alias})
+        body = _ask(door, spec, "registered-models/alias", {"name": spec.model, "alias": spec.alias})
         return None if body is None else body.get("model_version")
     query = {"name": spec.model, "stages": spec.stage or ""}
-    body = await _ask(session, spec, access, "registered-models/get-latest-versions", query)
+    body = _ask(door, spec, "registered-models/get-latest-versions", query)
     found: list[dict[str, Any]] = [] if body is None else body.get("model_versions") or []
     return max(found, key=lambda v: int(v.get("version", 0)), default=None)
 
 
-async def _metric(session: aiohttp.ClientSession, spec: MlflowMetric, access: Access, run: str) -> float | None:
+def _metric(door: Door, spec: MlflowMetric, run: str) -> float | None:
     if not run:
         return None
-    body = await _ask(session, spec, access, "runs/get", {"run_id": run})
+    body = _ask(door, spec, "runs/get", {"run_id": run})
     metrics = ((body or {}).get("run") or {}).get("data", {}).get("metrics") or []
     return next((float(m["value"]) for m in metrics if m.get("key") == spec.metric), None)
 
 
-async def _ask(
-    session: aiohttp.ClientSession, spec: MlflowMetric, access: Access, what: str, query: dict[str, str]
-) -> dict[str, Any] | None:
+def _ask(door: Door, spec: MlflowMetric, what: str, query: dict[str, str]) -> dict[str, Any] | None:
     url = f"{spec.tracking_uri.rstrip('/')}/api/2.0/mlflow/{what}"
-    status, body = await get_json(session, url, access, query=query)
+    status, body = door.get_json(url, query=query)
     if not isinstance(body, dict):
         raise SourceDown(f"{url} answers HTTP {status} with something else than an object")
     code = body.get("error_code")

@@ -4,21 +4,24 @@ A query without any series is no answer. It may mean that all is well, or that t
 trigger armed again, because of a gap in the data would be the wrong one.
 """
 
+from __future__ import annotations
+
 import math
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
+from trainyard.controller.schedules.triggers.answer import Answer, SourceDown
+from trainyard.controller.schedules.triggers.threshold import SIGNS, compare
 
-from trainyard.api.schedule.triggers import PrometheusQuery
-from trainyard.controller.schedules.observed import Reading
-from trainyard.controller.schedules.triggers.access import SIGNS, Access, SourceDown, compare, get_json
+if TYPE_CHECKING:
+    from trainyard.api.schedule.triggers import PrometheusQuery
+    from trainyard.controller.schedules.triggers.door import Door
 
 
-async def read(session: aiohttp.ClientSession, spec: PrometheusQuery, access: Access, *, now: datetime) -> Reading:
-    """Ask. Raises `SourceDown`."""
+def read(door: Door, spec: PrometheusQuery, marks: Mapping[str, str] | None = None) -> Answer:
+    """Ask; there is nothing to remember. Raises `SourceDown`."""
     url = f"{spec.url.rstrip('/')}/api/v1/query"
-    status, body = await get_json(session, url, access, query={"query": spec.query})
+    status, body = door.get_json(url, query={"query": spec.query})
     if not isinstance(body, dict) or body.get("status") != "success":
         said = body.get("error") if isinstance(body, dict) else None
         raise SourceDown(f"{url}: {said or f'HTTP {status}'}; check prometheus.query")
@@ -28,7 +31,7 @@ async def read(session: aiohttp.ClientSession, spec: PrometheusQuery, access: Ac
     meeting = [v for v in values if compare(v, spec.comparison, spec.threshold)]
     shown = meeting[0] if meeting else values[0]
     told = f"{shown:g}, wanted for a run is {SIGNS[spec.comparison]} {spec.threshold:g}"
-    return Reading(now, "holds" if meeting else "quiet", told, holds=bool(meeting))
+    return Answer("holds" if meeting else "quiet", told, holds=bool(meeting))
 
 
 def _values(data: dict[str, Any]) -> list[float]:
