@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from trainyard.api import GROUP, VERSION
 from trainyard.api.base import ApiModel, Fetched, Rule
+from trainyard.api.compatibility import SCHEMA_ANNOTATION, schema_digest
 from trainyard.api.run.changes import ROOT_RULES
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRunSpec
@@ -102,7 +103,7 @@ def _definition(
     rules: tuple[Rule, ...],
 ) -> Schema:
     plural = f"{kind.lower()}s"
-    return {
+    definition: Schema = {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
@@ -158,6 +159,8 @@ def _definition(
             ],
         },
     }
+    definition["metadata"]["annotations"][SCHEMA_ANNOTATION] = schema_digest(definition)
+    return definition
 
 
 def structural(model: type[ApiModel]) -> Schema:

@@ -23,11 +23,10 @@ from aiohttp import web
 from trainyard.controller import handlers, logs
 from trainyard.controller.clock import Clock, SystemClock
 from trainyard.controller.health import health_application, metrics_application
-from trainyard.controller.kube import errors
-from trainyard.controller.kube.cluster import TRAININGRUNS, Cluster
+from trainyard.controller.kube import definitions, errors
+from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.events import EventRecorder
 from trainyard.controller.kube.lease import Lease, LeaseLost
-from trainyard.controller.kube.resources import TRAININGSCHEDULES
 from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.loop.queue import WorkQueue
 from trainyard.controller.loop.resync import Resync
@@ -296,9 +295,9 @@ async def _check_crd(cluster: Cluster, clock: Clock) -> None:
     deadline = clock.monotonic() + START_SECONDS
     while True:
         try:
-            missing = [kind for kind in (TRAININGRUNS, TRAININGSCHEDULES) if not await cluster.serves(kind)]
-            if not missing:
-                return
+            if problem := await definitions.fault(cluster):
+                raise CannotStart(problem)
+            return
         except errors.Transient as error:
             if clock.monotonic() > deadline:
                 raise CannotStart(str(error)) from None
@@ -306,11 +305,6 @@ async def _check_crd(cluster: Cluster, clock: Clock) -> None:
             await clock.sleep(START_RETRY_SECONDS)
         except errors.ClusterError as error:
             raise CannotStart(str(error)) from None
-        else:
-            raise CannotStart(
-                f"the API server does not know {missing[0].plural}.{missing[0].group}/{missing[0].version}; install "
-                "the CRDs first: kubectl apply --server-side -f crds/, or the Helm chart, which brings them along"
-            )
 
 
 def _policy(settings: Settings) -> Policy:

@@ -13,8 +13,10 @@ import pytest
 
 from tests.unit.controller.fake_clock import eventually
 from tests.unit.controller.fake_kube import FakeKube
+from trainyard.api.compatibility import SCHEMA_ANNOTATION
+from trainyard.api.crd import training_run_crd
 from trainyard.controller.__main__ import main
-from trainyard.controller.kube.resources import TRAININGRUNS
+from trainyard.controller.kube.resources import CRDS, TRAININGRUNS
 
 SPEC = {
     "model": {
@@ -208,6 +210,19 @@ async def test_without_the_crd_it_says_how_to_install_it(tmp_path: Path, operato
     process = await operator()
     assert await process.ended() == 1
     assert any("install the CRDs first" in message for message in process.messages())
+
+
+async def test_under_an_older_crd_it_does_not_start_and_names_what_is_missing(operator, kube: FakeKube):
+    older = training_run_crd()
+    version = older["spec"]["versions"][0]
+    del version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["restarts"]
+    older["metadata"]["annotations"][SCHEMA_ANNOTATION] = "0123456789abcdef"
+    kube.resources[CRDS.plural] = CRDS
+    kube.objects.setdefault(CRDS.plural, {})
+    kube.put(CRDS.plural, older)
+    process = await operator()
+    assert await process.ended() == 1
+    assert any("is older than this operator: it lacks status.restarts," in message for message in process.messages())
 
 
 def test_wrong_settings_are_all_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -37,7 +37,12 @@ class StepResources(ApiModel):
 class Toleration(ApiModel):
     """A pod's toleration of a taint."""
 
-    key: str = Field("", max_length=316, description="Key of the taint; empty with operator Exists means any.")
+    key: str = Field(
+        "",
+        max_length=316,
+        description="Key of the taint; empty with operator Exists means any, which the chart's admission policy refuses unless it "
+        "is told otherwise.",
+    )
     operator: Literal["Exists", "Equal"] = Field("Equal", description="Exists ignores the value.")
     value: str = Field("", max_length=63, description="Value of the taint.")
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
@@ -116,7 +121,11 @@ class PodTemplate(ApiModel):
         default_factory=list, max_length=16, description="As in a pod.", json_schema_extra=opaque_items
     )
     volumes: list[dict[str, Any]] = Field(
-        default_factory=list, max_length=32, description="Further volumes, as in a pod.", json_schema_extra=opaque_items
+        default_factory=list,
+        max_length=32,
+        description="Further volumes, as in a pod. Under the chart's admission policy: of the kinds that the restricted Pod "
+        "Security Standard knows.",
+        json_schema_extra=opaque_items,
     )
     volume_mounts: list[dict[str, Any]] = Field(
         default_factory=list,
@@ -128,15 +137,22 @@ class PodTemplate(ApiModel):
         default_factory=list, max_length=16, description="As in a pod.", json_schema_extra=opaque_items
     )
     image_pull_policy: Literal["", "Always", "IfNotPresent", "Never"] = Field("", description="As in a pod.")
-    service_account_name: str = Field("", max_length=253, description="Service account; its token is never mounted.")
+    service_account_name: str = Field(
+        "",
+        max_length=253,
+        description="ServiceAccount of the pods, for what the cloud or the registry gives it. Its token is mounted only by a "
+        "projected volume that asks for it, which the chart's admission policy refuses unless it is told otherwise.",
+    )
     security_context: dict[str, Any] | None = Field(
         None,
-        description="The pod's security context; given fields replace the default (non-root 1000:1000, RuntimeDefault).",
+        description="The pod's security context; given fields replace the default (non-root 1000:1000, RuntimeDefault). "
+        "What may be given is up to the chart's admission policy and to the namespace's Pod Security.",
         json_schema_extra=opaque,
     )
     container_security_context: dict[str, Any] | None = Field(
         None,
-        description="The container's security context; given fields replace the default (read-only root, no capabilities).",
+        description="The container's security context; given fields replace the default (read-only root, no capabilities). "
+        "What may be given is up to the chart's admission policy and to the namespace's Pod Security.",
         json_schema_extra=opaque,
     )
     termination_grace_period_seconds: int = Field(
