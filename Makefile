@@ -122,3 +122,28 @@ lock: ## Resolve the dependencies anew; the locks carry hashes
 	cd trainer-image && $(COMPILE) --excludes cpu/excludes.txt requirements.in -o requirements-cpu.lock
 	$(COMPILE) -c trainer-image/requirements-cpu.lock --overrides requirements-dev.overrides \
 	  --extra operator --extra cli --group dev pyproject.toml -o requirements-dev.lock
+
+.PHONY: lock-supply
+lock: lock-supply
+lock-supply: ## The same for what builds and checks the images
+	cd tools/supply && $(COMPILE) uv.in -o uv.lock && $(COMPILE) checks.in -o checks.lock
+
+##@ Release
+
+SUPPLY := .cluster/supply
+$(SUPPLY)/.stamp: tools/supply/checks.lock | venv
+	uv venv --quiet --clear --python $(PYTHON) $(SUPPLY)
+	uv pip install --quiet --python $(SUPPLY)/bin/python --no-deps --require-hashes --requirement $<
+	@touch $@
+
+.PHONY: sbom
+sbom: venv $(SUPPLY)/.stamp ## Bill of materials of each image (CycloneDX), from the locks, in build/sbom
+	$(PYTHON) tools/supply.py sbom
+
+.PHONY: audit
+audit: venv $(SUPPLY)/.stamp ## Known vulnerabilities of the locked packages; asks a service on the internet
+	$(PYTHON) tools/supply.py audit
+
+.PHONY: release
+release: sbom ## Build and push the images: BASE=NAME@sha256:... REGISTRY=... [VERSION=... SOURCE=... ENGINE=docker]
+	$(PYTHON) tools/release.py
