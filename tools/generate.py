@@ -7,11 +7,13 @@ model cannot land without its consequences.
 import sys
 from pathlib import Path
 
+import admission
 import reference
 from trainyard.api import crd
 
 ROOT = Path(__file__).resolve().parents[1]
 CRD_FOLDERS = ("crds", "charts/trainyard/files/crds")
+ADMISSION_FOLDER = "charts/trainyard/files/admission"
 
 
 def outputs() -> dict[str, str]:
@@ -19,6 +21,7 @@ def outputs() -> dict[str, str]:
     crds = crd.files()
     return {
         **{f"{folder}/{name}": text for folder in CRD_FOLDERS for name, text in crds.items()},
+        **{f"{ADMISSION_FOLDER}/{name}": text for name, text in admission.outputs().items()},
         "docs/use/api.md": reference.api_page(),
         "docs/use/settings.md": reference.settings_page(),
         "docs/use/values.md": reference.values_page(ROOT / "charts/trainyard"),

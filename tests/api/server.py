@@ -5,6 +5,7 @@ must not decide where.
 """
 
 import base64
+import copy
 import json
 import os
 import tempfile
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
@@ -57,6 +58,7 @@ class ApiServer:
         self.url = cluster["server"]
         if urlsplit(self.url).hostname not in LOOPBACK:
             raise NotTheLocalCluster(f"{kubeconfig} leads to {self.url}; these tests only talk to this machine")
+        self._impersonate: dict[str, str] = {}
         self._folder = tempfile.TemporaryDirectory()
         self._pool = urllib3.PoolManager(
             ca_certs=self._write("ca", cluster["certificate-authority-data"]),
@@ -71,12 +73,18 @@ class ApiServer:
         path.chmod(0o600)
         return str(path)
 
+    def acting_as(self, user: str) -> Self:
+        """The same server, asked as somebody else (`kubectl --as`)."""
+        other = copy.copy(self)
+        other._impersonate = {"Impersonate-User": user}
+        return other
+
     def request(
         self, method: str, path: str, body: Any = None, *, content_type: str = "application/json", **query: str
     ) -> Answer:
         """One request. `query` goes into the URL, for example dryRun="All"."""
         url = f"{self.url}{path}?{urlencode(query)}" if query else f"{self.url}{path}"
-        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        headers = {"Content-Type": content_type, "Accept": "application/json", **self._impersonate}
         content = None if body is None else json.dumps(body)
         response = self._pool.request(method, url, body=content, headers=headers, redirect=False, retries=False)
         try:

@@ -76,7 +76,7 @@ def test_one_operator_at_a_time(render: Render) -> None:
 def test_resources_are_those_of_a_small_process(render: Render) -> None:
     assert container(render())["resources"] == {
         "requests": {"cpu": "100m", "memory": "96Mi"},
-        "limits": {"memory": "256Mi"},
+        "limits": {"memory": "512Mi"},
     }
 
 
@@ -132,19 +132,26 @@ def test_rights_are_no_more_than_the_work_needs(values: tuple[str, ...], render:
         *(("trainyard.dev", "trainingruns", v) for v in ("get", "list", "watch", "create", "patch", "delete")),
         *(("trainyard.dev", "trainingschedules", v) for v in ("get", "list", "watch")),
         *(("trainyard.dev", f"{kind}/{part}", "update") for kind in KINDS for part in ("status", "finalizers")),
-        *(("batch", "jobs", v) for v in ("get", "list", "watch", "create", "patch", "delete")),
+        *(("batch", "jobs", v) for v in ("get", "list", "watch", "create", "delete")),
         *(("", "pods", v) for v in ("get", "list", "watch")),
         *(("", "persistentvolumeclaims", v) for v in ("get", "list", "watch", "create", "patch")),
         *(("", "secrets", v) for v in ("get", "create", "patch", "delete")),
         *(("", "services", v) for v in ("get", "create", "delete")),
         *(("", "events", v) for v in ("get", "list", "create", "patch")),
         ("", "nodes", "list"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
         *(("coordination.k8s.io", "leases", v) for v in ("get", "create", "patch")),
     }
 
 
+def test_of_all_definitions_it_may_read_its_own(render: Render) -> None:
+    (rule,) = [r for r in operator_rules(render()) if "customresourcedefinitions" in r["resources"]]
+    crds = of_kind(render(), "CustomResourceDefinition")
+    assert rule["resourceNames"] == [crd["metadata"]["name"] for crd in crds]
+
+
 def test_namespaced_means_no_cluster_wide_right_over_objects(render: Render) -> None:
-    objects = render("watchNamespaces={a,b}", "rbac.readNodes=false", "rbac.aggregate=false")
+    objects = render("watchNamespaces={a,b}", "rbac.readNodes=false", "rbac.readCRDs=false", "rbac.aggregate=false")
     assert not of_kind(objects, "ClusterRole")
     assert not of_kind(objects, "ClusterRoleBinding")
     assert {o["metadata"]["namespace"] for o in of_kind(objects, "RoleBinding")} == {"trainyard-system", "a", "b"}
@@ -182,12 +189,9 @@ def test_a_digest_wins_over_a_tag(render: Render) -> None:
 
 def test_optional_objects(render: Render) -> None:
     assert not of_kind(render(), "ServiceMonitor")
-    assert not of_kind(render(), "NetworkPolicy")
-    objects = render("serviceMonitor.enabled=true", "networkPolicy.enabled=true")
+    objects = render("serviceMonitor.enabled=true")
     (endpoint,) = one(objects, "ServiceMonitor")["spec"]["endpoints"]
     assert endpoint["port"] in {p["name"] for p in one(objects, "Service")["spec"]["ports"]}
-    (rule,) = one(objects, "NetworkPolicy")["spec"]["ingress"]
-    assert {p["port"] for p in rule["ports"]} == {p["name"] for p in container(objects)["ports"]}
 
 
 def test_two_releases_do_not_collide(render: Render) -> None:
@@ -207,6 +211,10 @@ def test_two_releases_do_not_collide(render: Render) -> None:
         ("operator.logLevel=LOUD", "logLevel"),
         ("watchNamespaces={Not_A_Name}", "watchNamespaces"),
         ("serviceMonitor.interval=often", "interval"),
+        ("admissionPolicy.podSecurity=privileged", "podSecurity"),
+        ("admissionPolicy.enable=false", "enable"),
+        ("networkPolicy.metricsFrom=monitoring", "metricsFrom"),
+        ("networkPolicy.trainingPods.namespaces={Not_A_Name}", "namespaces"),
     ],
 )
 def test_wrong_values_are_refused_by_name(value: str, part: str, helm: Helm) -> None:

@@ -25,7 +25,9 @@ def server() -> ApiServer:
     [
         (),
         ("watchNamespaces={default,kube-public}", "rbac.readNodes=false", "rbac.aggregate=false"),
-        ("networkPolicy.enabled=true", "crds.install=false"),
+        ("networkPolicy.trainingPods.namespaces={default}", "networkPolicy.egress[0].ports[0].port=6443"),
+        ("admissionPolicy.podSecurity=baseline",),
+        ("networkPolicy.enabled=false", "admissionPolicy.enabled=false", "rbac.readCRDs=false"),
     ],
 )
 def test_the_api_server_accepts_what_the_chart_renders(values: tuple[str, ...], helm: Helm, server: ApiServer) -> None:
@@ -64,6 +66,8 @@ def may(server: ApiServer, verb: str, group: str, resource: str, *, namespace: s
         ("create", "", "persistentvolumeclaims", "default", True),
         ("get", "", "secrets", "default", True),
         ("create", "coordination.k8s.io", "leases", NAMESPACE, True),
+        ("patch", "batch", "jobs", "default", False),
+        ("list", "apiextensions.k8s.io", "customresourcedefinitions", "", False),
         ("list", "", "secrets", "default", False),
         ("delete", "", "persistentvolumeclaims", "default", False),
         ("delete", "", "pods", "default", False),

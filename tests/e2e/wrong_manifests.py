@@ -99,6 +99,11 @@ AT_APPLY = (
         _run(datasets=[{"name": "held-out", "role": "Eval", "inline": {"text": "a"}}]),
         ("spec.datasets", "nothing to train on", "role Train"),
     ),
+    Wrong(
+        "Against Pod Security",
+        _run(podTemplate={"securityContext": {"runAsUser": 0, "runAsNonRoot": False}}),
+        ("spec.podTemplate.securityContext.runAsNonRoot is false", "runAsUser is 0", "admissionPolicy.podSecurity"),
+    ),
     Wrong("Name too long", _renamed("n" * 51), ("metadata.name", "at most 50 characters")),
 )
 
@@ -258,13 +263,6 @@ AT_RUN_TIME = (
         "Missing runtime class",
         _run(placement={"runtimeClassName": "no-such-runtime"}),
         ("no-such-runtime", "RuntimeClass"),
-        reason="PodForbidden",
-        ends="Stalled",
-    ),
-    Wrong(
-        "Against Pod Security",
-        _run(podTemplate={"securityContext": {"runAsUser": 0, "runAsNonRoot": False}}),
-        ("PodSecurity", "runAsNonRoot"),
         reason="PodForbidden",
         ends="Stalled",
     ),
