@@ -17,9 +17,9 @@ from tests.training.runs import Run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HUB = """
-from trainyard.trainer import hub
-hub.open_repository = lambda context, target: print("hub opens", target.repo)
-hub.push = lambda context, target, reporter: print("hub gets", context.model_dir.parent.name)
+from trainyard.trainer.exports import push_to_hub as hub
+hub.check = lambda context, target: print("hub opens", target.repo)
+hub.export = lambda context, target, reporter: print("hub gets", context.model_dir.parent.name)
 """
 WAITS_AFTER_STEP_8 = """
 import threading

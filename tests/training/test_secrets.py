@@ -22,7 +22,7 @@ import os, sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import ANY
-from trainyard.trainer import hub
+from trainyard.trainer.exports import push_to_hub as hub
 from trainyard.trainer.data import upload
 from trainyard.trainer.volume import origin
 

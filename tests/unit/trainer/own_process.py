@@ -19,7 +19,8 @@ from pathlib import Path
 PARENT = """
 import json, os, sys, traceback
 import filelock, httpcore2, httpx2, tqdm.auto, yaml
-import trainyard.trainer.data.prepare, trainyard.trainer.data.sources, trainyard.trainer.hub, trainyard.trainer.volume.origin
+import trainyard.trainer.data.prepare, trainyard.trainer.data.sources, trainyard.trainer.volume.origin
+import trainyard.trainer.exports.push_to_hub
 assert not {"huggingface_hub", "torch"} & set(sys.modules)
 for line in sys.stdin:
     case = json.loads(line)

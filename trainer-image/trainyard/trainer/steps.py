@@ -14,8 +14,8 @@ from typing import Any
 from trainyard.api.run.methods import TINY
 from trainyard.api.run.trainingrun import TrainingRunSpec
 from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE
-from trainyard.trainer import hub
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.exports import check_targets, export_result
 from trainyard.trainer.frame.out_of_memory import Ladder
 from trainyard.trainer.machine.team import team_of
 from trainyard.trainer.phases import trainings
@@ -96,10 +96,9 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
 
         load = partial(found, family.train)
         result = train(context, reporter, key=found(family.data_key), load=load, ladder=family.ladder)
-        target = hub.wanted(context)
         is_whole = context.phase is None or context.is_last_phase
-        if target is not None and result is not None and is_whole and team_of().leads:
-            hub.push(context, target, reporter)
+        if result is not None and is_whole and team_of().leads:
+            export_result(context, reporter)
     elif step == STEP_EVALUATE:
         from trainyard.trainer.frame.evaluate import evaluate
 
@@ -114,8 +113,7 @@ def check(context: RunContext, family: Family) -> None:
     Raises:
         UserError: a name is misspelt, or the result may not go where it should.
     """
-    if (target := hub.wanted(context)) is not None:
-        hub.open_repository(context, target)
+    check_targets(context)
     spec = context.run.spec
     if family.check is not None and spec.mode != "Dataset" and not spec.command:
         for training in trainings(context):

@@ -1,4 +1,8 @@
-"""`spec.pushToHub`: the trained model on a Hugging Face hub."""
+"""Where the trained model goes besides the run's volume: one class a target.
+
+A target is a field of the spec. That a script of one's own cannot have it, which steps get its Secret, and which module of
+the trainer serves it, all follows from `TARGETS`.
+"""
 
 from pydantic import Field
 
@@ -19,3 +23,7 @@ class PushToHub(ApiModel):
     secret_ref: SecretRef = Field(
         description="Secret with the key token (or HF_TOKEN): an access token that may write to the repository."
     )
+
+
+TARGETS = ("push_to_hub",)
+"""Fields of the spec, in the order in which they are served; `trainyard.trainer.exports` has a module for each."""

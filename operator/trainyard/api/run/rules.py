@@ -6,8 +6,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from trainyard.api.base import Fetched, Rule
 from trainyard.api.run.dataset import INLINE_LIMIT, Dataset
+from trainyard.api.run.exports import TARGETS
 from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, none_of, one_of, sentence
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
@@ -15,6 +18,16 @@ from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen,
 _SCRIPT = Fetched("script", "has(self.command) && size(self.command) > 0")
 _PHASED = Fetched("phased", "has(self.phases)")
 _METHOD = Fetched("method", "self.training.method", unless="!has(self.training) || has(self.phases)")
+
+
+def _sent_by_the_trainer(target: str) -> Rule:
+    field = to_camel(target)
+    return Rule(
+        f"!script || !has(self.{field})",
+        f"spec.{field} belongs to the built-in trainer: remove it; the script of spec.command can upload its result itself",
+        lambda s: getattr(s, target) is None or not s.command,
+        about=_SCRIPT,
+    )
 
 
 def _in_one_training(cel: str, message: str, holds: Callable[[Any], bool]) -> Rule:
@@ -224,12 +237,7 @@ SPEC_RULES: tuple[Rule, ...] = (
         lambda s: s.tracking is None or not s.command,
         about=_SCRIPT,
     ),
-    Rule(
-        "!script || !has(self.pushToHub)",
-        "spec.pushToHub belongs to the built-in trainer: remove it; the script of spec.command can upload its result itself",
-        lambda s: s.push_to_hub is None or not s.command,
-        about=_SCRIPT,
-    ),
+    *(_sent_by_the_trainer(name) for name in TARGETS),
     Rule(
         None,
         "two phases have the same name: rename one of them",

@@ -25,17 +25,17 @@ WEIGHTS = bytes(range(256)) * 40
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from trainyard.trainer import hub
+from trainyard.trainer.exports import push_to_hub as hub
 from trainyard.trainer.context import read_context
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.reporter import Reporter
 hub.PAUSES = (0.01, 0.01)
 context = read_context("train")
-target = hub.wanted(context)
+target = context.run.spec.push_to_hub
 reporter = Reporter("train", 1)
 try:
-    hub.open_repository(context, target)
-    hub.push(context, target, reporter)
+    hub.check(context, target)
+    hub.export(context, target, reporter)
     print(json.dumps(reporter.final_record("Succeeded").provenance))
 except UserError as error:
     print(json.dumps({"code": int(error.exit_code), "message": error.message, "hint": error.hint}))

@@ -32,12 +32,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 T = TypeVar("T")
 
 
-def wanted(context: RunContext) -> PushToHub | None:
-    """Where the result goes; None where it goes nowhere. What mode Debug makes is no result."""
-    return context.run.spec.push_to_hub if context.run.spec.mode == "Train" else None
-
-
-def open_repository(context: RunContext, target: PushToHub) -> None:
+def check(context: RunContext, target: PushToHub) -> None:
     """Make the repository if need be, and see that the token may write to it.
 
     Raises:
@@ -49,7 +44,7 @@ def open_repository(context: RunContext, target: PushToHub) -> None:
     say(f"{FIELD}: the result will go to {target.repo}")
 
 
-def push(context: RunContext, target: PushToHub, reporter: Reporter) -> None:
+def export(context: RunContext, target: PushToHub, reporter: Reporter) -> None:
     """Upload the committed result as one commit.
 
     Raises:
