@@ -64,6 +64,13 @@ class ReceiverProcess:
         told: dict[str, Any] = json.loads(await asyncio.wait_for(self._process.stdout.readline(), 60))
         return told
 
+    async def at_rest(self) -> dict[str, Any]:
+        """The figures when nobody is connected any more; no later than the deadline of a connection and a little."""
+        async with asyncio.timeout(LIMITS.seconds + 5):
+            while (now := await self.figures())["tasks"] > 1:  # noqa: ASYNC110 the other side has no event for it
+                await asyncio.sleep(0.1)
+            return now
+
 
 class _Logged(logging.Handler):
     def __init__(self) -> None:

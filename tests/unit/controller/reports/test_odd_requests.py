@@ -52,8 +52,8 @@ async def throw(port: int, *, seed: int, requests: int) -> tuple[Counter[str], C
 async def check(served: ReceiverProcess, before: dict[str, Any]) -> dict[str, Any]:
     """After the storm: an honest one is served, and nothing is left of the others."""
     assert await sent(served.port, honest(Random(1)), source="127.0.0.1") == 200
-    after = await served.figures()
-    assert (after["tasks"], after["descriptors"]) == (before["tasks"], before["descriptors"])
+    after = await served.at_rest()
+    assert (after["connections"], after["descriptors"]) == (0, before["descriptors"])
     assert not [result for result in after["results"] if result.endswith("fault")]
     assert after["tracebacks"] == 0
     assert after["log_longest"] < 500
@@ -63,7 +63,7 @@ async def check(served: ReceiverProcess, before: dict[str, Any]) -> dict[str, An
 
 async def test_thousands_of_odd_requests_are_answers_and_never_500():
     async with ReceiverProcess() as served:
-        before = await served.figures()
+        before = await served.at_rest()
         kinds, answers = await throw(served.port, seed=20261128, requests=3000)
         after = await check(served, before)
         assert min(kinds.values()) > 100
@@ -79,7 +79,7 @@ async def test_a_hundred_thousand_odd_requests_cost_no_memory():
     print(f"seed {seed}")
     async with ReceiverProcess() as served:
         await throw(served.port, seed=seed + 1, requests=10_000)  # until all that is made once has been made
-        before = await served.figures()
+        before = await served.at_rest()
         began = time.monotonic()
         kinds, answers = await throw(served.port, seed=seed, requests=100_000)
         seconds = time.monotonic() - began
