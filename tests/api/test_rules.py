@@ -252,8 +252,18 @@ def source(**source: Any) -> dict[str, Any]:
 
 GIT = {"url": "https://git.example.org/a.git"}
 METRICS = {"url": "http://prometheus.example.org:9090", "queries": ["up"]}
+MADE_OF_COLLECTED: tuple[dict[str, Any], ...] = ({"generate": {}}, {"columns": {"prompt": "a", "completion": "b"}})
 STORE = {"url": "http://traces.example.org:8000"}
 CASES += (
+    *(
+        Case(
+            "what code, prometheus, loki, tempo and runbook collect",
+            {**source(**{kind: value}, format="PromptCompletion"), "training": SFT},
+            {**source(**{kind: value}, format="PromptCompletion", **more), "training": SFT},
+        )
+        for kind, value in (("runbook", GIT), ("prometheus", METRICS))
+        for more in MADE_OF_COLLECTED
+    ),
     Case("a dataset needs exactly one source", source(code=GIT, inline={"text": "x"}), source(code=GIT)),
     *(
         case

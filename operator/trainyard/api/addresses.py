@@ -6,7 +6,9 @@ query of a signed address, a user in what a library or an older object says) onl
 every text goes through before it leaves the process.
 """
 
+import base64
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -73,12 +75,29 @@ _NAMED = re.compile(
 )
 
 
+_kept: list[str] = []
+SECRET_KEYS = frozenset(("password", "token", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
+SHORTEST_SECRET = 8
+"""Characters; a shorter one would be found in many a word."""
+
+
+def keep_secret(values: Mapping[str, str]) -> None:
+    """From now on what is secret in a Secret is left out of every text: a server may say what it was given."""
+    found = {value for key, value in values.items() if key in SECRET_KEYS}
+    login = f"{values.get('username', '')}:{values.get('password', '')}"
+    found.add(base64.b64encode(login.encode("utf-8", "surrogateescape")).decode())
+    _kept[:] = sorted({*_kept, *(value for value in found if len(value) >= SHORTEST_SECRET)}, key=len, reverse=True)
+
+
 def told(text: str) -> str:
-    """A text as it may be said: without the user and password and without the query of any address in it.
+    """A text as it may be said: without the user and password and without the query of any address in it, and without values
+    that are kept secret.
 
     Where only the end of an address is left, as in what some libraries say, a query is known by its `=`, and what is named
     like a credential goes wherever it stands. The time it takes grows with the length of the text alone.
     """
+    for value in _kept:
+        text = text.replace(value, CUT)
     if "/" not in text and "=" not in text and "%3D" not in text:
         return text
     return _NAMED.sub(rf"\1\2{CUT}", _WORD.sub(lambda word: _without_user(_without_query(word[0])), text))

@@ -6,6 +6,7 @@ both streams, what libraries log, the termination message.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import socket
@@ -29,7 +30,7 @@ from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume import origin
 
 QUERY = "X-Amz-Signature=p1anted&private_token=p1anted"
-DOES = ("404", "403", "503", "418", "cut", "elsewhere", "nowhere", "around", "says")
+DOES = ("404", "403", "503", "418", "cut", "elsewhere", "nowhere", "around", "says", "repeats")
 """What the server does with every request."""
 
 
@@ -72,6 +73,8 @@ def answering(does: str, closed: str) -> Callable[[Asked], Reply]:
                 return Reply(status=302, headers={"Location": f"http://me:p1anted@no-such-host.invalid/x?{QUERY}"})
             case "around":
                 return Reply(status=302, headers={"Location": asked.target})
+            case "repeats":
+                return Reply({"error": f"no {asked.authorization} may enter"}, 403)
             case "says":
                 return Reply({"error": f"bad address {asked.target} for http://me:p1anted@host/?{QUERY}"}, 400)
             case status:
@@ -105,13 +108,28 @@ def datasets(server: Web, login: dict[str, str]) -> dict[str, dict[str, Any]]:
         "loki": {"loki": asked},
         "tempo": {"tempo": {"url": url}},
         "traces": {"traces": {"url": url}},
+        "with a token": {"loki": {"url": server.url, "queries": ["up"]}, "secretRef": {"name": "token"}},
+        "with a password": {"tempo": {"url": server.url}, "secretRef": {"name": "password"}},
         "s3": {"storageUri": f"s3://bucket/a.jsonl?{QUERY}", "secretRef": login},
     }
 
 
 @pytest.mark.parametrize("does", DOES)
 @pytest.mark.parametrize(
-    "kind", ["storageUri", "manifest", "code", "runbook", "prometheus", "loki", "tempo", "traces", "s3"]
+    "kind",
+    [
+        "storageUri",
+        "manifest",
+        "code",
+        "runbook",
+        "prometheus",
+        "loki",
+        "tempo",
+        "traces",
+        "with a token",
+        "with a password",
+        "s3",
+    ],
 )
 def test_nothing_planted_comes_out(
     tmp_path: Path,
@@ -125,12 +143,19 @@ def test_nothing_planted_comes_out(
         context(tmp_path, inline={"text": "x"})
         host = server.url.removeprefix("http://")
         keys = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "p1anted"}
+        for name, values in (
+            ("token", {"token": "p1anted-token"}),
+            ("password", {"username": "me", "password": "p1anted-pass"}),
+        ):
+            secret(tmp_path, **values)
+            (tmp_path / "secrets" / "login").rename(tmp_path / "secrets" / name)
         login = secret(tmp_path, AWS_ENDPOINT_URL=f"http://me:p1anted@{host}", **keys)
         ended(tmp_path, monkeypatch, datasets(server, login)[kind])
     said = capfd.readouterr()
     told = {"out": said.out, "err": said.err, "termination": (tmp_path / "termination").read_text()}
     assert "prepare failed: dataset d: " in said.out
     for where, text in told.items():
+        assert base64.b64encode(b"me:p1anted-pass").decode() not in text, where
         assert "p1anted" not in text, (where, [line for line in text.splitlines() if "p1anted" in line])
 
 

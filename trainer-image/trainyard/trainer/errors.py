@@ -74,7 +74,7 @@ def describe(error: BaseException) -> UserError:
         return error
     if is_device_out_of_memory(error):
         return UserError(
-            f"the device ran out of memory: {_first_line(error)}",
+            f"the device ran out of memory: {first_line(error)}",
             hint="lower spec.training.perDeviceTrainBatchSize and raise gradientAccumulationSteps by the same factor, "
             "or lower maxLength, or set gradientCheckpointing: true, or train a LoRA adapter (spec.model.adapter)",
             reason=Reason.DEVICE_OUT_OF_MEMORY,
@@ -84,18 +84,18 @@ def describe(error: BaseException) -> UserError:
         if isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNO:
             where = cause.filename or cause.filename2
             return storage(
-                f"{_STORAGE_ERRNO[cause.errno]}{f' at {where}' if where else ''}: {_first_line(cause)}",
+                f"{_STORAGE_ERRNO[cause.errno]}{f' at {where}' if where else ''}: {first_line(cause)}",
                 hint=STORAGE_HINT,
             )
         if isinstance(cause, PermissionError):
             return storage(
-                f"not allowed to use {cause.filename}: {_first_line(cause)}",
+                f"not allowed to use {cause.filename}: {first_line(cause)}",
                 hint="the trainer runs as user 1000; give the volume to it (fsGroup 1000 does on most storage classes)",
             )
         # The writers of torch and safetensors are no Python and raise errors of their own, with the cause in words.
         told = _told_errno(cause)
         if told in _STORAGE_ERRNO:
-            return storage(f"{_STORAGE_ERRNO[told]}: {_first_line(cause)}", hint=STORAGE_HINT)
+            return storage(f"{_STORAGE_ERRNO[told]}: {first_line(cause)}", hint=STORAGE_HINT)
     if isinstance(error, MemoryError):
         return UserError(
             "the container ran out of memory",
@@ -104,7 +104,7 @@ def describe(error: BaseException) -> UserError:
             exit_code=UNEXPECTED,
         )
     return UserError(
-        f"{type(error).__name__}: {_first_line(error)}",
+        f"{type(error).__name__}: {first_line(error)}",
         hint="the traceback is in the log of the pod",
         reason=Reason.ERROR,
         exit_code=UNEXPECTED,
@@ -141,6 +141,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException | str, limit: int = 500) -> str:
+    """The first line of what a library says; the error's kind where it says nothing."""
     text = str(error).strip()
-    return text.splitlines()[0][:500] if text else type(error).__name__
+    return text.splitlines()[0][:limit] if text else type(error).__name__

@@ -92,6 +92,18 @@ class Dataset(ApiModel):
             "manifest or puzzle; write a second entry for a second source",
         ),
         Rule(
+            "self.format == 'Text' || has(self.generate) || (has(self.columns) && size(self.columns) > 0) || "
+            "!(has(self.code) || has(self.prometheus) || has(self.loki) || has(self.tempo) || has(self.runbook))",
+            "what code, prometheus, loki, tempo and runbook collect is no record of another format than Text: set generate, which "
+            "makes problems with solutions of it, name the fields in columns, or remove format",
+            lambda d: (
+                d.format == "Text"
+                or d.generate is not None
+                or bool(d.columns)
+                or all(s is None for s in (d.code, d.prometheus, d.loki, d.tempo, d.runbook))
+            ),
+        ),
+        Rule(
             "!has(self.split) || self.role == 'Train'",
             "split holds out a share of training data; a dataset with role Eval or Test is held out as a whole, so remove "
             "split",

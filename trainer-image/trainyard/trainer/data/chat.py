@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard.trainer.data.messages import Record, is_learned
 from trainyard.trainer.data.tool_calls import with_text_arguments
-from trainyard.trainer.errors import UserError, invalid_config
+from trainyard.trainer.errors import UserError, first_line, invalid_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -140,11 +140,10 @@ class Chat:
             import jinja2
 
             roles = ", ".join(m["role"] for m in messages[:12]) + (", ..." if len(messages) > 12 else "")
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            said = lines[0] if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {lines[0]}"
-            raise Refused(
-                f"the model's chat template refuses a conversation with the roles {roles}: {said[:300]}"
-            ) from error
+            said = first_line(error, 300)
+            if not isinstance(error, jinja2.TemplateError):
+                said = f"{type(error).__name__}: {said}"
+            raise Refused(f"the model's chat template refuses a conversation with the roles {roles}: {said}") from error
 
     def _wants_text_arguments(self) -> bool:
         """Templates that put arguments together with text, or show an object as Python would, are made for text."""
@@ -171,7 +170,7 @@ class Chat:
             self._tokenizer.get_chat_template(tools=tools)
         except ValueError as error:
             raise invalid_config(
-                f"the model's tokenizer cannot render a conversation: {str(error).splitlines()[0]}",
+                f"the model's tokenizer cannot render a conversation: {first_line(error)}",
                 hint="use a chat model, or format PromptCompletion with plain text",
             ) from error
         try:

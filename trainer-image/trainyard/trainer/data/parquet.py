@@ -14,6 +14,7 @@ from typing import Any
 
 from trainyard.trainer.data.row import Fault, Row, repeated
 from trainyard.trainer.data.sources import SourceFile
+from trainyard.trainer.errors import first_line
 
 BATCH = 1024
 
@@ -54,7 +55,7 @@ def read_parquet(file: SourceFile, used: Columns | None = None) -> Iterator[Row 
         if isinstance(error, OSError) and error.errno is not None:
             raise
         told = f"cannot be read on after row {number}" if number else "not a Parquet file"
-        yield Fault(file.name, f"{told}: {_words(error)}")
+        yield Fault(file.name, f"{told}: {first_line(error, 300)}")
 
 
 def _row(source: str, number: int, value: dict[str, Any], used: Columns | None) -> Row | Fault:
@@ -89,7 +90,7 @@ def _value(scalar: Any) -> Any:
         try:
             return scalar.cast("string").as_py()  # what Python's own types have no room for
         except Exception:
-            return Unreadable(f"a value of type {scalar.type} cannot be read: {_words(error)}")
+            return Unreadable(f"a value of type {scalar.type} cannot be read: {first_line(error, 300)}")
 
 
 def _plain(value: Any) -> Any:
@@ -110,8 +111,3 @@ def _plain(value: Any) -> Any:
             except UnicodeDecodeError as error:
                 raise ValueError("its bytes are no UTF-8 text") from error
     return str(value)
-
-
-def _words(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

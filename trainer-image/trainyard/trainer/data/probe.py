@@ -19,7 +19,7 @@ from trainyard.trainer.data.build import source_name
 from trainyard.trainer.data.collect.access import read_access
 from trainyard.trainer.data.collect.run import source_of
 from trainyard.trainer.data.sources import local_files, read_secret, request_headers, s3_client
-from trainyard.trainer.errors import UserError
+from trainyard.trainer.errors import UserError, first_line
 
 TIMEOUT = 3.0
 PATHS = {
@@ -175,5 +175,5 @@ def _bucket(dataset: Dataset, secrets: Path) -> Reached:
     except RecursionError:
         return Reached(dataset.name, uri, "not found", "the store answers with redirects and nothing else")
     except exceptions.BotoCoreError as error:
-        return Reached(dataset.name, uri, "access refused", str(error).splitlines()[0][:100])
+        return Reached(dataset.name, uri, "access refused", first_line(error, 100))
     return Reached(dataset.name, uri, "ok")

@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from trainyard.api.addresses import keep_secret
 from trainyard.api.run.dataset import Dataset
-from trainyard.trainer.errors import invalid_data, source_unavailable
+from trainyard.trainer.errors import first_line, invalid_data, source_unavailable
 from trainyard.trainer.log import say
 from trainyard.trainer.volume.claims import Bounds, bounds_of
 
@@ -365,8 +366,7 @@ def reason(error: BaseException) -> str:
     inner = error
     while isinstance(next_one := getattr(inner, "reason", None) or inner.__cause__, BaseException):
         inner = next_one
-    text = str(inner)
-    return text.split(">: ")[-1].splitlines()[0] if text else type(inner).__name__
+    return first_line(str(inner).rpartition(">: ")[2] or type(inner).__name__)
 
 
 def request_headers(secret: dict[str, str]) -> dict[str, str]:
@@ -396,6 +396,7 @@ def read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:
         if file.is_file() and not file.name.startswith("."):
             with contextlib.suppress(UnicodeDecodeError):
                 values[file.name] = file.read_text().strip()
+    keep_secret(values)
     if "ca.crt" in values:
         values["ca.crt path"] = str(folder / "ca.crt")
     return values

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from trainyard.trainer.data.chat import Chat, Refused
 from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.records import FAULTS_LISTED
+from trainyard.trainer.errors import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -212,8 +213,8 @@ def _encoded(encode: Callable[..., list[Any]], texts: list[str], *, special: boo
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        lines = str(error).strip().splitlines() or [""]
-        raise Refused(f"the model's tokenizer cannot encode it: {type(error).__name__}: {lines[0][:200]}") from error
+        told = f"{type(error).__name__}: {first_line(error, 200)}"
+        raise Refused(f"the model's tokenizer cannot encode it: {told}") from error
 
 
 def _why_dropped(whole: Example) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainyard.trainer.errors import UserError, invalid_config
+from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.volume.weights import POINTER
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def copy_tokenizer(source: Path, folder: Path, *, uri: str) -> PreTrainedTokeniz
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise invalid_config(
-                f"{uri} has no tokenizer that can be loaded: {_first_line(error)}",
+                f"{uri} has no tokenizer that can be loaded: {first_line(error)}",
                 hint="the folder needs tokenizer.json; save it with tokenizer.save_pretrained(folder)",
             ) from error
         if not getattr(tokenizer, "is_fast", False):
@@ -114,14 +114,9 @@ def _unreadable(source: Path, uri: str, error: Exception) -> UserError:
             f"{uri}: {pointers[0]} is a pointer of git-lfs and not the file", hint="run git lfs pull in that folder"
         )
     return invalid_config(
-        f"{uri} has a tokenizer that cannot be read: {_first_line(error)}",
+        f"{uri} has a tokenizer that cannot be read: {first_line(error)}",
         hint="copy tokenizer.json and tokenizer_config.json again; they have to be whole and of one model",
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from trainyard.api.base import SecretRef
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import PAUSES, TRIES, read_secret, s3_client
-from trainyard.trainer.errors import invalid_config, source_unavailable
+from trainyard.trainer.errors import first_line, invalid_config, source_unavailable
 from trainyard.trainer.log import say
 from trainyard.trainer.volume.commit import MANIFEST
 
@@ -76,7 +76,7 @@ def _guarded(call: Callable[[], T], address: str) -> T:
                     f"{FIELD}.storageUri {address}: the store refuses to write (HTTP {status})",
                     hint="check bucket, AWS_ENDPOINT_URL and keys in secretRef; the keys need PutObject and GetObject",
                 ) from error
-            last = str(error).splitlines()[0][:200]
+            last = first_line(error, 200)
             if number < len(PAUSES):
                 time.sleep(PAUSES[number])
     raise source_unavailable(

@@ -34,7 +34,7 @@ from trainyard.trainer.data.usable import check_usable, facts_of, remarks
 from trainyard.trainer.dryrun.capacity import describe_capacity, describe_outputs
 from trainyard.trainer.dryrun.preview import previews
 from trainyard.trainer.dryrun.report import table
-from trainyard.trainer.errors import UserError, invalid_config
+from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.imports import quick_imports
 from trainyard.trainer.methods.arguments import (
@@ -260,7 +260,7 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
         return config.model_type, estimate(config, training, lora=lora, bytes_per_value=width, quantized=quantized)
     except (ValueError, TypeError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise invalid_config(
-            f"the configuration does not make a model: {str(error).splitlines()[0]}",
+            f"the configuration does not make a model: {first_line(error)}",
             hint="check the sizes against each other (heads have to divide hidden_size)",
         ) from error
 
@@ -275,6 +275,11 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
     if examples == "prompts":
         sequences *= int(training.extra_args.get("num_ppo_epochs", PPOConfig.num_ppo_epochs))
     steps = total_steps(context, sequences)
+    if training.warmup_steps > steps:
+        warn(
+            f"spec.training.warmupSteps {training.warmup_steps:g} is more than the {steps} steps of the training: its learning "
+            "rate is never reached"
+        )
     batch = training.per_device_train_batch_size * training.gradient_accumulation_steps * context.run.spec.world_size
     per_epoch = steps_per_epoch(training, sequences, processes=context.run.spec.world_size)
     return {

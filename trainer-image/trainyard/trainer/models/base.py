@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.errors import UserError, invalid_config
+from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.models.known_names import causal_language_models, check_names, configuration_classes
 from trainyard.trainer.volume.origin import local_folder
 from trainyard.trainer.volume.weights import check_weights
@@ -106,6 +106,6 @@ def read_configuration(folder: Path, uri: str) -> dict[str, Any]:
 def no_configuration(uri: str, why: str) -> UserError:
     """It has none that can be read."""
     return invalid_config(
-        f"{uri} has no configuration that can be read: {why.splitlines()[0]}",
+        f"{uri} has no configuration that can be read: {first_line(why)}",
         hint="the folder needs a config.json of a known architecture",
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard.api.run.reward import RewardModel
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.lora import add_adapter, load_adapter
@@ -101,7 +101,7 @@ def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *,
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise invalid_config(
-            f"{field}.storageUri {spec.storage_uri} cannot be loaded as a reward model: {str(error).splitlines()[0]}",
+            f"{field}.storageUri {spec.storage_uri} cannot be loaded as a reward model: {first_line(error)}",
             hint="it has to be a sequence-classification model saved with save_pretrained, with its tokenizer",
         ) from error
     if model.config.num_labels != 1:
@@ -198,7 +198,7 @@ def _from_config(config: Any) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise invalid_config(
-            f"spec.model.scratch.config does not make a model: {str(error).splitlines()[0]}",
+            f"spec.model.scratch.config does not make a model: {first_line(error)}",
             hint="check the sizes against each other (heads have to divide hidden_size)",
         ) from error
     return model
@@ -222,7 +222,7 @@ def _from_folder(folder: Path, dtype: torch.dtype, *, uri: str, quantization: An
         )
     except (ValueError, KeyError, ImportError) as error:
         raise invalid_config(
-            f"{uri} cannot be loaded as a causal language model: {str(error).splitlines()[0]}",
+            f"{uri} cannot be loaded as a causal language model: {first_line(error)}",
             hint="check config.json; models that bring their own code are not run",
         ) from error
     return model

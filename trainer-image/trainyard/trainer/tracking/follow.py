@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainyard.api.addresses import told
+from trainyard.api.addresses import keep_secret, told
 from trainyard.api.run.tracking import MlflowTracking
 from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
@@ -280,4 +280,5 @@ def _secret(context: RunContext, spec: MlflowTracking) -> dict[str, str]:
         warn(f"secret {spec.secret_ref.name} of spec.tracking.mlflow.secretRef is not mounted at {folder}")
         return {}
     found = {f.name: f.read_text().strip() for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")}
+    keep_secret(found)
     return found | ({"ca.crt path": str(folder / "ca.crt")} if "ca.crt" in found else {})

@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from trainyard.api.addresses import keep_secret
 from trainyard.api.base import SecretRef
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.errors import UserError, invalid_config, invalid_data, source_unavailable
+from trainyard.trainer.errors import UserError, first_line, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
 from trainyard.trainer.volume.claims import own_folder_of
 
@@ -122,7 +123,7 @@ def _from_cache(repository: str, revision: str | None, wanted: list[str], kind: 
 
 def _unavailable(uri: str, error: BaseException) -> UserError:
     return source_unavailable(
-        f"{uri}: the hub did not answer in {TRIES} tries: {str(error).splitlines()[0][:200]}",
+        f"{uri}: the hub did not answer in {TRIES} tries: {first_line(error, 200)}",
         hint="check the network, set HF_ENDPOINT to a mirror in podTemplate.env, or copy the files to a volume and use "
         "pvc://claim/path",
     )
@@ -139,7 +140,9 @@ def hub_token(secrets: Path, secret_ref: SecretRef | None, *, field: str) -> str
     folder = secrets / secret_ref.name
     for key in ("token", "HF_TOKEN"):
         if (folder / key).is_file():
-            return (folder / key).read_text().strip()
+            token = (folder / key).read_text().strip()
+            keep_secret({"token": token})
+            return token
     raise invalid_config(
         f"{field}: secret {secret_ref.name} has neither the key token nor HF_TOKEN at {folder}",
         hint="add the hub's access token under the key token",
