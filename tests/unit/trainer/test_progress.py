@@ -231,8 +231,9 @@ def test_records_are_made_by_the_thread_that_sends_them(
     assert threads == {"progress"}
 
 
-def test_a_record_that_is_refused_keeps_no_other_one_back(receiver: Receiver, tmp_path: Path) -> None:
-    receiver.status = 422
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_record_that_is_refused_keeps_no_other_one_back(receiver: Receiver, tmp_path: Path, status: int) -> None:
+    receiver.status = status
     sending = reporter(receiver.port, tmp_path)
     sending.report(checkpoint=saved(1))
     receiver.wait_until(lambda: len(receiver.requests) == 1)
@@ -241,6 +242,7 @@ def test_a_record_that_is_refused_keeps_no_other_one_back(receiver: Receiver, tm
     receiver.wait_until(lambda: len(receiver.accepted) == 1)
     assert receiver.accepted[0].checkpoint is not None
     assert receiver.accepted[0].checkpoint.step == 2
+    assert len(receiver.requests) == 2, "the first one is not sent again"
     sending.close()
 
 

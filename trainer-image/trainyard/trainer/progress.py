@@ -36,7 +36,7 @@ SPOOL = 64
 """Milestones kept while the receiver is away; then the oldest go."""
 LONGEST_BACKOFF = 30.0
 GONE = frozenset({401, 404, 410})
-REFUSED = frozenset({413, 422})
+REFUSED = frozenset({400, 413, 422})
 """Answers to a record that will never be taken."""
 
 
