@@ -12,7 +12,7 @@ import jinja2
 import pytest
 
 from tests.unit.trainer.data.chat_templates import SHAPES, STRUCTURES, Structure
-from trainyard.trainer.data.chat import REWRITTEN, SWITCHED_OFF, Chat, Refused
+from trainyard.trainer.data.chat import BEGINNING, REWRITTEN, SWITCHED_OFF, Chat, Refused
 from trainyard.trainer.data.messages import clean
 
 
@@ -41,11 +41,11 @@ def marked(template: str, messages: Any, ask: bool) -> tuple[str, list[tuple[int
     return texts[0], [tuple(pair) for pair in indices[0]]
 
 
-def expected(template: str, opens: str, messages: list[dict[str, Any]]) -> tuple[list[str], int, int]:
-    """The texts that count, how many answers are rewritten, how many are switched off."""
+def expected(template: str, opens: str, messages: list[dict[str, Any]]) -> tuple[list[str], int, int, int]:
+    """The texts that count; how many answers are rewritten, are refused up to them, are switched off."""
     bare = [{k: v for k, v in m.items() if k not in ("weight", "train")} for m in messages]
     whole, spans = marked(template, bare, False)
-    found, rewritten, off, number = [], 0, 0, -1
+    found, rewritten, early, off, number = [], 0, 0, 0, -1
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -58,7 +58,7 @@ def expected(template: str, opens: str, messages: list[dict[str, Any]]) -> tuple
             part, of_part = marked(template, bare[: index + 1], False)
             asked = marked(template, bare[:index], True)[0] if index else ""
         except jinja2.TemplateError:
-            rewritten += 1
+            early += 1
             continue
         said, alone = whole[start:end], part[slice(*of_part[number])]
         if index == len(messages) - 1:
@@ -69,7 +69,7 @@ def expected(template: str, opens: str, messages: list[dict[str, Any]]) -> tuple
             found.append(said.removeprefix(opens) if index else said)
         else:
             rewritten += 1
-    return found, rewritten, off
+    return found, rewritten, early, off
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -88,7 +88,7 @@ def test_what_counts_is_what_the_marks_say(name: str) -> None:
             continue
         rendered = chat.render(messages, 0, None)
         counted = [rendered.text[start:end] for start, end in rendered.spans]
-        told = (counted, rendered.left_out[REWRITTEN], rendered.left_out[SWITCHED_OFF])
+        told = (counted, *(rendered.left_out[why] for why in (REWRITTEN, BEGINNING, SWITCHED_OFF)))
         assert told == wanted, (shape, rendered.text)
 
 

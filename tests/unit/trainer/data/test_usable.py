@@ -210,8 +210,11 @@ class TestTemplates:
         (text,), manifest = world.prepared(messages(record), template=template)
         assert "⟦second<|im_end|>" in text
         assert "⟦welcome" not in text
-        assert manifest["splits"]["train"]["answersLeftOut"] == {"rewritten": 1}
-        assert "train: 1 answers do not count: the chat template shows them" in capsys.readouterr().out
+        assert manifest["splits"]["train"]["answersLeftOut"] == {"beginningRefused": 1}
+        assert (
+            "train: 1 answers do not count: the chat template refuses the conversation up to them\n"
+            in capsys.readouterr().out
+        )
 
     def test_turns_that_are_rewritten_are_told(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         template = Structure(strips_thinking=True).template()

@@ -32,6 +32,8 @@ OURS = ("weight", "train")
 """Fields of a message that are for the trainer and not for the template."""
 REWRITTEN = "rewritten"
 """Why an answer does not count: the template shows it, or what comes before it, differently in the whole conversation."""
+BEGINNING = "beginningRefused"
+"""Why an answer does not count: the template refuses the conversation up to it, so nobody could ask for it."""
 SWITCHED_OFF = "switchedOff"
 """Why an answer does not count: its message says so."""
 
@@ -74,18 +76,19 @@ class Chat:
                 continue
             if not is_learned(message):
                 rendered.left_out[SWITCHED_OFF] += 1
-            elif span := self._span(messages, index, tools, rendered.text):
-                rendered.spans.append(span)
+            elif isinstance(found := self._span(messages, index, tools, rendered.text), str):
+                rendered.left_out[found] += 1
             else:
-                rendered.left_out[REWRITTEN] += 1
+                rendered.spans.append(found)
         return rendered
 
-    def _span(self, messages: Sequence[Record], index: int, tools: Any, whole: str) -> tuple[int, int] | None:
+    def _span(self, messages: Sequence[Record], index: int, tools: Any, whole: str) -> tuple[int, int] | str:
+        """Where the answer of a message stands in the whole, or why it does not count."""
         last = index == len(messages) - 1
         before = self._beginning(messages[:index], tools, ask=True)
         after = whole if last else self._beginning(messages[: index + 1], tools)
         if before is None or after is None:
-            return None
+            return BEGINNING
         if index and whole.startswith(after) and after.startswith(before):
             return len(before), len(after)
         start, end = _agreed(before, whole), _agreed(after, whole)
@@ -93,18 +96,18 @@ class Chat:
             # The template begins the answer in another way than it asks for it; what comes before has to be the same.
             context = self._beginning(messages[:index], tools)
             if context is None or not whole.startswith(context) or start < len(context):
-                return None
+                return REWRITTEN
         answer = self._place_of(messages, index, tools, whole)
         if answer is None:
-            return (start, end) if end == len(after) and start < end else None
+            return (start, end) if end == len(after) and start < end else REWRITTEN
         if end < answer[1]:
-            return None
+            return REWRITTEN
         if end < len(after):
             # Both go on in different ways, perhaps with marks that begin alike: <|end|><|user|>, <|end|><|endoftext|>.
             end = answer[1] + len(_HALF_A_MARK.sub("", whole[answer[1] : end]))
         # Nobody asks for the first message, so its own text is what tells where it begins.
         start = min(start, answer[0]) if index else answer[0]
-        return (start, end) if start < end else None
+        return (start, end) if start < end else REWRITTEN
 
     def _place_of(self, messages: Sequence[Record], index: int, tools: Any, whole: str) -> tuple[int, int] | None:
         """Where the text of an answer stands in the whole; None where it does not show."""

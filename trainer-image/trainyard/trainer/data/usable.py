@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.chat import REWRITTEN, SWITCHED_OFF
+from trainyard.trainer.data.chat import BEGINNING, REWRITTEN, SWITCHED_OFF
 from trainyard.trainer.data.records import Built, Faults, notes_of_places
 from trainyard.trainer.data.row import Fault
 from trainyard.trainer.data.tokenize import LONG, SHORT, SILENT, Tally
@@ -26,6 +26,7 @@ _DROPPED = {
 }
 _LEFT_OUT = {
     REWRITTEN: "the chat template shows them, or what comes before them, differently in the whole conversation",
+    BEGINNING: "the chat template refuses the conversation up to them",
     SWITCHED_OFF: "their messages say weight: 0 or train: false",
 }
 
