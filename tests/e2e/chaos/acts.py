@@ -4,10 +4,8 @@ Each act picks its victim by chance, does its harm, undoes what a person or the 
 One that finds no victim says so with None, and is not counted.
 """
 
-import json
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ from tests.api.server import Answer
 from tests.e2e import processes, runs
 from tests.e2e.chaos.apiproxy import ApiProxy
 from tests.e2e.chaos.operator_process import OperatorProcess
-from tests.e2e.faults import DRIVER, driver
+from tests.e2e.faults import driver
 from tests.e2e.kube import Kube, Object
-from tests.e2e.volumes import folder
+from tests.e2e.volumes import work_folder
 from trainyard.api import names
 from trainyard.controller.kube.resources import JOBS, PODS, SECRETS, TRAININGRUNS, Resource
 
@@ -187,45 +185,19 @@ def run_touched(stage: Stage) -> str | None:
     return str(name)
 
 
-def disk_full(stage: Stage) -> str | None:
-    """A claim's folder becomes a tiny file system that is full, for the attempts that begin meanwhile."""
+def volume_refuses_writes(stage: Stage) -> str | None:
+    """The run's folder takes no new file, for attempts that are under way and for those that begin meanwhile."""
     found = [r for r in stage.kube.list(TRAININGRUNS, stage.namespace) if runs.state(r) == "Training"]
     if not found:
         return None
     run = stage.chance.choice(found)
-    name = run["metadata"]["name"]
-    place = folder(stage.kube, stage.namespace, names.checkpoints_claim_name(name))
-    pids = _pids()
-    for node in NODES:
-        _in_node(pids[f"node-{node}"], _FILL.format(place=place))
+    place = str(work_folder(stage.kube, run))
+    subprocess.run(["chattr", "+i", place], check=True, capture_output=True)
     try:
-        for pod in runs.pods(stage.kube, stage.namespace, name):
-            stage.kube.delete(PODS, stage.namespace, pod["metadata"]["name"])
-        stage.pause(10, 25)
+        stage.pause(5, 25)
     finally:
-        for node in NODES:
-            _in_node(pids[f"node-{node}"], f"umount -l {place}")
-        # What still writes there has no place on the disk any more; the next attempt has.
-        for pod in runs.pods(stage.kube, stage.namespace, name):
-            stage.kube.delete(PODS, stage.namespace, pod["metadata"]["name"])
-    return str(name)
-
-
-_FILL = """
-mount -t tmpfs -o size=64k,mode=0777 tmpfs {place}
-head -c 200000 /dev/zero > {place}/ballast 2> /dev/null || true
-"""
-
-
-def _pids() -> dict[str, int]:
-    found: dict[str, int] = json.loads(
-        subprocess.run([sys.executable, str(DRIVER), "pids"], check=True, capture_output=True, text=True).stdout
-    )
-    return found
-
-
-def _in_node(pid: int, script: str) -> None:
-    subprocess.run(["nsenter", f"--mount=/proc/{pid}/ns/mnt", "--", "bash", "-c", script], check=True)
+        subprocess.run(["chattr", "-i", place], check=True, capture_output=True)
+    return str(run["metadata"]["name"])
 
 
 Act = Callable[[Stage], str | None]
@@ -245,6 +217,6 @@ ACTS: dict[Act, int] = {
     secret_deleted: 3,
     status_overwritten: 3,
     run_touched: 4,
-    disk_full: 2,
+    volume_refuses_writes: 3,
 }
 """How often each comes, one among the others."""

@@ -1,6 +1,7 @@
 """Two hundred runs and an hour of faults: none lost, none doubled, none in a wrong state, none stuck.
 
-TRAINYARD_CHAOS_SECONDS and TRAINYARD_CHAOS_RUNS make it shorter; TRAINYARD_SEED repeats one.
+TRAINYARD_CHAOS_SECONDS and TRAINYARD_CHAOS_RUNS make it shorter; TRAINYARD_SEED repeats one, and TRAINYARD_CHAOS_ACTS names the
+faults to play (comma-separated; all).
 """
 
 import os
@@ -27,6 +28,7 @@ from trainyard.controller.kube.resources import JOBS, PODS, TRAININGRUNS
 
 SECONDS = float(os.environ.get("TRAINYARD_CHAOS_SECONDS", "3600"))
 RUNS = int(os.environ.get("TRAINYARD_CHAOS_RUNS", "200"))
+ONLY = {name for name in os.environ.get("TRAINYARD_CHAOS_ACTS", "").split(",") if name}
 AT_ONCE = 14
 CALM_SECONDS = 600.0
 """So long after the last fault every run has to have ended."""
@@ -117,7 +119,8 @@ def play(stage: Stage, parts: list[Part], done: Counter[str]) -> None:
     """Runs come one after the other, some at a time; faults come all the while."""
     begun = time.monotonic()
     waiting, pace = list(parts), SECONDS * 0.85 / len(parts)
-    acts, weights = list(ACTS), list(ACTS.values())
+    chosen = {act: often for act, often in ACTS.items() if not ONLY or act.__name__ in ONLY}
+    acts, weights = list(chosen), list(chosen.values())
     came: dict[str, float] = {}
     while time.monotonic() - begun < SECONDS:
         now = time.monotonic()
