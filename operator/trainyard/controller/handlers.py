@@ -48,7 +48,7 @@ def watch_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = 70  # bookmarks come every 60 s: a silent stream is a dead one
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 20  # a run may have almost a megabyte of inline data, and a page is held as a whole
     for child in (*CHILDREN, PVCS):
         # The key has to be (group, version, plural): the short form 'batch/jobs' matches nothing, and says nothing.
         settings.watching.label_selectors[child.group, child.version, child.plural] = CHILD_SELECTOR
