@@ -9,7 +9,7 @@ looked at by itself, as if there were no other, and what each of them asks for i
 ledger says; when an attempt follows another, `retry.py`; how a run ends, `ending.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
@@ -211,7 +211,13 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
     if wait := why_waiting(job, pod, now=seen.now, about=seen.about(job), queued=queued):
         # A queue may hold a Job for days; the event of its release is all there is to wait for.
         again = None if job.suspended else soon
-        return part(State.PENDING, wait.reason, wait.message + rest, stalled=wait.hopeless, again=again)
+        # What cannot be mounted may be the run's own Secret, deleted after the Job was made and before its pod was there.
+        unmounted = wait.reason is Reason.VOLUME and not work.started
+        if unmounted and not seen.knows(Question.PREREQUISITES):
+            return Part(step, questions=frozenset({Question.PREREQUISITES}))
+        waiting = part(State.PENDING, wait.reason, wait.message + rest, stalled=wait.hopeless, again=again)
+        supplies = waiting.supplies or (unmounted and obstacle(seen, case.status) is None)
+        return replace(waiting, supplies=supplies)
     if not work.started:
         where = f" on {pod.node}" if pod and pod.node else ""
         return part(State.PENDING, Reason.PENDING, f"starting {step.name}{where}{rest}", again=soon)

@@ -85,3 +85,19 @@ def test_named_nodes_of_which_none_exists_are_told_with_those_that_do() -> None:
     )
     assert unknown_nodes(run, ["forge", "arcanin"]) == ()
     assert unknown_nodes(World().observe().run, ["forge"]) == ()
+
+
+def test_the_runs_own_secret_comes_back_when_it_was_deleted_before_its_pod_was_there() -> None:
+    world = World()
+    world.settle()
+    world.start_pod()
+    waiting = next(reversed(world.pods.values()))
+    waiting["spec"] = {"nodeName": "forge"}
+    waiting["status"] = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+    made = world.secrets.pop("tiny-trainyard")
+    world.warning = Complaint("FailedMount", 'MountVolume.SetUp failed: secret "tiny-trainyard" not found')
+    world.now += timedelta(seconds=10)
+    world.settle()
+    assert world.secrets["tiny-trainyard"]["stringData"] == made["stringData"]
+    assert (world.status().message or "").startswith("the pod cannot start yet")
+    assert world.created == ["tiny-prepare-1"]
