@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
@@ -28,7 +28,9 @@ from trainyard.trainer.progress import Sender
 from trainyard.trainer.reporter import Reporter, write_final_record
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.steps import run_step
-from trainyard.trainer.tracking.follow import Tracking, follow
+
+if TYPE_CHECKING:
+    from trainyard.trainer.tracking.follow import Tracking
 
 TOOLS = {
     "serve": "answer requests with a trained Tiny Recursive Model",
@@ -74,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         context.work_dir.mkdir(parents=True, exist_ok=True)
         if team.leads:
             reporter.send_through(Sender.of(context))
+        if team.leads and whole.run.spec.tracking is not None:
+            from trainyard.trainer.tracking.follow import follow
+
             tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
         run_step(given.step, context, reporter)
         if tracking is not None:
