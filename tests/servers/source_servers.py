@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.servers.restartable import KEPT, Server, free_port, prometheus_tools
+from tests.ports import free_port
+from tests.servers.restartable import KEPT, Server, prometheus_tools
 
 
 def go_program(name: str, package: str) -> Path:

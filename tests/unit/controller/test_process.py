@@ -4,13 +4,13 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.ports import free_port
 from tests.unit.controller.fake_clock import eventually
 from tests.unit.controller.fake_kube import FakeKube
 from trainyard.api.compatibility import SCHEMA_ANNOTATION
@@ -36,13 +36,6 @@ clock.SystemClock.sleep = sleep
 sys.exit(__main__.main())
 """
 """The same with shorter pauses, where a test would only wait for the next look at the lease or at all runs."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class OperatorProcess:
@@ -109,14 +102,6 @@ class OperatorProcess:
 
     def messages(self) -> list[str]:
         return [json.loads(line)["message"] for line in self.lines]
-
-
-@pytest.fixture
-async def kube():
-    made = FakeKube()
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture
