@@ -32,7 +32,6 @@ from trainyard.controller.kube.resources import (
     Resource,
 )
 from trainyard.controller.kube.transport import (
-    APPLY_PATCH,
     CONNECTIONS,
     JSON,
     MERGE_PATCH,
@@ -185,21 +184,6 @@ class Cluster:
             query={"fieldManager": FIELD_MANAGER},
             body=body,
             accept=_ONE_METADATA_ONLY,
-        )
-
-    async def apply(
-        self, resource: Resource, namespace: str | None, name: str, body: Object, *, force: bool = True
-    ) -> Object:
-        """Server-side apply: create it or change the fields given here. Raises `Conflict` only without `force`."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
-        return await self._transport.send(
-            Request("apply", resource.plural, namespace, name),
-            "PATCH",
-            resource.path(namespace, name),
-            query=query,
-            body=body,
-            accept=_ONE_METADATA_ONLY,
-            content_type=APPLY_PATCH,
         )
 
     async def patch(

@@ -35,7 +35,6 @@ RELOAD_PAUSE = 10.0
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 USER_AGENT = "trainyard-operator"
 
 

@@ -70,7 +70,6 @@ async def test_metadata_only_asks_for_nothing_else(api: FakeApi, cluster: Cluste
 
 async def test_writes_name_their_field_manager(api: FakeApi, cluster: Cluster):
     await cluster.create(JOBS, "ns", JOB)
-    await cluster.apply(JOBS, "ns", "a", JOB)
     await cluster.patch(JOBS, "ns", "a", {"spec": {"suspend": True}})
     pending = {"status": {"state": "Pending"}, "metadata": {"resourceVersion": "42"}}
     await cluster.replace_status(TRAININGRUNS, "ns", "a", pending)
@@ -78,13 +77,11 @@ async def test_writes_name_their_field_manager(api: FakeApi, cluster: Cluster):
     sent = [(s.method, s.path.rpartition("/namespaces/ns/")[2], s.headers["Content-Type"]) for s in api.seen]
     assert sent == [
         ("POST", "jobs", "application/json"),
-        ("PATCH", "jobs/a", "application/apply-patch+yaml"),
         ("PATCH", "jobs/a", "application/merge-patch+json"),
         ("PUT", "trainingruns/a/status", "application/json"),
     ]
-    assert api.seen[1].query["force"] == "true"
     assert all("as=PartialObjectMetadata;" in seen.headers["Accept"] for seen in api.seen)
-    assert api.seen[3].body == pending
+    assert api.seen[2].body == pending
 
 
 async def test_a_delete_is_of_one_certain_object(api: FakeApi, cluster: Cluster):
