@@ -1,6 +1,5 @@
 """People edit and delete what the operator works with. By what it finds the rest, and what it forgets."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,20 +75,8 @@ class Desk:
 
 
 @pytest.fixture
-async def kube():
-    served = FakeKube()
-    await served.start()
-    yield served
-    await served.stop()
-
-
-@pytest.fixture
-async def desk(kube: FakeKube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "kubeconfig").write_text(kube.kubeconfig())
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    client = await Cluster.connect()
-    yield Desk(kube, client)
-    await client.close()
+def desk(kube: FakeKube, cluster: Cluster):
+    return Desk(kube, cluster)
 
 
 @pytest.mark.parametrize("labels", [{}, {"app.kubernetes.io/managed-by": "trainyard"}, {"trainyard.dev/run": "other"}])

@@ -3,8 +3,6 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-import pytest
-
 from tests.unit.controller.fake_clock import eventually
 from tests.unit.controller.fake_kube import FakeKube
 from trainyard.controller import handlers
@@ -29,14 +27,6 @@ class Keys:
 class Runs:
     def run_seen(self, namespace, name, state): ...
     def run_gone(self, namespace, name): ...
-
-
-@pytest.fixture
-async def kube():
-    made = FakeKube()
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @asynccontextmanager

@@ -3,10 +3,7 @@
 import asyncio
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.unit.controller.fake_kube import FakeKube
 from tests.unit.controller.runs.world import manifest
@@ -51,23 +48,6 @@ class World:
             self.written.set()
 
     def run_gone(self, namespace: str, name: str) -> None: ...
-
-
-@pytest.fixture
-async def kube():
-    served = FakeKube()
-    await served.start()
-    yield served
-    await served.stop()
-
-
-@pytest.fixture
-async def cluster(kube: FakeKube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "kubeconfig").write_text(kube.kubeconfig())
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    client = await Cluster.connect()
-    yield client
-    await client.close()
 
 
 def reconciler(cluster: Cluster, world: World, *, crowded: Callable[[], bool] | None = None) -> Reconciler:

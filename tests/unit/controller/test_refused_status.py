@@ -1,6 +1,5 @@
 """The API server refuses a status: what pods told is left out, the decision is written."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,23 +29,6 @@ class Training(World):
 
     def get(self, uid: str) -> ProgressRecord | None:
         return self.newest
-
-
-@pytest.fixture
-async def kube():
-    served = FakeKube()
-    await served.start()
-    yield served
-    await served.stop()
-
-
-@pytest.fixture
-async def cluster(kube: FakeKube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "kubeconfig").write_text(kube.kubeconfig())
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    client = await Cluster.connect()
-    yield client
-    await client.close()
 
 
 def reconciler(cluster: Cluster, world: World, clock: FakeClock) -> Reconciler:

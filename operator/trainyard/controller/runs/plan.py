@@ -9,7 +9,7 @@ looked at by itself, as if there were no other, and what each of them asks for i
 ledger says; when an attempt follows another, `retry.py`; how a run ends, `ending.py`.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
@@ -186,14 +186,22 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
     """A step whose Job is under way."""
     seen, pod, step = case.seen, work.pod, work.step
 
-    def part(state: State, reason: Reason, message: str, *, stalled: bool = False, again: float | None = None) -> Part:
+    def part(
+        state: State,
+        reason: Reason,
+        message: str,
+        *,
+        stalled: bool = False,
+        again: float | None = None,
+        supplies: bool = False,
+    ) -> Part:
         if endangered := ", ".join(dying(seen)):
             reason = Reason.MISSING_CLAIM
             message += f"; PersistentVolumeClaim {endangered} is being deleted and goes with the run's last pod: copy what is to be kept"
         if job.orphaned:
             message += f"; Job {job.name} has lost its owner reference and will stay when the run is deleted"
         standing = Standing(state, reason, message, stalled=stalled)
-        return Part(step, standing, requeue_after=again, supplies=case.admitted(work))
+        return Part(step, standing, requeue_after=again, supplies=supplies or case.admitted(work))
 
     if job.terminating:
         standing = Standing(State.PENDING, Reason.PENDING, f"waiting for Job {job.name}, which was deleted, to be gone")
@@ -215,9 +223,9 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
         unmounted = wait.reason is Reason.VOLUME and not work.started
         if unmounted and not seen.knows(Question.PREREQUISITES):
             return Part(step, questions=frozenset({Question.PREREQUISITES}))
-        waiting = part(State.PENDING, wait.reason, wait.message + rest, stalled=wait.hopeless, again=again)
-        supplies = waiting.supplies or (unmounted and obstacle(seen, case.status) is None)
-        return replace(waiting, supplies=supplies)
+        supplies = unmounted and obstacle(seen, case.status) is None
+        message = wait.message + rest
+        return part(State.PENDING, wait.reason, message, stalled=wait.hopeless, again=again, supplies=supplies)
     if not work.started:
         where = f" on {pod.node}" if pod and pod.node else ""
         return part(State.PENDING, Reason.PENDING, f"starting {step.name}{where}{rest}", again=soon)
