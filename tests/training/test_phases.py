@@ -17,9 +17,13 @@ from tests.training.runs import Run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HUB = """
-from trainyard.trainer.exports import push_to_hub as hub
-hub.check = lambda context, target: print("hub opens", target.repo)
-hub.export = lambda context, target, reporter: print("hub gets", context.model_dir.parent.name)
+from trainyard.trainer.exports import hub
+from trainyard.trainer.exports.exported import Exported
+hub.check = lambda context, export, target: print("hub opens", target.repo)
+def send(context, export, target, inputs, reporter):
+    print("hub gets", context.model_dir.parent.name)
+    return Exported("hf://org/model@1", "sha256:1")
+hub.send = send
 """
 WAITS_AFTER_STEP_8 = """
 import threading
@@ -98,16 +102,17 @@ def test_the_result_of_the_last_phase_goes_to_the_hub(undisturbed: Run) -> None:
     target = {"repo": "org/model", "secretRef": {"name": "hub"}}
     pushing = replace(undisturbed, spec={**undisturbed.spec, "pushToHub": target}, patch=HUB)
     told = {}
-    for step in ("prepare", "train-more", "train-answer", "evaluate"):
+    for step in ("prepare", "train-more", "train-answer", "evaluate", "export-push-to-hub"):
         told[step] = [line for line in pushing.run(step).lines if line.startswith("hub ")]
     assert told == {
         "prepare": ["hub opens org/model"],
         "train-more": [],
-        "train-answer": ["hub gets answer"],
+        "train-answer": [],
         "evaluate": [],
+        "export-push-to-hub": ["hub gets answer"],
     }
     debug = replace(pushing, spec={**pushing.spec, "mode": "Debug"})
-    assert "hub gets answer" not in debug.run("train-answer").lines
+    assert "hub opens org/model" not in debug.run("prepare").lines
 
 
 def test_a_kill_in_a_phase_goes_on_there_and_leaves_the_others_alone(

@@ -22,7 +22,7 @@ import os, sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import ANY
-from trainyard.trainer.exports import push_to_hub as hub
+from trainyard.trainer.exports import hub
 from trainyard.trainer.data import upload
 from trainyard.trainer.volume import origin
 
@@ -34,7 +34,7 @@ def tell(event, arguments):
 sys.addaudithook(tell)
 # Nobody is spoken to: a hub's models lie in a folder, and both stores have everything already.
 origin.from_hub = lambda repository, *_, **__: Path(os.environ["HUB"]) / repository
-hub._guarded = lambda target, call: SimpleNamespace(oid="abc")
+hub._guarded = lambda field, target, call: SimpleNamespace(oid="abc")
 upload._guarded = lambda call, address: ANY
 """
 SECRETS = {"weights", "judge", "data", "store", "tracker", "writer"}
@@ -82,10 +82,11 @@ def test_a_step_opens_the_secrets_that_are_mounted_for_it_and_no_others(
         spec["mode"] = "DryRun"
         steps = {"validate": run.run("validate")}
         spec["mode"] = "Train"
-        steps |= {step: run.run(step) for step in made.steps()}
+        names = [*made.steps(), *(export.step for export in made.all_exports())]
+        steps |= {step: run.run(step) for step in names}
     opened = {name: {line[6:] for line in step.lines if line.startswith("opens ")} for name, step in steps.items()}
     dry = TrainingRunSpec.model_validate({**spec, "mode": "DryRun"})
     assert opened == {
         "validate": set(named(dry, "Secret", step="validate")),
-        **{step: set(named(made, "Secret", step=step)) for step in made.steps()},
+        **{step: set(named(made, "Secret", step=step)) for step in names},
     }

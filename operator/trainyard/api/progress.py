@@ -145,6 +145,14 @@ class EvaluationRecord(Record):
     message: ShortText | None = None
 
 
+class ExportRecord(Record):
+    """Where an export has put the result, and what of it stays for those that come after it."""
+
+    uri: Annotated[Name, Field(max_length=1024)]
+    digest: Annotated[Name, Field(max_length=128)]
+    version: Annotated[Name, Field(max_length=128)] | None = None
+
+
 class FinalRecord(Record):
     """The end of a step, at most TERMINATION_LOG_LIMIT bytes as JSON."""
 
@@ -163,6 +171,7 @@ class FinalRecord(Record):
     checkpoint: CheckpointRecord | None = None
     dataset: DatasetRecord | None = None
     evaluation: EvaluationRecord | None = None
+    export: ExportRecord | None = None
     effective: Facts | None = None
     provenance: Facts | None = None
     timings: dict[Name, Amount] | None = Field(None, max_length=ENTRIES)

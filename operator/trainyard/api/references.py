@@ -8,10 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic.alias_generators import to_camel
-
 from trainyard.api.base import SecretRef
-from trainyard.api.run.exports import TARGETS
 from trainyard.api.run.trainingrun import TrainingRunSpec, phases_to_run
 from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
 
@@ -63,11 +60,9 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
     if spec.tracking is not None and (mlflow := spec.tracking.mlflow) is not None:
         tracked = {STEP_PREPARE, *_trainings(spec), STEP_EVALUATE}
         yield from _at("spec.tracking.mlflow", mlflow.secret_ref, tracked)
-    for name in TARGETS:
-        if (target := getattr(spec, name)) is not None:
-            # Before the training it is asked whether it would take the result; after it, the result is sent.
-            sending = {STEP_PREPARE, last} if spec.mode == "Train" else set()
-            yield from _at(f"spec.{to_camel(name)}", getattr(target, "secret_ref", None), sending)
+    for export in spec.all_exports():
+        # Before the training a target is asked whether it would take the result; after it, the result is sent.
+        yield from _at(export.field, getattr(export.target, "secret_ref", None), {STEP_PREPARE, export.step})
     for field, reward in spec.reward_models():
         steps = _judged(spec, field) | script
         if last in steps:

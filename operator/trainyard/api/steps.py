@@ -1,7 +1,8 @@
 """The steps of a run: one row each, and what follows from a step's name.
 
 A step is a Job. What differs between steps (how a run stands meanwhile, whether the pod gets GPUs, how many pods work on it)
-is looked up here and nowhere decided anew. A run with phases has one training a phase, `train-<phase>`.
+is looked up here and nowhere decided anew. A run with phases has one training a phase, `train-<phase>`, and each of its exports is
+a step `export-<name>`.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ STEP_PREPARE = "prepare"
 STEP_VALIDATE = "validate"
 STEP_TRAIN = "train"
 STEP_EVALUATE = "evaluate"
+STEP_EXPORT = "export"
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,15 @@ STEPS = {
     STEP_EVALUATE: Step(
         State.EVALUATING, Reason.EVALUATING, "evaluating", "measure the trained model on the held-out data"
     ),
+    STEP_EXPORT: Step(
+        State.EXPORTING, Reason.EXPORTING, "sending the result", "send the result where one of spec.exports says"
+    ),
 }
 """In the order in which a run goes through them."""
 
 
 def step_named(name: str) -> Step:
-    """The row of a step; the trainings of phases share one.
+    """The row of a step; the trainings of phases share one, and so do exports.
 
     Raises:
         KeyError: no step has this name.
@@ -66,8 +71,8 @@ def step_named(name: str) -> Step:
 
 
 def base_of(name: str) -> str:
-    """The name in STEPS: that of the step without its phase."""
-    return STEP_TRAIN if is_train(name) else name
+    """The name in STEPS: that of the step without its phase, or what it exports."""
+    return STEP_TRAIN if is_train(name) else STEP_EXPORT if is_export(name) else name
 
 
 def train_step(phase: str | None) -> str:
@@ -85,7 +90,19 @@ def phase_of(step: str) -> str | None:
     return step.removeprefix(f"{STEP_TRAIN}-") if step.startswith(f"{STEP_TRAIN}-") else None
 
 
+def export_step(name: str) -> str:
+    """The step that does an export."""
+    return f"{STEP_EXPORT}-{name}"
+
+
+def is_export(step: str) -> bool:
+    """Whether the step is an export."""
+    return step.startswith(f"{STEP_EXPORT}-")
+
+
 def step_arguments(step: str) -> list[str]:
     """What the trainer is told on its command line to do a step."""
+    if is_export(step):
+        return [STEP_EXPORT, "--name", step.removeprefix(f"{STEP_EXPORT}-")]
     phase = phase_of(step)
     return [step] if phase is None else [STEP_TRAIN, "--phase", phase]

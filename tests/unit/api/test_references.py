@@ -57,7 +57,10 @@ PHASED = {
 def opened(spec: dict[str, Any], kind: Kind = "Secret") -> dict[str, set[str]]:
     """Step by step."""
     made = TrainingRunSpec.model_validate(spec)
-    return {step: set(named(made, kind, step=step)) for step in made.steps()}
+    return {
+        step: set(named(made, kind, step=step))
+        for step in (*made.steps(), *(export.step for export in made.all_exports()))
+    }
 
 
 def test_what_must_exist_before_the_run_starts() -> None:
@@ -93,13 +96,15 @@ def test_a_step_opens_its_own_secrets() -> None:
     held_out = {**FULL, "datasets": [{**PROMPTS, "split": {"eval": 0.1}}]}
     assert opened(held_out) == {
         "prepare": {"weights", "data", "store", "tracker", "writer"},
-        "train": {"weights", "judge", "tracker", "writer"},
+        "train": {"weights", "judge", "tracker"},
         "evaluate": {"weights", "judge", "tracker"},
+        "export-push-to-hub": {"writer"},
     }
     assert opened(held_out, "PersistentVolumeClaim") == {
         "prepare": {"models", "data"},
         "train": {"models", "judge"},
         "evaluate": {"models", "judge"},
+        "export-push-to-hub": set(),
     }
 
 
@@ -121,11 +126,12 @@ def test_phases_start_from_each_other_and_have_their_own_judges() -> None:
         "prepare": {"weights", "data", "store", "tracker", "writer"},
         "train-one": {"weights", "judge", "tracker"},
         "train-two": {"other", "tracker"},
-        "train-three": {"judge", "tracker", "writer"},
+        "train-three": {"judge", "tracker"},
         "evaluate": {"judge", "tracker"},
+        "export-push-to-hub": {"writer"},
     }
     alone = {**held_out, "runPhases": ["two"]}
-    assert opened(alone)["train-two"] == {"weights", "other", "tracker", "writer"}
+    assert opened(alone)["train-two"] == {"weights", "other", "tracker"}
     assert opened(alone)["evaluate"] == {"weights", "other", "tracker"}
 
 

@@ -20,7 +20,7 @@ PARENT = """
 import json, os, sys, traceback
 import filelock, httpcore2, httpx2, tqdm.auto, yaml
 import trainyard.trainer.data.prepare, trainyard.trainer.data.sources, trainyard.trainer.volume.origin
-import trainyard.trainer.exports.push_to_hub
+import trainyard.trainer.exports.hub
 assert not {"huggingface_hub", "torch"} & set(sys.modules)
 for line in sys.stdin:
     case = json.loads(line)

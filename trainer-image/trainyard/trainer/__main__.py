@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.steps import STEP_TRAIN, STEPS, step_arguments, train_step
+from trainyard.api.steps import STEP_EXPORT, STEP_TRAIN, STEPS, export_step, step_arguments, train_step
 from trainyard.trainer.context import attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.log import be_silent, cut_addresses, say
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TOOLS = {
     "serve": "answer requests with a trained Tiny Recursive Model",
-    "export": "write one step of a trained Tiny Recursive Model as a torch.export program",
+    "program": "write one step of a trained Tiny Recursive Model as a torch.export program",
 }
 """What is done with a result. No step of a run: it needs no run file, and stops when it is told to."""
 
@@ -49,12 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
         one = steps.add_parser(name, help=row.help)
         if name == STEP_TRAIN:
             one.add_argument("--phase", help="which of spec.phases, where the run has phases")
+        if name == STEP_EXPORT:
+            one.add_argument("--name", required=True, help="which of spec.exports")
     add_tools(steps)
     given = parser.parse_args(arguments)
     if given.step in TOOLS:
         return run_tool(given)
     phase: str | None = getattr(given, "phase", None)
-    step: str = train_step(phase) if phase else given.step
+    export: str = getattr(given, "name", "")
+    step: str = train_step(phase) if phase else export_step(export) if export else given.step
 
     reporter = Reporter(step, attempt_number())
     tracking: Tracking | None = None
@@ -80,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
             from trainyard.trainer.tracking.follow import follow
 
             tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
-        run_step(given.step, context, reporter)
+        run_step(given.step, context, reporter, name=export)
         if tracking is not None:
             tracking.close(succeeded=True)
     except BaseException as error:
@@ -92,13 +95,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def add_tools(parsers: Any) -> None:
     """Arguments of `TOOLS`."""
-    serve, export = (parsers.add_parser(name, help=text) for name, text in TOOLS.items())
-    for tool in (serve, export):
+    serve, program = (parsers.add_parser(name, help=text) for name, text in TOOLS.items())
+    for tool in (serve, program):
         tool.add_argument("--model", required=True, help="the model/ folder of a run")
     serve.add_argument("--name", default="trm-homelab", help="name that requests call the model by")
     serve.add_argument("--host", default="0.0.0.0")
     serve.add_argument("--port", type=int, default=11434)
-    export.add_argument("--output", required=True, help="file to write, for example step.pt2")
+    program.add_argument("--output", required=True, help="file to write, for example step.pt2")
 
 
 def run_tool(given: argparse.Namespace) -> int:

@@ -59,7 +59,8 @@ def run_local(
     work = Path(workdir).absolute()
     work.mkdir(parents=True, exist_ok=True)
     environment = step_environment(run, work, link_volumes(run, work, volumes), secrets)
-    for step in run.spec.steps():
+    by_trainer = [export.step for export in run.spec.all_exports() if not export.row.by_operator]
+    for step in (*run.spec.steps(), *by_trainer):
         say(f"--- {step}")
         environment[names.ENV_STEP] = step
         environment[names.ENV_TERMINATION_LOG] = str(work / "logs" / f"{step}.json")

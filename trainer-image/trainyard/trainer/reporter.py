@@ -24,7 +24,7 @@ from trainyard.trainer.progress import Sender
 Metrics = Mapping[str, float | None]
 Listener = Callable[[int | None, Metrics], None]
 """Is told the step number and new metrics."""
-AT_THE_END = frozenset({"dataset", "evaluation", "provenance", "timings"})
+AT_THE_END = frozenset({"dataset", "evaluation", "export", "provenance", "timings"})
 """What is in the final record alone."""
 
 
@@ -99,6 +99,7 @@ class Reporter:
         mlflow_run_id: str | None = None,
         dataset: PreparedDataset | None = None,
         evaluation: Mapping[str, Any] | None = None,
+        export: Mapping[str, str | None] | None = None,
         provenance: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
     ) -> None:
@@ -123,6 +124,7 @@ class Reporter:
             "mlflow_run_id": mlflow_run_id,
             "dataset": dataset and _dataset(dataset),
             "evaluation": evaluation,
+            "export": export,
             "provenance": provenance,
             "timings": timings,
         }

@@ -13,11 +13,10 @@ from typing import Any
 
 from trainyard.api.run.methods import TINY
 from trainyard.api.run.trainingrun import TrainingRunSpec
-from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE
+from trainyard.api.steps import STEP_EVALUATE, STEP_EXPORT, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.exports import check_targets, export_result
+from trainyard.trainer.exports import check_targets
 from trainyard.trainer.frame.out_of_memory import Ladder
-from trainyard.trainer.machine.team import team_of
 from trainyard.trainer.phases import trainings
 from trainyard.trainer.reporter import Reporter
 
@@ -81,8 +80,8 @@ def family_of(spec: TrainingRunSpec) -> Family:
     return TRM if is_trm and spec.mode != "Dataset" else LANGUAGE
 
 
-def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
-    """Do a step, by its name in `trainyard.api.steps.STEPS`.
+def run_step(step: str, context: RunContext, reporter: Reporter, *, name: str = "") -> None:
+    """Do a step, by its name in `trainyard.api.steps.STEPS`; `name` says which of the exports.
 
     Raises:
         UserError: it cannot be done.
@@ -95,14 +94,15 @@ def run_step(step: str, context: RunContext, reporter: Reporter) -> None:
         from trainyard.trainer.frame.train import train
 
         load = partial(found, family.train)
-        result = train(context, reporter, key=found(family.data_key), load=load, ladder=family.ladder)
-        is_whole = context.phase is None or context.is_last_phase
-        if result is not None and is_whole and team_of().leads:
-            export_result(context, reporter)
+        train(context, reporter, key=found(family.data_key), load=load, ladder=family.ladder)
     elif step == STEP_EVALUATE:
         from trainyard.trainer.frame.evaluate import evaluate
 
         evaluate(context, reporter, key=found(family.data_key), load=partial(found, family.measure))
+    elif step == STEP_EXPORT:
+        from trainyard.trainer.frame.export import export
+
+        export(context, reporter, name=name)
     elif step == STEP_VALIDATE:
         found(family.validate)(context, reporter)
 

@@ -1,29 +1,114 @@
-"""Where the trained model goes besides the run's volume: one class a target.
+"""`spec.exports`: where the trained model goes besides the run's volume, and in which order.
 
-A target is a field of the spec. That a script of one's own cannot have it, which steps get its Secret, and which module of
-the trainer serves it, all follows from `TARGETS`.
+An export is a step of the run with one target. Exports that need not wait for each other work beside each other, and one that
+fails takes nothing with it but what comes after it. `TARGETS` has a row for each target; the fields of a target are a class in
+`targets/`, and `trainyard.trainer.exports` has a module of its name, unless the operator does it itself.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
-from trainyard.api.base import ApiModel, SecretRef
+from trainyard.api.base import ApiModel, DnsLabel, Rule, exactly_one
+from trainyard.api.run.targets.hub import Hub
+from trainyard.api.steps import export_step
 
-HUB_REPO = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$"
+EXPORTS_LIMIT = 16
+PUSHED_TO_HUB = "push-to-hub"
+"""Name of the export that the deprecated `spec.pushToHub` stands for."""
 
 
-class PushToHub(ApiModel):
-    """A repository that the result is uploaded to, as one commit."""
+@dataclass(frozen=True)
+class Target:
+    """What is special about a target; the name of the row is that of its field in `Export`."""
 
-    repo: str = Field(
-        max_length=96, pattern=HUB_REPO, description="Name of the model repository: org/name. It is made if need be."
+    by_operator: bool = False
+    """It needs rights at the API server, which no pod has: there is no Job and no module for it."""
+    makes_files: bool = False
+    """It leaves files in the run's folder that a later export can send."""
+    promotes: Callable[[Any], bool] = lambda target: False
+    """Whether something points at the newest result here (an alias) that is to be moved last of all: its module has
+    `promote` and `back`."""
+
+
+TARGETS: dict[str, Target] = {
+    "hub": Target(),
+}
+"""By field of `Export`."""
+
+ExportName = Annotated[DnsLabel, Field(min_length=1, max_length=32)]
+
+
+class Export(ApiModel):
+    """One place that the result goes to. Exactly one target."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one(
+            *TARGETS, message=f"an export has exactly one target: give one of {', '.join(map(to_camel, TARGETS))}"
+        ),
     )
-    private: bool = Field(
-        True, description="Whether a repository that is made is private. One that exists stays as it is."
+
+    name: ExportName = Field(description="Name of the export, of its step and its Jobs.")
+    depends_on: list[ExportName] = Field(
+        default_factory=list,
+        max_length=EXPORTS_LIMIT,
+        description="Exports that have to have succeeded before. What they have left can be used: files of gguf and mlx are what is sent.",
     )
-    secret_ref: SecretRef = Field(
-        description="Secret with the key token (or HF_TOKEN): an access token that may write to the repository."
+    when: Literal["Succeeded", "GatesPassed"] | None = Field(
+        None,
+        description="Succeeded: when the training (and the evaluation) has succeeded. GatesPassed: only if the evaluation has found "
+        "the result good enough. Default: GatesPassed where spec.evaluation has a gate.",
     )
+    on_failure: Literal["Fail", "Continue"] = Field(
+        "Fail",
+        description="What a failed export means for the run, when all others have ended. The trained model stays in any case.",
+    )
+    backoff_limit: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="How many failed attempts it may have; they do not count against the run's backoffLimit.",
+    )
+    hub: Hub | None = Field(None, description="A Hugging Face hub.")
+
+    @property
+    def kind(self) -> str:
+        """The field of its target."""
+        return next(name for name in TARGETS if getattr(self, name) is not None)
+
+    @property
+    def target(self) -> Any:
+        """What its target's field holds."""
+        return getattr(self, self.kind)
+
+    @property
+    def field(self) -> str:
+        """Where its target stands in the spec, for messages."""
+        return "spec.pushToHub" if self.name == PUSHED_TO_HUB else f"spec.exports[{self.name}].{to_camel(self.kind)}"
+
+    @property
+    def row(self) -> Target:
+        """Its target's row."""
+        return TARGETS[self.kind]
+
+    @property
+    def step(self) -> str:
+        """The step that does it."""
+        return export_step(self.name)
+
+    @property
+    def promotes(self) -> bool:
+        """Whether something is to point at its result, last of all."""
+        return self.row.promotes(self.target)
 
 
-TARGETS = ("push_to_hub",)
-"""Fields of the spec, in the order in which they are served; `trainyard.trainer.exports` has a module for each."""
+def in_order(exports: Sequence[Export]) -> tuple[Export, ...]:
+    """Each after what it depends on, otherwise as they stand. Those that wait for each other, or for none that is there, are
+    left out."""
+    placed: dict[str, Export] = {}
+    while ready := [e for e in exports if e.name not in placed and placed.keys() >= set(e.depends_on)]:
+        placed[ready[0].name] = ready[0]
+    return tuple(placed.values())

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import Fetched, Rule
 from trainyard.api.run.dataset import INLINE_LIMIT, Dataset
-from trainyard.api.run.exports import TARGETS
+from trainyard.api.run.exports import PUSHED_TO_HUB, in_order
 from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, none_of, one_of, sentence
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
@@ -150,6 +150,37 @@ TRM_RULES = (
 )
 
 
+def _depend_on_unknown(spec: Any) -> bool:
+    exports = spec.exports or ()
+    return not {n for e in exports for n in e.depends_on} <= {e.name for e in exports}
+
+
+_EXPORTS = Fetched("exports", "self.exports", unless="!has(self.exports)")
+EXPORT_RULES = (
+    Rule(
+        None,
+        "two exports have the same name: rename one of them",
+        lambda s: len({e.name for e in s.exports or ()}) == len(s.exports or ()),
+    ),
+    Rule(
+        "exports.all(e, !has(e.dependsOn) || e.dependsOn.all(n, exports.exists(o, o.name == n)))",
+        "an export's dependsOn names one that does not stand in spec.exports: correct the name, or add that export",
+        lambda s: not _depend_on_unknown(s),
+        about=_EXPORTS,
+    ),
+    Rule(
+        None,
+        "exports wait for each other in a circle: take one of the names out of dependsOn",
+        lambda s: _depend_on_unknown(s) or len(in_order(s.exports or ())) == len(s.exports or ()),
+    ),
+    Rule(
+        None,
+        f"{PUSHED_TO_HUB} is the name of the export that spec.pushToHub stands for: give the export another name",
+        lambda s: all(e.name != PUSHED_TO_HUB for e in s.exports or ()),
+    ),
+)
+
+
 SPEC_RULES: tuple[Rule, ...] = (
     Rule(
         "(has(self.model) && has(self.datasets) && (has(self.training) || has(self.phases))) || "
@@ -237,7 +268,8 @@ SPEC_RULES: tuple[Rule, ...] = (
         lambda s: s.tracking is None or not s.command,
         about=_SCRIPT,
     ),
-    *(_sent_by_the_trainer(name) for name in TARGETS),
+    *map(_sent_by_the_trainer, ("exports", "push_to_hub")),
+    *EXPORT_RULES,
     Rule(
         None,
         "two phases have the same name: rename one of them",

@@ -11,14 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trainyard.api.base import ApiModel, DnsLabel, Rule
 from trainyard.api.run.dataset import Dataset, DatasetUpload
 from trainyard.api.run.estimate import Estimate
-from trainyard.api.run.exports import PushToHub
+from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, Export, in_order
 from trainyard.api.run.model import ModelSource
 from trainyard.api.run.phases import PHASES_LIMIT, Phase, overridden
 from trainyard.api.run.pod import Placement, PodTemplate, Resources, StepResources, Storage
 from trainyard.api.run.reward import RewardModel
 from trainyard.api.run.rules import SPEC_RULES
+from trainyard.api.run.targets.hub import Hub
 from trainyard.api.run.tracking import Tracking
 from trainyard.api.run.training import Checkpoints, Evaluation, Training
+from trainyard.api.run.versioning import Owner, Versioning
 from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
 
 RUN_NAME_LIMIT = 50
@@ -88,8 +90,18 @@ class TrainingRunSpec(ApiModel):
     tracking: Tracking | None = Field(
         None, description="Where the training's numbers are kept besides the status: MLflow, TensorBoard."
     )
-    push_to_hub: PushToHub | None = Field(
-        None, description="Upload the result (of the last phase) to a Hugging Face hub. In mode Train only."
+    owner: Owner | None = Field(None, description="Whom the run belongs to.")
+    versioning: Versioning | None = Field(None, description="What the result is called in exports.")
+    exports: list[Export] | None = Field(
+        None,
+        min_length=1,
+        max_length=EXPORTS_LIMIT,
+        description="Where the result (of the last phase) goes. In mode Train only.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    push_to_hub: Hub | None = Field(
+        None,
+        description=f"Deprecated, and gone in the next version: an export of the name {PUSHED_TO_HUB} with the target hub.",
     )
     storage: Storage = Field(default_factory=Storage, description="The run's volumes.")
     resources: Resources = Field(default_factory=Resources, description="Resources of the training step.")
@@ -151,6 +163,13 @@ class TrainingRunSpec(ApiModel):
         evaluate = self.evaluation.enabled and self.has_held_out(self.evaluation.split, among=last)
         trainings = tuple(map(train_step, phases or (None,)))
         return (STEP_PREPARE, *trainings, STEP_EVALUATE) if evaluate else (STEP_PREPARE, *trainings)
+
+    def all_exports(self) -> tuple[Export, ...]:
+        """Every export of a run of this mode, each after what it depends on. What mode Debug makes is no result."""
+        if self.mode != "Train":
+            return ()
+        pushed = [] if self.push_to_hub is None else [Export(name=PUSHED_TO_HUB, hub=self.push_to_hub)]
+        return in_order([*(self.exports or ()), *pushed])
 
     def broken_rules(self) -> list[str]:
         """Those of the whole; if they hold, those of each phase."""

@@ -14,6 +14,7 @@ from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL, RUN_UID
 from trainyard.api.run.phases import overridden
 from trainyard.api.run.training import Training
 from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec, phases_to_run
+from trainyard.api.steps import export_step
 
 Object = dict[str, Any]
 
@@ -32,6 +33,17 @@ def in_a_row(names: Iterable[str]) -> tuple[PlannedStep, ...]:
     """Each step after the one before it."""
     names = tuple(names)
     return tuple(PlannedStep(name, frozenset(names[i - 1 : i] if i else ())) for i, name in enumerate(names))
+
+
+def planned_steps(spec: TrainingRunSpec) -> tuple[PlannedStep, ...]:
+    """The steps in a row, and after the last of them the exports, each after those that it depends on."""
+    row = in_a_row(spec.steps())
+    end = row[-1].name
+    exports = (
+        PlannedStep(one.step, frozenset({end, *map(export_step, one.depends_on)}), optional=True)
+        for one in spec.all_exports()
+    )
+    return (*row, *exports)
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class RunRef:
             spec=run.spec,
             raw_spec=raw["spec"],
             labels=run.metadata.labels,
-            steps=in_a_row(run.spec.steps()),
+            steps=planned_steps(run.spec),
             created=run.metadata.creation_timestamp,
         )
 

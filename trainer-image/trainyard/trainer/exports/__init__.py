@@ -1,19 +1,30 @@
-"""Where a result goes when it is there: one module a target, named like the target's field of the spec.
+"""Where a result goes when it is there: one module a target, named like the target's field of an export.
 
-A module has two functions. `check(context, target)` is asked in the prepare step, so that a target that would refuse is known
-before a GPU is taken; `export(context, target, reporter)` sends the committed result, last in the training step. Both raise
-UserError, and sending twice does no harm.
+A module has two functions:
+
+    check(context: RunContext, export: Export, target: XTarget) -> None
+        asked in the prepare step, so that a target that would refuse is known before a GPU is taken
+    send(context: RunContext, export: Export, target: XTarget, inputs: Mapping[str, Exported], reporter: Reporter) -> Exported
+        sends the committed result; `inputs` is what the exports named in dependsOn have left, by name
+
+Both get the target with its placeholders filled in, and raise UserError. Sending twice does no harm. A target at which something
+points at the newest result has two more, see `frame/promote.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any
 
-from trainyard.api.run.exports import TARGETS
+from pydantic import ValidationError
+
+from trainyard.api.run.exports import Export
+from trainyard.api.run.placeholders import filled
+from trainyard.api.run.versioning import values_of
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.reporter import Reporter
+from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.volume.commit import read_committed
 
 
 def check_targets(context: RunContext) -> None:
@@ -22,23 +33,38 @@ def check_targets(context: RunContext) -> None:
     Raises:
         UserError: one would not.
     """
-    for module, target in _wanted(context):
-        module.check(context, target)
+    for export in context.run.spec.all_exports():
+        if not export.row.by_operator:
+            module_of(export).check(context, export, filled_target(context, export))
 
 
-def export_result(context: RunContext, reporter: Reporter) -> None:
-    """Send the result to each target.
+def module_of(export: Export) -> Any:
+    """The module that serves its target; imported by this, because some bring a library along."""
+    return import_module(f"{__name__}.{export.kind}")
+
+
+def filled_target(context: RunContext, export: Export, *, digest: str | None = None, uri: str = "") -> Any:
+    """The target with its placeholders filled in; `digest` and `uri` are known once there is a result.
 
     Raises:
-        UserError: one refuses, or does not answer.
+        UserError: a text cannot be what it has become.
     """
-    for module, target in _wanted(context):
-        module.export(context, target, reporter)
+    run = context.run
+    values = values_of(metadata=run.metadata, spec=run.spec, moment=_moment(context), digest=digest, uri=uri)
+    try:
+        return filled(export.target, values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise invalid_config(
+            f"{export.field}.{place} is {first['input']!r} with its placeholders filled in: {first['msg']}",
+            hint="shorten the text, or correct what its placeholders stand for (spec.owner, spec.versioning)",
+        ) from error
 
 
-def _wanted(context: RunContext) -> Iterator[tuple[Any, Any]]:
-    """What mode Debug makes is no result."""
-    spec = context.run.spec
-    for name in TARGETS if spec.mode == "Train" else ():
-        if (target := getattr(spec, name)) is not None:
-            yield import_module(f"{__name__}.{name}"), target
+def _moment(context: RunContext) -> datetime | None:
+    """Without a cluster nobody has noted when the run was created; the result's own time stays the same."""
+    for folder in (context.model_dir, context.adapter_dir):
+        if read_committed(folder) is not None:
+            return datetime.fromtimestamp((folder / "manifest.json").stat().st_mtime, UTC)
+    return None

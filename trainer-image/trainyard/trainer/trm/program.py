@@ -1,6 +1,6 @@
 """One supervision step as a program of its own, for runtimes without this code.
 
-    python -m trainyard.trainer export --model work/model --output step.pt2
+    python -m trainyard.trainer program --model work/model --output step.pt2
 
 The program takes ids [examples, length] and the two latents [positions, examples, features], and gives the new latents,
 logits [length, examples, vocabulary] and halting logits [examples, 2]. Calling it again and again on its own latents is

@@ -25,18 +25,18 @@ WEIGHTS = bytes(range(256)) * 40
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from trainyard.trainer.exports import push_to_hub as hub
+from dataclasses import asdict
+from trainyard.trainer.exports import hub
 from trainyard.trainer.context import read_context
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.reporter import Reporter
 hub.PAUSES = (0.01, 0.01)
-context = read_context("train")
-target = context.run.spec.push_to_hub
-reporter = Reporter("train", 1)
+context = read_context("export-hub")
+export = context.run.spec.exports[0]
+reporter = Reporter("export-hub", 1)
 try:
-    hub.check(context, target)
-    hub.export(context, target, reporter)
-    print(json.dumps(reporter.final_record("Succeeded").provenance))
+    hub.check(context, export, export.hub)
+    print(json.dumps(asdict(hub.send(context, export, export.hub, {}, reporter))))
 except UserError as error:
     print(json.dumps({"code": int(error.exit_code), "message": error.message, "hint": error.hint}))
 """
@@ -171,7 +171,7 @@ def push(work: Path, endpoint: str, *, token: str = TOKEN, repo: str = "org/mode
             "model": {"storageUri": "hf://org/base@v1", "adapter": {"lora": {}}},
             "datasets": [{"name": "d", "inline": {"text": "a"}}],
             "training": {"method": "SFT"},
-            "pushToHub": {"repo": repo, "secretRef": {"name": "hub"}},
+            "exports": [{"name": "hub", "hub": {"repo": repo, "secretRef": {"name": "hub"}}}],
         },
     }
     (place / "run.json").write_text(json.dumps(run))
@@ -193,7 +193,9 @@ def push(work: Path, endpoint: str, *, token: str = TOKEN, repo: str = "org/mode
 
 
 def test_model_adapter_and_card_are_one_commit(hub: Hub, work: Path) -> None:
-    assert push(work, hub.url) == {"hubCommit": f"org/model@{hub.commits[0]}"}
+    exported = push(work, hub.url)
+    assert exported["uri"] == f"hf://org/model@{hub.commits[0]}"
+    assert exported["version"] == hub.commits[0]
     assert hub.private == {"org/model": True}
     assert set(hub.files) == {
         "config.json",
@@ -223,7 +225,7 @@ def test_the_same_again_sends_nothing(hub: Hub, work: Path) -> None:
     push(work, hub.url)
     assert not [request for request in hub.requests if request.startswith("PUT")], "the hub has the large files"
     assert hub.files["model.safetensors"] == WEIGHTS
-    assert first["hubCommit"].startswith("org/model@")
+    assert first["digest"] == push(work, hub.url)["digest"], "it is over the content alone"
 
 
 def test_an_adapter_alone_stands_at_the_top(hub: Hub, work: Path) -> None:
@@ -236,15 +238,15 @@ def test_an_adapter_alone_stands_at_the_top(hub: Hub, work: Path) -> None:
 def test_a_token_that_may_not_write(hub: Hub, work: Path) -> None:
     answer = push(work, hub.url, token="hf_reads_only")
     assert answer["code"] == 64
-    assert answer["message"] == "spec.pushToHub.repo org/model: the hub refuses (HTTP 403)"
-    assert "spec.pushToHub.secretRef" in answer["hint"]
+    assert answer["message"] == "spec.exports[hub].hub.repo org/model: the hub refuses (HTTP 403)"
+    assert "spec.exports[hub].hub.secretRef" in answer["hint"]
     assert not hub.files
 
 
 def test_a_name_that_the_hub_does_not_allow(hub: Hub, work: Path) -> None:
     answer = push(work, hub.url, repo="org/a--b")
     assert answer["code"] == 64
-    assert answer["message"].startswith("spec.pushToHub.repo org/a--b: ")
+    assert answer["message"].startswith("spec.exports[hub].hub.repo org/a--b: ")
     assert not hub.requests
 
 
@@ -258,10 +260,10 @@ def test_a_fault_that_passes(part: str, hub: Hub, work: Path) -> None:
 def test_nobody_answers(hub: Hub, work: Path) -> None:
     answer = push(work, "http://127.0.0.1:9")
     assert answer["code"] == 69
-    assert answer["message"].startswith("spec.pushToHub.repo org/model: the hub did not answer in 3 tries")
+    assert answer["message"].startswith("spec.exports[hub].hub.repo org/model: the hub did not answer in 3 tries")
     hub.failures["/commit/"] = 99
     answer = push(work, hub.url)
     assert answer["code"] == 69
     assert answer["message"].endswith("in 3 tries: HTTP 503")
     hub.failures.clear()
-    assert push(work, hub.url)["hubCommit"]
+    assert push(work, hub.url)["version"]

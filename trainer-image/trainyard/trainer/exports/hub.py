@@ -1,50 +1,52 @@
-"""The result on a Hugging Face hub (`spec.pushToHub`).
+"""The result on a Hugging Face hub.
 
-    prepare: the repository is made, the token may write?  ->  ...  ->  train: one commit with model, adapter and model card
+    prepare: the repository is made, the token may write?  ->  ...  ->  one commit with model, adapter and model card
 
-A token that may not write is found before a GPU is asked for. The upload comes last in the training step, from the
-committed folders on the volume: when the hub does not answer, the next attempt finds the training complete and only
-uploads, and what the hub has already is not sent again.
+A token that may not write is found before a GPU is asked for. The upload is made from the committed folders on the volume, and
+what the hub has already is not sent again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from trainyard.api.run.exports import PushToHub
+from trainyard.api.run.exports import Export
+from trainyard.api.run.targets.hub import Hub
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config, source_unavailable
+from trainyard.trainer.exports.exported import Exported, digest_of
 from trainyard.trainer.log import say
 from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import Committed, read_committed
 from trainyard.trainer.volume.origin import PAUSES, TRIES, hub_token
 
-FIELD = "spec.pushToHub"
 CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 T = TypeVar("T")
 
 
-def check(context: RunContext, target: PushToHub) -> None:
+def check(context: RunContext, export: Export, target: Hub) -> None:
     """Make the repository if need be, and see that the token may write to it.
 
     Raises:
         UserError: it may not, or the hub does not answer.
     """
-    api = _api(context, target)
-    _guarded(target, lambda: api.create_repo(target.repo, private=target.private, exist_ok=True))
-    _guarded(target, lambda: api.auth_check(target.repo, write=True))
-    say(f"{FIELD}: the result will go to {target.repo}")
+    api, field = _api(context, export, target), export.field
+    _guarded(field, target, lambda: api.create_repo(target.repo, private=target.private, exist_ok=True))
+    _guarded(field, target, lambda: api.auth_check(target.repo, write=True))
+    say(f"{field}: the result will go to {target.repo}")
 
 
-def export(context: RunContext, target: PushToHub, reporter: Reporter) -> None:
+def send(
+    context: RunContext, export: Export, target: Hub, inputs: Mapping[str, Exported], reporter: Reporter
+) -> Exported:
     """Upload the committed result as one commit.
 
     Raises:
@@ -52,7 +54,7 @@ def export(context: RunContext, target: PushToHub, reporter: Reporter) -> None:
     """
     from huggingface_hub import CommitOperationAdd
 
-    api = _api(context, target)
+    api, field = _api(context, export, target), export.field
     result, started = _result(context), time.monotonic()
     files = dict(_files(context, target, result))
 
@@ -60,12 +62,12 @@ def export(context: RunContext, target: PushToHub, reporter: Reporter) -> None:
         operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
         return api.create_commit(target.repo, operations, commit_message=f"Run {context.run.metadata.name}")
 
-    done = _guarded(target, commit)
-    reporter.report(provenance={"hubCommit": f"{target.repo}@{done.oid}"})
+    done = _guarded(field, target, commit)
     say(f"hub: {target.repo}@{done.oid}, {len(files)} files after {time.monotonic() - started:.1f} s")
+    return Exported(uri=f"hf://{target.repo}@{done.oid}", digest=digest_of(result), version=str(done.oid))
 
 
-def model_card(context: RunContext, target: PushToHub, result: Committed) -> str:
+def model_card(context: RunContext, target: Hub, result: Committed) -> str:
     """README.md: what the hub's search reads, and for people what the model was made from. No addresses of data: they may
     be nobody's business."""
     training, spec = context.training, context.model
@@ -88,10 +90,10 @@ def model_card(context: RunContext, target: PushToHub, result: Committed) -> str
     return f"---\n{yaml.safe_dump(head)}---\n\n# {title}\n\n| | |\n|---|---|\n{rows}\n"
 
 
-def _api(context: RunContext, target: PushToHub) -> Any:
+def _api(context: RunContext, export: Export, target: Hub) -> Any:
     from huggingface_hub import HfApi
 
-    return HfApi(token=hub_token(context.secrets_dir, target.secret_ref, field=f"{FIELD}.secretRef"))
+    return HfApi(token=hub_token(context.secrets_dir, target.secret_ref, field=f"{export.field}.secretRef"))
 
 
 def _result(context: RunContext) -> Committed:
@@ -110,7 +112,7 @@ def _base(context: RunContext) -> str | None:
     return uri.removeprefix("hf://") if uri.startswith("hf://") else None
 
 
-def _files(context: RunContext, target: PushToHub, result: Committed) -> Iterator[tuple[str, str | bytes]]:
+def _files(context: RunContext, target: Hub, result: Committed) -> Iterator[tuple[str, str | bytes]]:
     """Path in the repository, and file or content: the result, the adapter beside the model it was merged into, the card."""
     folders = [("", result)]
     if _is_whole(result) and (adapter := read_committed(context.adapter_dir)) is not None:
@@ -132,7 +134,7 @@ def _adapter_config(context: RunContext, file: Path) -> bytes:
     return json.dumps(config, indent=2).encode()
 
 
-def _guarded(target: PushToHub, call: Callable[[], T]) -> T:
+def _guarded(field: str, target: Hub, call: Callable[[], T]) -> T:
     """What the hub refuses is told at once; silence and its own faults are met with another try."""
     import httpx2
     from huggingface_hub import errors
@@ -143,7 +145,7 @@ def _guarded(target: PushToHub, call: Callable[[], T]) -> T:
             return call()
         except ValueError as error:  # the name breaks the hub's rules, or its large-file store says no
             raise invalid_config(
-                f"{FIELD}.repo {target.repo}: {str(error).strip().partition(chr(10))[0][:200]}",
+                f"{field}.repo {target.repo}: {str(error).strip().partition(chr(10))[0][:200]}",
                 hint="correct the name, or make room on the hub",
             ) from error
         # RuntimeError: what the client makes of a file whose upload failed.
@@ -151,15 +153,15 @@ def _guarded(target: PushToHub, call: Callable[[], T]) -> T:
             status = _status(error)
             if 400 <= status < 500 and status not in (408, 409, 429):
                 raise invalid_config(
-                    f"{FIELD}.repo {target.repo}: the hub refuses (HTTP {status})",
-                    hint=f"the token in {FIELD}.secretRef (key token) has to be one that may write there; check the name, too",
+                    f"{field}.repo {target.repo}: the hub refuses (HTTP {status})",
+                    hint=f"the token in {field}.secretRef (key token) has to be one that may write there; check the name, too",
                 ) from error
             last = f"HTTP {status}" if status else str(error).strip().partition("\n")[0][:200] or type(error).__name__
             if number < TRIES:
-                say(f"{FIELD}: the hub does not answer ({last}), trying again")
+                say(f"{field}: the hub does not answer ({last}), trying again")
                 time.sleep(PAUSES[number - 1])
     raise source_unavailable(
-        f"{FIELD}.repo {target.repo}: the hub did not answer in {TRIES} tries: {last}",
+        f"{field}.repo {target.repo}: the hub did not answer in {TRIES} tries: {last}",
         hint="check the network, or set HF_ENDPOINT to another hub in podTemplate.env; what is trained is kept",
     )
 
