@@ -94,6 +94,8 @@ class Reason(StrEnum):
     """Counted."""
 
     # Why a run failed or cannot go on.
+    EXPORT_FAILED = "ExportFailed"
+    """An export with onFailure Fail is not tried again. The trained model is on the volume all the same."""
     INVALID_SPEC = "InvalidSpec"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"

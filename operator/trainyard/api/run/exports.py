@@ -13,12 +13,18 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule, exactly_one
+from trainyard.api.run.targets.config_map import ConfigMap
 from trainyard.api.run.targets.hub import Hub
+from trainyard.api.run.targets.kserve import KServe
 from trainyard.api.steps import export_step
 
 EXPORTS_LIMIT = 16
 PUSHED_TO_HUB = "push-to-hub"
 """Name of the export that the deprecated `spec.pushToHub` stands for."""
+
+
+RESERVED = ("claim", "dataset", "model", "uri")
+"""Keys of `status.outputs` beside those of exports."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Target:
 
 TARGETS: dict[str, Target] = {
     "hub": Target(),
+    "config_map": Target(by_operator=True),
+    "kserve": Target(by_operator=True),
 }
 """By field of `Export`."""
 
@@ -73,6 +81,8 @@ class Export(ApiModel):
         description="How many failed attempts it may have; they do not count against the run's backoffLimit.",
     )
     hub: Hub | None = Field(None, description="A Hugging Face hub.")
+    config_map: ConfigMap | None = Field(None, description="Keys of a ConfigMap, and a Deployment that reads them.")
+    kserve: KServe | None = Field(None, description="The model of a KServe InferenceService.")
 
     @property
     def kind(self) -> str:

@@ -94,8 +94,10 @@ class Attempt(StatusModel):
 class StepStatus(StatusModel):
     """One step of the run."""
 
-    name: str = Field(max_length=63, description="prepare, train (train-<phase> for each phase), evaluate or validate.")
-    state: Literal["Waiting", "Running", "Succeeded", "Failed"] = Field(description="How it stands.")
+    name: str = Field(
+        max_length=63, description="prepare, train (train-<phase> for each phase), evaluate, export-<name>, validate."
+    )
+    state: Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"] = Field(description="How it stands.")
     job: str | None = Field(None, max_length=63, description="Name of its newest Job.")
     attempts: list[Attempt] | None = Field(None, max_length=ATTEMPTS_KEPT, description="The newest attempts.")
     total_steps: int | None = Field(
@@ -137,6 +139,26 @@ class EvaluationStatus(StatusModel):
         None, description="Whether the result is as good as the spec asks for; absent if it asks nothing."
     )
     message: str | None = Field(None, max_length=1024, description="Why it passed or not.")
+
+
+class ModelStatus(StatusModel):
+    """What the result is called in exports."""
+
+    name: str = Field(max_length=512, description="spec.versioning.name, filled in.")
+    version: str = Field(max_length=512, description="spec.versioning.version, filled in.")
+
+
+class ExportStatus(StatusModel):
+    """One entry of spec.exports."""
+
+    name: str = Field(max_length=63, description="Its name.")
+    target: str = Field(max_length=63, description="Its target.")
+    state: Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"] = Field(description="How it stands.")
+    uri: str | None = Field(None, max_length=1024, description="Where the result is.")
+    version: str | None = Field(None, max_length=128, description="What the target calls it.")
+    digest: str | None = Field(None, max_length=128, description="Digest of what is there.")
+    attempts: int | None = Field(None, ge=0, description="How often it was tried.")
+    message: str | None = Field(None, max_length=4096, description="Why it failed, waits or was skipped.")
 
 
 class Failure(StatusModel):
@@ -190,7 +212,7 @@ class TrainingRunStatus(StatusModel):
     trainer_status: TrainerStatus | None = Field(None, description="Live progress.")
     steps: list[StepStatus] | None = Field(
         None,
-        max_length=24,
+        max_length=48,
         description="The steps and their attempts.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
@@ -199,10 +221,20 @@ class TrainingRunStatus(StatusModel):
     checkpoint: CheckpointStatus | None = Field(None, description="The newest committed checkpoint.")
     dataset: DatasetStatus | None = Field(None, description="What it is trained on.")
     evaluation: EvaluationStatus | None = Field(None, description="Result of the evaluation.")
+    model: ModelStatus | None = Field(None, description="What the result is called.")
+    exports: list[ExportStatus] | None = Field(
+        None,
+        max_length=17,
+        description="Where the result has been sent.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     effective: dict[str, str] | None = Field(None, description="What really ran: device, precision, batch, threads.")
     provenance: dict[str, str] | None = Field(None, description="Versions and revisions that made the result.")
     failure: Failure | None = Field(None, description="Why the run failed.")
     mlflow_run_id: str | None = Field(None, max_length=64, description="The MLflow run of spec.tracking.mlflow.")
-    outputs: dict[str, str] | None = Field(None, description="Where the results are on the checkpoint volume.")
+    outputs: dict[str, str] | None = Field(
+        None,
+        description="Where the results are: on the checkpoint volume, and under each export's name where that has put it.",
+    )
     summary: Summary | None = Field(None, description="The printed columns.")
     cleaned_up: bool | None = Field(None, description="Whether ttlSecondsAfterFinished has been carried out.")

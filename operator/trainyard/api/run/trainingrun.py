@@ -171,6 +171,15 @@ class TrainingRunSpec(ApiModel):
         pushed = [] if self.push_to_hub is None else [Export(name=PUSHED_TO_HUB, hub=self.push_to_hub)]
         return in_order([*(self.exports or ()), *pushed])
 
+    @property
+    def has_gates(self) -> bool:
+        """Whether the evaluation says of the result that it is good enough, or not."""
+        return self.evaluation.enabled and self.evaluation.minimum_gain is not None
+
+    def is_gated(self, export: Export) -> bool:
+        """Whether the export waits for what the evaluation says."""
+        return export.when == "GatesPassed" or (export.when is None and self.has_gates)
+
     def broken_rules(self) -> list[str]:
         """Those of the whole; if they hold, those of each phase."""
         return super().broken_rules() or phase_faults(self)

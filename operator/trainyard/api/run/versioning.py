@@ -1,12 +1,12 @@
 """Whose run it is and what its result is called: `spec.owner`, `spec.versioning`, and the placeholders' values. Pure."""
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from trainyard.api import GROUP
 from trainyard.api.base import ApiModel
 from trainyard.api.names import GIT_COMMIT_LABEL
 from trainyard.api.run.placeholders import NameTemplate, fill
@@ -94,6 +94,6 @@ def _base(spec: Any) -> str:
     return str(model.storage_uri).partition("@")[0].rstrip("/").rpartition("/")[2]
 
 
-def owner_labels(owner: Owner | None, group: str) -> Mapping[str, str]:
+def owner_labels(owner: Owner | None) -> dict[str, str]:
     """The labels that say whose it is."""
-    return {f"{group}/{name}": value for name, value in (owner.model_dump() if owner else {}).items() if value}
+    return {f"{GROUP}/{name}": value for name, value in (owner.model_dump() if owner else {}).items() if value}

@@ -11,9 +11,11 @@ from typing import Any, Self
 
 from trainyard.api import API_VERSION
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL, RUN_UID_LABEL
+from trainyard.api.run.exports import Export
 from trainyard.api.run.phases import overridden
 from trainyard.api.run.training import Training
-from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec, phases_to_run
+from trainyard.api.run.trainingrun import Metadata, TrainingRun, TrainingRunSpec, phases_to_run
+from trainyard.api.run.versioning import owner_labels
 from trainyard.api.steps import export_step
 
 Object = dict[str, Any]
@@ -27,6 +29,10 @@ class PlannedStep:
     after: frozenset[str] = frozenset()
     optional: bool = False
     """Whether the run succeeds without it. What comes after it does not begin then, and has to be optional too."""
+    limit: int | None = None
+    """How many failed attempts it may have; None for the run's own backoffLimit."""
+    gated: bool = False
+    """It begins only if the evaluation has found the result good enough."""
 
 
 def in_a_row(names: Iterable[str]) -> tuple[PlannedStep, ...]:
@@ -40,7 +46,13 @@ def planned_steps(spec: TrainingRunSpec) -> tuple[PlannedStep, ...]:
     row = in_a_row(spec.steps())
     end = row[-1].name
     exports = (
-        PlannedStep(one.step, frozenset({end, *map(export_step, one.depends_on)}), optional=True)
+        PlannedStep(
+            one.step,
+            frozenset({end, *map(export_step, one.depends_on)}),
+            optional=True,
+            limit=one.backoff_limit,
+            gated=spec.is_gated(one),
+        )
         for one in spec.all_exports()
     )
     return (*row, *exports)
@@ -78,6 +90,22 @@ class RunRef:
         )
 
     @cached_property
+    def metadata(self) -> Metadata:
+        """What names the run, as a manifest has it."""
+        return Metadata(
+            name=self.name,
+            namespace=self.namespace,
+            uid=self.uid,
+            creationTimestamp=self.created,
+            labels=dict(self.labels),
+        )
+
+    @cached_property
+    def exports(self) -> Mapping[str, Export]:
+        """By step: the exports."""
+        return {one.step: one for one in self.spec.all_exports()}
+
+    @cached_property
     def followers(self) -> Mapping[str, frozenset[str]]:
         """By step: those that can only begin once it has succeeded, at any distance."""
         found: dict[str, set[str]] = {step.name: set() for step in self.steps}
@@ -113,7 +141,8 @@ class Defaults:
 
 def child_labels(run: RunRef) -> dict[str, str]:
     """Labels by which the children are found again."""
-    return {MANAGED_BY_LABEL: MANAGED_BY, RUN_LABEL: run.name, RUN_UID_LABEL: run.uid}
+    ours = {MANAGED_BY_LABEL: MANAGED_BY, RUN_LABEL: run.name, RUN_UID_LABEL: run.uid}
+    return owner_labels(run.spec.owner) | ours
 
 
 def owner_reference(run: RunRef, *, controller: bool = True) -> Object:

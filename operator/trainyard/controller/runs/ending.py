@@ -8,9 +8,10 @@ from typing import Any
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.run.status import StepStatus, TrainingRunStatus
+from trainyard.api.steps import export_step, is_export
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS
-from trainyard.controller.runs import retry, told
+from trainyard.controller.runs import exports, retry, told
 from trainyard.controller.runs.actions import Action, Delete
 from trainyard.controller.runs.case import Case
 from trainyard.controller.runs.columns import summarise
@@ -70,11 +71,18 @@ def conclude(case: Case) -> Plan:
     message = "the spec and the data are fine" if spec.mode == "DryRun" else "done"
     if spec.mode == "Dataset" and dataset is not None:
         message = f"{dataset.records} records built"
+    if failed := exports.failed(case.seen.run, case.status):
+        text = "; ".join(f"export {one.name} ({one.target}) failed: {one.message}" for one in failed)
+        hint = "the trained model is on the volume; correct what is wrong and export it in a new run"
+        step = export_step(failed[0].name)
+        return fail(case, reason=Reason.EXPORT_FAILED, message=text, step=step, hint=hint)
     if given_up := [s.name for s in case.ledger.steps if s.state == "Failed"]:
         message += f", without {', '.join(given_up)}, which failed"
+    if skipped := [one for one in case.status.exports or () if one.state == "Skipped"]:
+        message += f"; not exported ({', '.join(one.name for one in skipped)}): {skipped[0].message}"
     if gone := dying(case.seen):
         message += f"; PersistentVolumeClaim {', '.join(gone)} is being deleted, and the result goes with it"
-    left = None if spec.mode == "DryRun" else outputs(case.seen)
+    left = None if spec.mode == "DryRun" else outputs(case.seen) | exports.sent_to(case.status)
     return _end(case, Standing(State.SUCCEEDED, Reason.SUCCEEDED, message), outputs=left)
 
 
@@ -83,7 +91,10 @@ def fail(case: Case, *, reason: Reason, message: str, step: str, hint: str | Non
     text = f"{message} ({hint})" if hint else message
     failed = [s.model_copy(update={"state": "Failed"}) if s.name == step else s for s in case.status.steps or ()]
     failure = told.failure(reason=reason.value, step=step, message=message, hint=hint)
-    return _end(case, Standing(State.FAILED, reason, text), failure=failure, steps=failed)
+    changes: dict[str, Any] = {"failure": failure, "steps": failed}
+    if is_export(step):
+        changes["outputs"] = outputs(case.seen) | exports.sent_to(case.status)
+    return _end(case, Standing(State.FAILED, reason, text), **changes)
 
 
 def cancel(case: Case, *, reason: Reason, message: str) -> Plan:

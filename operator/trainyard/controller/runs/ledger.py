@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from trainyard.api.conditions import Reason
 from trainyard.api.progress import FinalRecord, ProgressRecord
@@ -44,7 +45,7 @@ class Ledger:
             if planned.after <= done:
                 if step.state == "Succeeded":
                     done.add(step.name)
-                elif step.state != "Failed":
+                elif step.state not in ("Failed", "Skipped"):
                     result.append(step)
         return tuple(result)
 
@@ -85,9 +86,8 @@ def book(seen: Observed) -> Ledger:
     for planned in ledger.planned:
         step = known.get(planned.name) or _not_begun(planned.name)
         booked = _book_step(seen, ledger, _enter_unknown_jobs(seen, step))
-        ledger = (
-            _spare(booked, counted=ledger.counted, limit=seen.run.spec.backoff_limit) if planned.optional else booked
-        )
+        limit = seen.run.spec.backoff_limit if planned.limit is None else planned.limit
+        ledger = _spare(booked, counted=ledger.counted, limit=limit) if planned.optional else booked
     return ledger
 
 
@@ -118,6 +118,24 @@ def enter(step: StepStatus, *, attempt: int, job: str, at: datetime, first_step:
     entry = Attempt(number=attempt, state="Running", start_time=rfc3339(at), first_step=first_step)
     attempts = [*(step.attempts or ()), entry][-ATTEMPTS_KEPT:]
     return step.model_copy(update={"state": "Running", "job": job, "attempts": attempts})
+
+
+def succeed_at_once(step: StepStatus, *, at: datetime) -> StepStatus:
+    """An attempt without a Job: begun and done in one look."""
+    return _at_once(step, at, "Succeeded", state="Succeeded")
+
+
+def fail_at_once(step: StepStatus, message: str, *, at: datetime) -> StepStatus:
+    """One that failed. Whether another follows is decided at the next look, as for any other."""
+    reason = Reason.EXPORT_FAILED.value
+    return _at_once(step, at, "Waiting", state="Failed", reason=reason, counted=True, message=told.fault(message))
+
+
+def _at_once(step: StepStatus, at: datetime, stands: str, **attempt: Any) -> StepStatus:
+    number = (step.attempts[-1].number if step.attempts else 0) + 1
+    entry = Attempt(number=number, start_time=rfc3339(at), completion_time=rfc3339(at), **attempt)
+    attempts = [*(step.attempts or ()), entry][-ATTEMPTS_KEPT:]
+    return step.model_copy(update={"state": stands, "attempts": attempts})
 
 
 def amend(step: StepStatus, **changes: object) -> StepStatus:

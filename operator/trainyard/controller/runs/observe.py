@@ -14,13 +14,14 @@ from trainyard.api.quantity import parse_quantity
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.controller.kube.cluster import Cluster
-from trainyard.controller.kube.errors import Forbidden
+from trainyard.controller.kube.errors import ClusterError, Forbidden, Invalid
 from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS, SERVICES, Resource
 from trainyard.controller.manifests.job import referenced_secrets, step_resources
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
 from trainyard.controller.runs.device_queue import wanted_device, who_waits
 from trainyard.controller.runs.observed import Held, Observed, Prerequisites, Question
+from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
 from trainyard.controller.runs.waiting import Complaint, needs_events
 
@@ -36,6 +37,8 @@ async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observ
             seen = await _complaints(cluster, seen)
         case Question.NODES:
             seen = await _nodes(cluster, seen)
+        case Question.PUBLISHED:
+            seen = await _published(cluster, seen)
     return replace(seen, answered=seen.answered | {question})
 
 
@@ -141,6 +144,29 @@ async def _nodes(cluster: Cluster, seen: Observed) -> Observed:
         line = "" if impossible else await _line(cluster, seen.run, job.step, pod)
         seen = _noted(seen, job, impossible=impossible, line=line)
     return seen
+
+
+async def _published(cluster: Cluster, seen: Observed) -> Observed:
+    """The objects that exports of the operator's own name. What was refused on the way is kept: it is the export's fault."""
+    found = dict(seen.published)
+    for step, export in seen.run.exports.items():
+        if not export.row.by_operator or step in found:
+            continue
+        objects: dict[str, Any] = {}
+        try:
+            for resource, name in objects_of(export).items():
+                objects[resource.plural] = await cluster.get(resource, seen.run.namespace, name)
+        except (Forbidden, Invalid) as error:
+            found[step] = Found(refusal=refused(error))
+        else:
+            found[step] = Found(objects)
+    return replace(seen, published=found)
+
+
+def refused(error: ClusterError) -> str:
+    """What the API server has against a request of the operator, and who can help."""
+    text = f"the operator may not {error.request}: {error.message}"
+    return f"{text} (chart value rbac.exports)" if isinstance(error, Forbidden) else text
 
 
 async def _impossible(cluster: Cluster, run: RunRef, step: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.manifests.storage import ClaimUse, claims
 from trainyard.controller.runs.pods import telling
+from trainyard.controller.runs.publish import Found
 from trainyard.controller.runs.views import JobView, PodView
 from trainyard.controller.runs.waiting import NOTHING_FOUND, Waited
 
@@ -27,6 +28,8 @@ class Question(Enum):
     """Newest complaint about what each waiting Job waits for."""
     NODES = auto()
     """Whether any node could hold a pod that has none, and who holds what it waits for."""
+    PUBLISHED = auto()
+    """The objects that exports of the operator's own are about."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Observed:
     """Digest of prepared data with which there is nothing new to train."""
     token: str = field(default="", repr=False)
     """The run's bearer token: what its pods report with."""
+    published: Mapping[str, Found] = field(default_factory=dict)
+    """By step: the objects that an export of the operator's own is about."""
     answered: frozenset[Question] = frozenset()
     """Questions that have been looked up."""
 

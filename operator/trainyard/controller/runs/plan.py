@@ -9,17 +9,19 @@ looked at by itself, as if there were no other, and what each of them asks for i
 ledger says; when an attempt follows another, `retry.py`; how a run ends, `ending.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
+from trainyard.api.progress import ExportRecord
+from trainyard.api.run.exports import Export
 from trainyard.api.run.status import StepStatus
 from trainyard.api.steps import is_train, phase_of, step_named
 from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import ledger, retry
+from trainyard.controller.runs import exports, ledger, retry
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
 from trainyard.controller.runs.ending import (
@@ -33,11 +35,13 @@ from trainyard.controller.runs.ending import (
     give_up,
     stop_others,
 )
+from trainyard.controller.runs.exports import settle
 from trainyard.controller.runs.observed import Observed, Policy, Question
 from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.pods import others
 from trainyard.controller.runs.prerequisites import dying, missing, obstacle, retention
 from trainyard.controller.runs.progress import learn
+from trainyard.controller.runs.publish import publish
 from trainyard.controller.runs.status import Standing, is_finished
 from trainyard.controller.runs.views import JobView, parse_time
 from trainyard.controller.runs.waiting import QUEUED, needs_events, why_waiting
@@ -46,6 +50,8 @@ STALLED_RECHECK_SECONDS = 20.0
 """Things outside the run (a claim, a Secret) may appear without an event that reaches us."""
 WAITING_RECHECK_SECONDS = (5.0, 60.0)
 """While a pod waits, because Events are not watched: soon at first, then rarer and rarer."""
+PUBLISH_RECHECK_SECONDS = 0.5
+"""Until what was written for an export is read again."""
 CANCEL_REASON_LIMIT = 1024
 """Characters. An annotation may have 256 thousand."""
 
@@ -57,7 +63,8 @@ def plan(seen: Observed, policy: Policy) -> Plan:
     if not seen.fresh and not seen.knows(Question.CHILDREN):
         return ask(seen.status, Question.CHILDREN)
     books = ledger.book(seen)
-    case = Case(seen, policy, books, learn(seen, books))
+    books, status = settle(seen, books, learn(seen, books))
+    case = Case(seen, policy, books, status)
     if wanted := _look_closer(case):
         return wanted
     if not case.open:
@@ -149,6 +156,10 @@ class Part:
     """Its pod may need what the run has to make for it: Secret and claims."""
     begins: bool = False
     """Its attempt is entered now."""
+    publishes: bool = False
+    """The operator has done it by itself, or has failed to, and that is entered now."""
+    told: ExportRecord | None = None
+    """What it leaves then."""
 
 
 def _go_on(case: Case) -> Plan:
@@ -167,6 +178,10 @@ def _go_on(case: Case) -> Plan:
         since = rfc3339(seen.now)
         times = {"start_time": status.start_time or since, "active_since": status.active_since or since}
         case = case.with_steps((part.step for part in parts), **times)
+    if published := [part for part in parts if part.publishes]:
+        case = case.with_steps(part.step for part in published)
+        told = {part.step.name: part.told for part in published if part.told is not None}
+        case = replace(case, status=exports.described(seen.run, case.status, told=told))
     left = case.seconds_left if case.seconds_left is not None and case.seconds_left > 0 else None
     wake = min((s for s in (left, *(part.requeue_after for part in parts)) if s is not None), default=None)
     standing = _together([part.standing for part in parts if part.standing is not None])
@@ -247,6 +262,8 @@ def _prepare(case: Case, step: StepStatus) -> Part:
         why = last.message or last.reason or "it failed"
         standing = Standing(State.PENDING, Reason.RETRYING, f"{step.name} is tried again at {rfc3339(due)}: {why}")
         return Part(step, standing, requeue_after=(due - seen.now).total_seconds())
+    if (export := seen.run.exports.get(step.name)) is not None and export.row.by_operator:
+        return _publish(case, step, export)
     outside = bool(referenced_secrets(seen.run)) or any(c.claim is None or c.claim.claim_name for c in seen.claims)
     if (not seen.fresh or outside) and not seen.knows(Question.PREREQUISITES):
         return Part(step, questions=frozenset({Question.PREREQUISITES}))
@@ -270,6 +287,28 @@ def _begin(case: Case, step: StepStatus, *, number: int) -> Part:
     standing = Standing(State.PENDING, Reason.PENDING, f"starting {step.name}{again}")
     supplies = names.QUEUE_LABEL not in run.labels
     return Part(entered, standing, tuple(actions), WAITING_RECHECK_SECONDS[0], supplies=supplies, begins=True)
+
+
+def _publish(case: Case, step: StepStatus, export: Export) -> Part:
+    """An export that the operator does itself, without a Job."""
+    seen = case.seen
+    if not seen.knows(Question.PUBLISHED):
+        return Part(step, questions=frozenset({Question.PUBLISHED}))
+    found = publish(
+        export,
+        seen.published[step.name],
+        values=exports.values(seen.run, case.status, export),
+        namespace=seen.run.namespace,
+        run=seen.run.name,
+    )
+    standing = Standing(State.EXPORTING, Reason.EXPORTING, f"{step.name}: writing {found.uri}")
+    if found.more:
+        return Part(step, standing, found.actions, requeue_after=PUBLISH_RECHECK_SECONDS)
+    if found.fault:
+        return Part(ledger.fail_at_once(step, found.fault, at=seen.now), standing, requeue_after=0.0, publishes=True)
+    told = ExportRecord(uri=found.uri, digest=found.digest)
+    done = ledger.succeed_at_once(step, at=seen.now)
+    return Part(done, standing, found.actions, requeue_after=0.0, publishes=True, told=told)
 
 
 def _outlived(pod: str) -> Standing:

@@ -115,6 +115,9 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
         changes["evaluation"] = told.evaluation(record.evaluation)
     if is_train(step):
         changes |= {k: told.words(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
+        if "provenance" in changes:
+            # An attempt that finds the training complete tells less of it than the one that did it.
+            changes["provenance"] = {**(status.provenance or {}), **changes["provenance"]}
         if record.provenance and (image := _image(seen, step, record.attempt)):
             changes["provenance"]["image"] = one_line(image, limit=FACT_LENGTH)
         old = status.trainer_status or TrainerStatus()

@@ -21,6 +21,7 @@ from trainyard.api.manifest import InvalidManifest, parse_run
 from trainyard.api.names import CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
+from trainyard.api.steps import export_step
 from trainyard.controller.clock import Clock
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
@@ -32,9 +33,10 @@ from trainyard.controller.runs import told
 from trainyard.controller.runs.actions import Action, Create, Delete, Patch
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.ending import Plan
-from trainyard.controller.runs.observe import answer
+from trainyard.controller.runs.observe import answer, refused
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.plan import plan
+from trainyard.controller.runs.publish import Found
 from trainyard.controller.runs.status import Standing, is_finished, stand
 
 log = logging.getLogger(__name__)
@@ -167,6 +169,9 @@ class Reconciler:
             met = seen.met | ({str(error.request.name)} if error.request.resource == JOBS.plural else set())
             known, decided = await self._decide(replace(seen, fresh=False, met=met))
             await self._carry_out(known, decided.actions)
+        except _ExportRefused as refusal:
+            published = {**seen.published, refusal.step: Found(refusal=refusal.message)}
+            return await self._follow_through(replace(seen, published=published))
         return known, decided
 
     async def _decide(self, seen: Observed) -> tuple[Observed, Plan]:
@@ -201,8 +206,13 @@ class Reconciler:
         match action:
             case Create(resource, body):
                 await self._create(resource, namespace, body, seen)
-            case Patch(resource, name, body):
-                await self._cluster.patch(resource, namespace, name, body)
+            case Patch(resource, name, body, export):
+                try:
+                    await self._cluster.patch(resource, namespace, name, body)
+                except (errors.Forbidden, errors.Invalid, errors.NotFound) as error:
+                    if not export:
+                        raise
+                    raise _ExportRefused(export_step(export), refused(error)) from error
             case Delete(resource, name, uid, propagation):
                 await self._cluster.delete(resource, namespace, name, uid=uid, propagation=propagation)
 
@@ -266,6 +276,15 @@ class Reconciler:
     def _forget_numbers(self, uid: str) -> None:
         self._pace.forget(uid)
         self._progress.forget(uid)
+
+
+class _ExportRefused(Exception):
+    """The API server does not let the operator write what an export names."""
+
+    def __init__(self, step: str, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+        self.message = message
 
 
 def _only_numbers(old: TrainingRunStatus, new: TrainingRunStatus) -> bool:

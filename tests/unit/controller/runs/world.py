@@ -21,6 +21,7 @@ from trainyard.controller.runs.actions import Create, Delete, Patch
 from trainyard.controller.runs.ending import Plan
 from trainyard.controller.runs.observed import Held, Observed, Policy, Prerequisites, Question
 from trainyard.controller.runs.plan import plan
+from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
 from trainyard.controller.runs.waiting import Complaint, Waited
 
@@ -71,6 +72,10 @@ class World:
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
     """Names of all Jobs that were ever made, in order."""
+    others: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    """Objects that belong to nobody's run, by plural and name."""
+    refusal: str = ""
+    """Why the operator may not touch them."""
     writes: int = 0
     progress: ProgressRecord | None = None
     warning: Complaint | None = None
@@ -123,6 +128,16 @@ class World:
             case Question.EVENTS | Question.NODES:
                 about = Waited(self.warning, self.impossible)
                 return replace(seen, waits={job.name: about for job in seen.jobs})
+            case Question.PUBLISHED:
+                found = {
+                    step: Found(
+                        {r.plural: copy.deepcopy(self._store(r.plural).get(n)) for r, n in objects_of(export).items()},
+                        refusal=self.refusal,
+                    )
+                    for step, export in seen.run.exports.items()
+                    if export.row.by_operator
+                }
+                return replace(seen, published=found)
 
     def held(self, raw: dict[str, Any] | None) -> Held | None:
         if raw is None:
@@ -154,9 +169,9 @@ class World:
     def settle(self, rounds: int = 10) -> None:
         """Reconcile until nothing changes any more at this moment."""
         for _ in range(rounds):
-            before = json.dumps([self.run.get("status"), sorted(self.jobs)], default=str)
+            before = json.dumps([self.run.get("status"), sorted(self.jobs), self.others], default=str)
             self.reconcile()
-            if before == json.dumps([self.run.get("status"), sorted(self.jobs)], default=str):
+            if before == json.dumps([self.run.get("status"), sorted(self.jobs), self.others], default=str):
                 return
         raise AssertionError("it never settles")
 
@@ -180,7 +195,7 @@ class World:
                     self.created.append(name)
             case Patch(resource, name, body):
                 there = self._store(resource.plural)[name]
-                there |= {part: {**there[part], **value} for part, value in body.items() if part != "metadata"}
+                there |= {part: merge_patched(there[part], value) for part, value in body.items() if part != "metadata"}
                 metadata = self._store(resource.plural)[name]["metadata"]
                 for key, value in body["metadata"].items():
                     if isinstance(value, dict):
@@ -202,7 +217,8 @@ class World:
             "persistentvolumeclaims": self.claims,
             "secrets": self.secrets,
             "services": self.services,
-        }[plural]
+            **self.others,
+        }.get(plural, {})
 
     def _stamped(self, body: dict[str, Any]) -> dict[str, Any]:
         body = copy.deepcopy(body)
@@ -293,6 +309,13 @@ class World:
     def remove_job(self, name: str) -> None:
         del self.jobs[name]
         self.pods.pop(f"{name}-x", None)
+
+
+def merge_patched(there: Any, patch: Any) -> Any:
+    """A merge patch."""
+    if not isinstance(there, dict) or not isinstance(patch, dict):
+        return patch
+    return {**there, **{key: merge_patched(there.get(key), value) for key, value in patch.items()}}
 
 
 def condition(world: World, kind: str) -> tuple[str, str] | None:

@@ -8,7 +8,6 @@ The record is written last. Where it is there and speaks of the same result and 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.volume.commit import Committed, write_durably
+from trainyard.trainer.volume.commit import digest_of as digest_of
+from trainyard.trainer.volume.commit import write_durably
 
 FOLDER = "exports"
 
@@ -37,12 +37,6 @@ class Exported:
 def files_dir(context: RunContext, name: str) -> Path:
     """Where an export commits the files that it makes."""
     return context.run_dir / FOLDER / name
-
-
-def digest_of(result: Committed) -> str:
-    """Of a committed folder: over names and contents of its files, and over nothing else."""
-    lines = "".join(f"{entry['sha256']}  {name}\n" for name, entry in sorted(result.manifest["files"].items()))
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def read_exported(context: RunContext, name: str, *, subject: Mapping[str, Any] | None = None) -> Exported | None:

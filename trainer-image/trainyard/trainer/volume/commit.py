@@ -116,6 +116,12 @@ def find_damage(committed: Committed, *, hashes: bool = True) -> str | None:
     return None
 
 
+def digest_of(folder: Committed) -> str:
+    """Over names and contents of its files, and over nothing else."""
+    lines = "".join(f"{entry['sha256']}  {name}\n" for name, entry in sorted(folder.manifest["files"].items()))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
 def discard(path: Path) -> None:
     """Remove a folder so that a kill half-way leaves nothing that looks committed."""
     if not path.exists():

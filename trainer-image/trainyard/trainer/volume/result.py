@@ -10,7 +10,14 @@ from trainyard.trainer.log import say, warn
 from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume import checkpoint
 from trainyard.trainer.volume.checkpoint import Checkpoint
-from trainyard.trainer.volume.commit import TEMPORARY, Committed, find_damage, read_committed, remove_leftovers
+from trainyard.trainer.volume.commit import (
+    TEMPORARY,
+    Committed,
+    digest_of,
+    find_damage,
+    read_committed,
+    remove_leftovers,
+)
 
 
 def find_checkpoint(context: RunContext, data: Committed) -> Checkpoint | None:
@@ -63,6 +70,7 @@ def report_result(context: RunContext, result: Committed, reporter: Reporter) ->
         step_number=step,
         total_steps=step,
         percentage=100.0,
+        provenance={"modelDigest": digest_of(result)},
         checkpoint=newest[0].record(context.volume) if newest else None,
         milestone=True,
     )
