@@ -38,6 +38,13 @@ POD_CONFIG_MAPS = (
     "volumes.[].projected.sources.[].configMap.name",
 )
 
+WRITTEN = {
+    "written-configmaps.cel": "exports.[].configMap.name",
+    "restarted-deployments.cel": "exports.[].configMap.rolloutRestart.deployment",
+    "written-inferenceservices.cel": "exports.[].kserve.inferenceService",
+}
+"""What the operator changes for an export."""
+
 
 def outputs() -> dict[str, str]:
     """File name to content."""
@@ -53,6 +60,7 @@ def outputs() -> dict[str, str]:
         "secrets.cel": _list(secrets),
         "configmaps.cel": _list(config_maps),
         "serviceaccounts.cel": _list(accounts),
+        **{file: _list([_places("variables.specs", tuple(path.split(".")))]) for file, path in WRITTEN.items()},
     }
 
 

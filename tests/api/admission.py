@@ -147,6 +147,7 @@ def _people(made: Place, editor: dict[str, Any]) -> list[str]:
         {"apiGroups": [""], "resources": ["secrets"], "resourceNames": list(READABLE), "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["settings"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["sa"], "verbs": ["use"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["agent"], "verbs": ["patch"]},
     ]
     _need(server, f"{RBAC}/namespaces/{made.namespace}/roles", {"metadata": {"name": "named"}, "rules": rules})
     _bind(made, "Role", "named", NAMED)
@@ -176,18 +177,30 @@ def _need(server: ApiServer, path: str, body: dict[str, Any]) -> None:
     assert answer.accepted, f"{path}: {answer.message}"
 
 
+def _pod(**fields: Any) -> dict[str, Any]:
+    return {"podTemplate": fields}
+
+
 def _until_active(made: Place, policies: list[dict[str, Any]]) -> None:
     """A policy holds some time after it was made; rights too."""
+    restarted = {"name": "probe", "data": {"a": "b"}, "rolloutRestart": {"deployment": "probe"}}
     probes: dict[str, dict[str, Any]] = {
-        "-pods": {"securityContext": {"runAsUser": 0}, "containerSecurityContext": {"privileged": True}},
-        "-secrets": {"envFrom": [{"secretRef": {"name": "probe"}}]},
-        "-configmaps": {"envFrom": [{"configMapRef": {"name": "probe"}}]},
-        "-serviceaccounts": {"serviceAccountName": "probe"},
+        "-written-configmaps": {"exports": [{"name": "e", "configMap": restarted}]},
+        # Of several policies that refuse, the API server names one; this ConfigMap is one that NAMED may change.
+        "-restarted-deployments": {"exports": [{"name": "e", "configMap": {**restarted, "name": "agent"}}]},
+        "-written-inferenceservices": {
+            "exports": [{"name": "e", "kserve": {"inferenceService": "probe", "storageUri": "s3://b/m"}}]
+        },
+        "-pods": _pod(securityContext={"runAsUser": 0}, containerSecurityContext={"privileged": True}),
+        "-secrets": _pod(envFrom=[{"secretRef": {"name": "probe"}}]),
+        "-configmaps": _pod(envFrom=[{"configMapRef": {"name": "probe"}}]),
+        "-serviceaccounts": _pod(serviceAccountName="probe"),
     }
     for policy in policies:
         name = policy["metadata"]["name"]
-        template = next(t for suffix, t in probes.items() if name.endswith(suffix))
-        _until(lambda t=template: made.run(EDITOR, {**SCRATCH, "podTemplate": t}), name)  # type: ignore[misc]
+        spec = next(spec for suffix, spec in probes.items() if name.endswith(suffix))
+        user = NAMED if name.endswith("-restarted-deployments") else EDITOR
+        _until(lambda s=spec, u=user: made.run(u, {**SCRATCH, **s}), name)  # type: ignore[misc]
     for user in (EDITOR, NAMED, EDIT, made.tenant, made.flux, made.operator):
         _until(lambda u=user: made.run(u, SCRATCH), "")  # type: ignore[misc]
 

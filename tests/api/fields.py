@@ -67,6 +67,7 @@ RUN = Kind(
             ("datasets", 0, "prometheus", "spanHours"),
             ("datasets", 0, "selectionStrategy"),
             ("datasets", 0, "filters", 0, "operator"),
+            ("exports", 0, "when"),
         }
     ),
     free=frozenset({("podTemplate", "env", 0)}),

@@ -54,6 +54,19 @@ FINE_TUNING: dict[str, Any] = {
     ],
     "datasetUpload": {"storageUri": "s3://bucket/datasets", "secretRef": {"name": "store"}},
     "pushToHub": {"repo": "org/name", "private": True, "secretRef": {"name": "hub"}},
+    "owner": {"project": "homelab", "domain": "production", "agent": "agent-sre", "user": "me", "experiment": "first"},
+    "versioning": {"name": "{agent}-{date}-{commit}", "version": "v{date}"},
+    "exports": [
+        {
+            "name": "hub",
+            "dependsOn": ["tell"],
+            "when": "Succeeded",
+            "onFailure": "Continue",
+            "backoffLimit": 1,
+            "hub": {"repo": "org/{agent}", "private": True, "secretRef": {"name": "hub"}},
+        },
+        {"name": "tell", "configMap": {"name": "agent", "data": {"version": "{version}"}}},
+    ],
     "training": {
         "method": "SFT",
         "maxSteps": 10,
@@ -237,6 +250,16 @@ TRM: dict[str, Any] = {
         },
     },
     "evaluation": {"baselines": ["Majority", "NearestNeighbor"], "minimumGain": 0.05},
+    "exports": [
+        {
+            "name": "tell",
+            "configMap": {"name": "agent", "data": {"a": "{model}"}, "rolloutRestart": {"deployment": "agent"}},
+        }
+    ],
+}
+SERVED: dict[str, Any] = {
+    **SCRATCH,
+    "exports": [{"name": "serve", "kserve": {"inferenceService": "agent", "storageUri": "s3://b/{agent}/{version}"}}],
 }
 
 TRM_TEXT: dict[str, Any] = {
@@ -314,6 +337,7 @@ COMPLETE = (
     SCRATCH_WITH_TOKENIZER,
     REWARDED,
     *OTHERWISE_REWARDED,
+    SERVED,
     SCRIPT,
     PHASED,
     PHASED_BY_EPOCHS,

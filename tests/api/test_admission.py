@@ -345,8 +345,37 @@ AUTHORS: dict[str, tuple[Spec, tuple[str, ...], str]] = {
         (*NOBODY_ELSE, "operator"),
         "podTemplate.serviceAccountName names the ServiceAccount other",
     ),
+    "a ConfigMap that he may change": (
+        {"exports": [{"name": "e", "configMap": {"name": "agent", "data": {"a": "b"}}}]},
+        ("named", *NOBODY_ELSE, "operator"),
+        "exports[e].configMap.name names the ConfigMap agent",
+    ),
+    "a ConfigMap that he may only read": (
+        {"exports": [{"name": "e", "configMap": {"name": "settings", "data": {"a": "b"}}}]},
+        (*NOBODY_ELSE, "operator"),
+        "exports[e].configMap.name names the ConfigMap settings",
+    ),
+    "a Deployment that is started anew": (
+        {
+            "exports": [
+                {
+                    "name": "e",
+                    "configMap": {"name": "agent", "data": {"a": "b"}, "rolloutRestart": {"deployment": "agent"}},
+                }
+            ]
+        },
+        (*NOBODY_ELSE, "operator"),
+        "",
+    ),
     "the ServiceAccount that every pod has": (pod(serviceAccountName="default"), ALL, ""),
 }
+
+
+def test_an_inference_service_is_changed_for_whoever_may_change_it_himself(restricted: Place) -> None:
+    spec = {**SCRATCH, "exports": [{"name": "e", "kserve": {"inferenceService": "agent", "storageUri": "s3://b/m"}}]}
+    told = "spec.exports[e].kserve.inferenceService names the InferenceService agent"
+    refused(restricted.run(EDIT, spec), told, "ask for patch on it", code=403)
+    assert restricted.run(restricted.flux, spec).accepted
 
 
 def user_of(place: Place, who: str) -> str:

@@ -27,6 +27,7 @@ from trainyard.api.addresses import NO_CREDENTIALS
 from trainyard.api.crd import rule_messages
 from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
 from trainyard.api.run.changes import ROOT_RULES
+from trainyard.api.run.exports import EXPORTS_LIMIT
 from trainyard.api.schedule.trainingschedule import SCHEDULE_ROOT_RULES
 
 pytestmark = pytest.mark.api
@@ -34,6 +35,16 @@ pytestmark = pytest.mark.api
 SFT = {"method": "SFT"}
 HUB = {"storageUri": "hf://org/name"}
 DATASET: Place = ("datasets", 0)
+
+
+def hub(name: str, *after: str) -> dict[str, Any]:
+    target = {"repo": f"org/{name}", "secretRef": {"name": "hub"}}
+    return {"name": name, **({"dependsOn": list(after)} if after else {}), "hub": target}
+
+
+_CHAIN = [f"e{n}" + "x" * 29 for n in range(10, 10 + EXPORTS_LIMIT)]
+LONGEST_CHAIN = {**SCRATCH, "exports": [hub(name, *_CHAIN[:index]) for index, name in enumerate(_CHAIN)][::-1]}
+"""As many exports as there may be, each after all of those before it, the last one first."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,46 @@ CASES: tuple[Case, ...] = (
         "spec.pushToHub belongs to the built-in",
         {**SCRIPT, "pushToHub": {"repo": "org/name", "secretRef": {"name": "hub"}}},
         {**SCRATCH, "pushToHub": {"repo": "org/name", "secretRef": {"name": "hub"}}},
+    ),
+    Case("spec.exports belongs to the built-in", {**SCRIPT, "exports": [hub("a")]}, {**SCRATCH, "exports": [hub("a")]}),
+    Case(
+        "an export has exactly one target",
+        {**SCRATCH, "exports": [{**hub("a"), "kserve": {"inferenceService": "a", "storageUri": "s3://b"}}]},
+        {**SCRATCH, "exports": [hub("a"), {"name": "b", "kserve": {"inferenceService": "a", "storageUri": "s3://b"}}]},
+    ),
+    Case(
+        "an export has exactly one target", {**SCRATCH, "exports": [{"name": "a"}]}, {**SCRATCH, "exports": [hub("a")]}
+    ),
+    Case(
+        "an export cannot be called",
+        {**SCRATCH, "exports": [hub("model")]},
+        {**SCRATCH, "exports": [hub("models")]},
+    ),
+    Case(
+        "a key of a ConfigMap has letters",
+        {**SCRATCH, "exports": [{"name": "a", "configMap": {"name": "agent", "data": {"a b": "x"}}}]},
+        {**SCRATCH, "exports": [{"name": "a", "configMap": {"name": "agent", "data": {"A_b.c-1": "x"}}}]},
+    ),
+    Case(
+        "an export's dependsOn names one that does not stand",
+        {**SCRATCH, "exports": [hub("a", "c"), hub("b")]},
+        {**SCRATCH, "exports": [hub("a", "b"), hub("b")]},
+    ),
+    Case(
+        "exports wait for each other in a circle",
+        {**SCRATCH, "exports": [hub("a", "b"), hub("b", "c"), hub("c", "a"), hub("d")]},
+        {**SCRATCH, "exports": [hub("a", "b"), hub("b", "c"), hub("c"), hub("d", "a", "b", "c")]},
+    ),
+    Case("exports wait for each other in a circle", {**SCRATCH, "exports": [hub("a", "a")]}, LONGEST_CHAIN),
+    Case(
+        "two exports send the same to the same place",
+        {**SCRATCH, "exports": [hub("a"), {**hub("a"), "name": "b"}]},
+        {**SCRATCH, "exports": [hub("a"), hub("b")]},
+    ),
+    Case(
+        "an export waits for gates",
+        {**SCRATCH, "exports": [{**hub("a"), "when": "GatesPassed"}]},
+        {**TRM, "exports": [{**hub("a"), "when": "GatesPassed"}]},
     ),
     Case("spec.tracking belongs to the built-in", {**SCRIPT, "tracking": {"tensorboard": True}}, SCRIPT),
     Case(
@@ -418,6 +469,24 @@ def test_of_several_rules_about_one_value_every_broken_one_is_told_by_both(runs:
     assert len(told) == 2
     assert all(message in answer for message in told), answer
     assert "method CPT goes on" not in answer
+
+
+@pytest.mark.parametrize("text", ["org/{verison}", "org/{agent}-{Date}", "org/{name"])
+def test_a_placeholder_that_is_not_known_is_refused_by_both(text: str, runs: Objects) -> None:
+    manifest = run({**SCRATCH, "exports": [{"name": "a", "hub": {"repo": text, "secretRef": {"name": "hub"}}}]})
+    answer = runs.dry_run(manifest)
+    assert answer.code == 422
+    assert "spec.exports[0].hub.repo" in answer.message
+    with pytest.raises(InvalidManifest, match="is no placeholder; there are"):
+        parse_run(manifest)
+
+
+def test_braces_that_are_no_placeholder_are_left_alone_by_both(runs: Objects) -> None:
+    data = {"json": '{"model": "{model}", "empty": {}}', "flow": "{ a: 1 }"}
+    manifest = run({**SCRATCH, "exports": [{"name": "a", "configMap": {"name": "agent", "data": data}}]})
+    answer = runs.dry_run(manifest)
+    assert answer.accepted, answer.message
+    parse_run(manifest)
 
 
 def test_two_phases_of_one_name_are_refused_by_both(runs: Objects) -> None:

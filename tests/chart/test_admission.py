@@ -10,7 +10,8 @@ from trainyard.api import GROUP
 
 POLICY, BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
 PODS = "trainyard-pods"
-AUTHORS = {"trainyard-secrets", "trainyard-configmaps", "trainyard-serviceaccounts"}
+WRITTEN = {"trainyard-written-configmaps", "trainyard-restarted-deployments", "trainyard-written-inferenceservices"}
+AUTHORS = {"trainyard-secrets", "trainyard-configmaps", "trainyard-serviceaccounts", *WRITTEN}
 
 
 def names(objects: Objects, kind: str = POLICY) -> set[str]:

@@ -86,4 +86,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [events]
   verbs: [get, list, create, patch]
+{{- if .Values.rbac.exports }}
+# What exports of the targets configMap and kserve change; admission asks their authors for the same right.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, patch]
+- apiGroups: [serving.kserve.io]
+  resources: [inferenceservices]
+  verbs: [get, patch]
+{{- end }}
 {{- end -}}

@@ -28,7 +28,7 @@ Schema = dict[str, Any]
 _KEPT = (
     "type", "description", "format", "pattern", "enum", "default", "minimum", "maximum", "minLength", "maxLength",
     "minItems", "maxItems", "minProperties", "maxProperties", "required", "properties", "items", "additionalProperties",
-    "anyOf", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
+    "anyOf", "allOf", "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys", "x-kubernetes-validations",
 )  # fmt: skip
 

@@ -57,6 +57,16 @@ class Export(ApiModel):
         exactly_one(
             *TARGETS, message=f"an export has exactly one target: give one of {', '.join(map(to_camel, TARGETS))}"
         ),
+        Rule(
+            f"!(self.name in {list(RESERVED)})",
+            f"an export cannot be called {', '.join(RESERVED)}: status.outputs has something else under these names",
+            lambda e: e.name not in RESERVED,
+        ),
+        Rule(
+            None,
+            "{uri} is what the first export of dependsOn has left: give dependsOn, or write the address out",
+            lambda e: bool(e.depends_on) or not _has_uri(e),
+        ),
     )
 
     name: ExportName = Field(description="Name of the export, of its step and its Jobs.")
@@ -113,6 +123,10 @@ class Export(ApiModel):
     def promotes(self) -> bool:
         """Whether something is to point at its result, last of all."""
         return self.row.promotes(self.target)
+
+
+def _has_uri(export: Export) -> bool:
+    return any("{uri}" in t.model_dump_json() for name in TARGETS if (t := getattr(export, name)) is not None)
 
 
 def in_order(exports: Sequence[Export]) -> tuple[Export, ...]:

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import Fetched, Rule
 from trainyard.api.run.dataset import INLINE_LIMIT, Dataset
-from trainyard.api.run.exports import PUSHED_TO_HUB, in_order
+from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, TARGETS, in_order
 from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, none_of, one_of, sentence
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
@@ -155,6 +155,18 @@ def _depend_on_unknown(spec: Any) -> bool:
     return not {n for e in exports for n in e.depends_on} <= {e.name for e in exports}
 
 
+def _acyclic() -> str:
+    """CEL: every export is reached from those that wait for none. A list of one gives each round's names a name."""
+    waits_for_none = "exports.filter(e, !has(e.dependsOn) || e.dependsOn.size() == 0).map(e, e.name)"
+    rounds = "".join(
+        ".map(d, exports.filter(e, !has(e.dependsOn) || e.dependsOn.all(n, n in d)).map(e, e.name))"
+        for _ in range(EXPORTS_LIMIT - 1)
+    )
+    unknown = "exports.exists(e, has(e.dependsOn) && e.dependsOn.exists(n, !exports.exists(o, o.name == n)))"
+    return f"[{waits_for_none}]{rounds}[0].size() == exports.size() || {unknown}"
+
+
+_FIELDS = tuple(map(to_camel, TARGETS))
 _EXPORTS = Fetched("exports", "self.exports", unless="!has(self.exports)")
 EXPORT_RULES = (
     Rule(
@@ -169,9 +181,26 @@ EXPORT_RULES = (
         about=_EXPORTS,
     ),
     Rule(
-        None,
+        _acyclic(),
         "exports wait for each other in a circle: take one of the names out of dependsOn",
         lambda s: _depend_on_unknown(s) or len(in_order(s.exports or ())) == len(s.exports or ()),
+        about=_EXPORTS,
+    ),
+    Rule(
+        " && ".join(
+            f"exports.all(a, !has(a.{t}) || exports.filter(b, has(b.{t}) && b.{t} == a.{t}).size() == 1)"
+            for t in _FIELDS
+        ),
+        "two exports send the same to the same place: remove one of them, or give it another place",
+        lambda s: len({(e.kind, repr(e.target)) for e in s.exports or ()}) == len(s.exports or ()),
+        about=_EXPORTS,
+    ),
+    Rule(
+        "exports.all(e, !has(e.when) || e.when != 'GatesPassed') || (has(self.evaluation) && has(self.evaluation.minimumGain) && "
+        "self.evaluation.enabled)",
+        "an export waits for gates (when: GatesPassed), and the evaluation has none: give spec.evaluation a gate, or remove when",
+        lambda s: s.has_gates or all(e.when != "GatesPassed" for e in s.exports or ()),
+        about=_EXPORTS,
     ),
     Rule(
         None,

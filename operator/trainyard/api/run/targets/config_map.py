@@ -1,5 +1,6 @@
 """`configMap`: keys of a ConfigMap that say which model is the newest. Done by the operator."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -10,6 +11,7 @@ from trainyard.api.run.placeholders import Template
 
 KEYS_LIMIT = 16
 KEY = r"^[-._a-zA-Z0-9]+$"
+KEYS = "a key of a ConfigMap has letters, digits, - _ and . only: correct it"
 
 
 class RolloutRestart(ApiModel):
@@ -19,13 +21,8 @@ class RolloutRestart(ApiModel):
 
 
 def _keys(data: dict[str, str]) -> dict[str, str]:
-    import re
-
-    for key in data:
-        if len(key) > 253 or not re.fullmatch(KEY, key):
-            raise PydanticCustomError(
-                "key", "{key} is no key of a ConfigMap: letters, digits, - _ and . only", {"key": key}
-            )
+    if not all(len(key) <= 253 and re.fullmatch(KEY, key) for key in data):
+        raise PydanticCustomError("rule", "{message}", {"message": KEYS, "messages": [KEYS]})
     return data
 
 
@@ -33,7 +30,7 @@ def _schema(schema: dict[str, Any]) -> None:
     schema["x-kubernetes-validations"] = [
         {
             "rule": f"self.all(k, k.size() <= 253 && k.matches('{KEY}'))",
-            "message": "a key of a ConfigMap has letters, digits, - _ and . only",
+            "message": KEYS,
         }
     ]
 
