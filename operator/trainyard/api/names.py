@@ -25,6 +25,9 @@ CANCEL_ANNOTATION = f"{GROUP}/cancel"
 SKIP_IF_DATASET_ANNOTATION = f"{GROUP}/skip-if-dataset"
 """On a run: end it before the training if its prepared data have this digest, because that has been trained already."""
 
+ROLLBACK_ANNOTATION = f"{GROUP}/rollback"
+"""On a run that has ended and whose result was promoted: take that back. A new value (the time, say) asks once more."""
+
 GIT_COMMIT_LABEL = f"{GROUP}/git-commit"
 """On a run: the commit its manifest or its data came from. Goes into `status.provenance`."""
 

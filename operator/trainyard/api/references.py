@@ -10,7 +10,16 @@ from typing import Literal
 
 from trainyard.api.base import SecretRef
 from trainyard.api.run.trainingrun import TrainingRunSpec, phases_to_run
-from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
+from trainyard.api.steps import (
+    STEP_EVALUATE,
+    STEP_PREPARE,
+    STEP_PROMOTE,
+    STEP_ROLLBACK,
+    STEP_TRAIN,
+    STEP_VALIDATE,
+    base_of,
+    train_step,
+)
 
 Kind = Literal["Secret", "PersistentVolumeClaim"]
 
@@ -62,7 +71,8 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
         yield from _at("spec.tracking.mlflow", mlflow.secret_ref, tracked)
     for export in spec.all_exports():
         # Before the training a target is asked whether it would take the result; after it, the result is sent.
-        yield from _at(export.field, getattr(export.target, "secret_ref", None), {STEP_PREPARE, export.step})
+        steps = {STEP_PREPARE, export.step} | ({STEP_PROMOTE, STEP_ROLLBACK} if export.promotes else set())
+        yield from _at(export.field, getattr(export.target, "secret_ref", None), steps)
     for field, reward in spec.reward_models():
         steps = _judged(spec, field) | script
         if last in steps:
@@ -76,7 +86,9 @@ def named(spec: TrainingRunSpec, kind: Kind, *, step: str | None = None) -> dict
     """Names of all sources of a kind, or of those that one step opens, each with the first field that names it."""
     found: dict[str, str] = {}
     for one in sources(spec):
-        if one.kind == kind and (step is None or step in one.steps):
+        if one.kind == kind and (
+            step is None or step in one.steps or (base_of(step) == STEP_ROLLBACK and STEP_ROLLBACK in one.steps)
+        ):
             found.setdefault(one.name, one.field)
     return found
 

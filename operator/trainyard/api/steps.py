@@ -14,6 +14,8 @@ STEP_VALIDATE = "validate"
 STEP_TRAIN = "train"
 STEP_EVALUATE = "evaluate"
 STEP_EXPORT = "export"
+STEP_PROMOTE = "promote"
+STEP_ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,18 @@ STEPS = {
     STEP_EXPORT: Step(
         State.EXPORTING, Reason.EXPORTING, "sending the result", "send the result where one of spec.exports says"
     ),
+    STEP_PROMOTE: Step(
+        State.EXPORTING,
+        Reason.EXPORTING,
+        "promoting the result",
+        "let aliases name the result, when all exports have ended",
+    ),
+    STEP_ROLLBACK: Step(
+        State.EXPORTING,
+        Reason.EXPORTING,
+        "taking the promotion back",
+        "let aliases and latest name what they named before this run",
+    ),
 }
 """In the order in which a run goes through them."""
 
@@ -72,7 +86,9 @@ def step_named(name: str) -> Step:
 
 def base_of(name: str) -> str:
     """The name in STEPS: that of the step without its phase, or what it exports."""
-    return STEP_TRAIN if is_train(name) else STEP_EXPORT if is_export(name) else name
+    if is_train(name):
+        return STEP_TRAIN
+    return next((base for base in (STEP_EXPORT, STEP_ROLLBACK) if name.startswith(f"{base}-")), name)
 
 
 def train_step(phase: str | None) -> str:
@@ -102,7 +118,8 @@ def is_export(step: str) -> bool:
 
 def step_arguments(step: str) -> list[str]:
     """What the trainer is told on its command line to do a step."""
-    if is_export(step):
-        return [STEP_EXPORT, "--name", step.removeprefix(f"{STEP_EXPORT}-")]
+    base = base_of(step)
+    if base in (STEP_EXPORT, STEP_ROLLBACK):
+        return [base, "--name", step.removeprefix(f"{base}-")]
     phase = phase_of(step)
     return [step] if phase is None else [STEP_TRAIN, "--phase", phase]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.steps import STEP_EXPORT, STEP_TRAIN, STEPS, export_step, step_arguments, train_step
+from trainyard.api.steps import STEP_EXPORT, STEP_ROLLBACK, STEP_TRAIN, STEPS, step_arguments, train_step
 from trainyard.trainer.context import attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.log import be_silent, cut_addresses, say
@@ -45,19 +45,21 @@ def main(arguments: list[str] | None = None) -> int:
         description="One step of a TrainingRun. The run is read from $TRAINYARD_RUN_FILE, folders from $TRAINYARD_*_DIR.",
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    for name, row in STEPS.items():
-        one = steps.add_parser(name, help=row.help)
-        if name == STEP_TRAIN:
+    for base, row in STEPS.items():
+        one = steps.add_parser(base, help=row.help)
+        if base == STEP_TRAIN:
             one.add_argument("--phase", help="which of spec.phases, where the run has phases")
-        if name == STEP_EXPORT:
+        if base == STEP_EXPORT:
             one.add_argument("--name", required=True, help="which of spec.exports")
+        if base == STEP_ROLLBACK:
+            one.add_argument("--name", default="1", help="which of the requests for it")
     add_tools(steps)
     given = parser.parse_args(arguments)
     if given.step in TOOLS:
         return run_tool(given)
     phase: str | None = getattr(given, "phase", None)
-    export: str = getattr(given, "name", "")
-    step: str = train_step(phase) if phase else export_step(export) if export else given.step
+    name: str = getattr(given, "name", "")
+    step: str = train_step(phase) if phase else f"{given.step}-{name}" if name else given.step
 
     reporter = Reporter(step, attempt_number())
     tracking: Tracking | None = None
@@ -83,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             from trainyard.trainer.tracking.follow import follow
 
             tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
-        run_step(given.step, context, reporter, name=export)
+        run_step(given.step, context, reporter, name=name)
         if tracking is not None:
             tracking.close(succeeded=True)
     except BaseException as error:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from trainyard.api.names import PHASES_DIR
 from trainyard.api.run.trainingrun import phases_to_run, predecessor, resolve
-from trainyard.api.steps import STEP_EVALUATE, is_export, is_train
+from trainyard.api.steps import STEP_EVALUATE, STEP_EXPORT, STEP_PROMOTE, STEP_ROLLBACK, base_of, is_train
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say
@@ -28,6 +28,8 @@ from trainyard.trainer.volume.commit import commit_folder, find_damage, read_com
 
 SHARED_TOKENIZER = "tokenizer"
 START = "start"
+_OF_THE_RESULT = (STEP_EVALUATE, STEP_EXPORT, STEP_PROMOTE, STEP_ROLLBACK)
+"""Steps that are about the last phase."""
 
 
 def in_phase(run: RunContext, name: str | None) -> RunContext:
@@ -37,7 +39,7 @@ def in_phase(run: RunContext, name: str | None) -> RunContext:
         UserError: there is no such phase, or it lacks what it should start from.
     """
     order = phases_to_run(run.run.spec)
-    if name is None and order and (run.step == STEP_EVALUATE or is_export(run.step)):
+    if name is None and order and base_of(run.step) in _OF_THE_RESULT:
         name = order[-1]
     if name is None and not (order and is_train(run.step)):
         return run

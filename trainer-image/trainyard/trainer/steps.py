@@ -13,7 +13,15 @@ from typing import Any
 
 from trainyard.api.run.methods import TINY
 from trainyard.api.run.trainingrun import TrainingRunSpec
-from trainyard.api.steps import STEP_EVALUATE, STEP_EXPORT, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE
+from trainyard.api.steps import (
+    STEP_EVALUATE,
+    STEP_EXPORT,
+    STEP_PREPARE,
+    STEP_PROMOTE,
+    STEP_ROLLBACK,
+    STEP_TRAIN,
+    STEP_VALIDATE,
+)
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.exports import check_targets
 from trainyard.trainer.frame.out_of_memory import Ladder
@@ -103,6 +111,10 @@ def run_step(step: str, context: RunContext, reporter: Reporter, *, name: str = 
         from trainyard.trainer.frame.export import export
 
         export(context, reporter, name=name)
+    elif step in (STEP_PROMOTE, STEP_ROLLBACK):
+        from trainyard.trainer.frame.promote import promote, roll_back
+
+        (promote if step == STEP_PROMOTE else roll_back)(context)
     elif step == STEP_VALIDATE:
         found(family.validate)(context, reporter)
 

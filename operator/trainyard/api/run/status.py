@@ -161,6 +161,36 @@ class ExportStatus(StatusModel):
     message: str | None = Field(None, max_length=4096, description="Why it failed, waits or was skipped.")
 
 
+PROMOTIONS_KEPT = 16
+
+
+class PromotionStatus(StatusModel):
+    """What became the newest result for everybody, or ceased to be it."""
+
+    kind: Literal["Promoted", "RolledBack"] = Field(
+        description="Promoted: this run's. RolledBack: the one before it again."
+    )
+    version: str = Field(max_length=512, description="The version that was promoted, or taken back.")
+    time: str = Field(description="When.", json_schema_extra={"format": "date-time"})
+    exports: list[str] = Field(
+        max_length=17, description="Where.", json_schema_extra={"items": {"type": "string", "maxLength": 63}}
+    )
+    gain: str | None = Field(None, max_length=64, description="Of the first gate: how much better it is.")
+    interval: str | None = Field(None, max_length=130, description="Of the gain: from and to.")
+    reason: str | None = Field(
+        None, max_length=1024, description="Why: what the evaluation has said, or the value of the annotation."
+    )
+
+
+class RollbackStatus(StatusModel):
+    """The newest request to take the promotion back."""
+
+    token: str = Field(max_length=1024, description="Value of the annotation trainyard.dev/rollback.")
+    state: Literal["Running", "Succeeded", "Failed"] = Field(description="How it stands.")
+    step: str | None = Field(None, max_length=63, description="The step that does it.")
+    message: str | None = Field(None, max_length=4096, description="Why it failed.")
+
+
 class Failure(StatusModel):
     """Why the run failed."""
 
@@ -228,6 +258,10 @@ class TrainingRunStatus(StatusModel):
         description="Where the result has been sent.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    promotions: list[PromotionStatus] | None = Field(
+        None, max_length=PROMOTIONS_KEPT, description="The newest promotions and rollbacks of this run's result."
+    )
+    rollback: RollbackStatus | None = Field(None, description="The newest request to take a promotion back.")
     effective: dict[str, str] | None = Field(None, description="What really ran: device, precision, batch, threads.")
     provenance: dict[str, str] | None = Field(None, description="Versions and revisions that made the result.")
     failure: Failure | None = Field(None, description="Why the run failed.")

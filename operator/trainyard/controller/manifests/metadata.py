@@ -4,7 +4,7 @@ A spec with phases is dear to read, because each phase is a spec of its own. Wha
 step comes after which, what each phase trains with) stands on `RunRef` and is computed once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -16,7 +16,7 @@ from trainyard.api.run.phases import overridden
 from trainyard.api.run.training import Training
 from trainyard.api.run.trainingrun import Metadata, TrainingRun, TrainingRunSpec, phases_to_run
 from trainyard.api.run.versioning import owner_labels
-from trainyard.api.steps import export_step
+from trainyard.api.steps import STEP_PROMOTE, export_step
 
 Object = dict[str, Any]
 
@@ -31,6 +31,8 @@ class PlannedStep:
     """Whether the run succeeds without it. What comes after it does not begin then, and has to be optional too."""
     limit: int | None = None
     """How many failed attempts it may have; None for the run's own backoffLimit."""
+    ends: frozenset[str] = frozenset()
+    """What has to have ended before, however it did."""
     gated: bool = False
     """It begins only if the evaluation has found the result good enough."""
 
@@ -45,7 +47,7 @@ def planned_steps(spec: TrainingRunSpec) -> tuple[PlannedStep, ...]:
     """The steps in a row, and after the last of them the exports, each after those that it depends on."""
     row = in_a_row(spec.steps())
     end = row[-1].name
-    exports = (
+    exports = tuple(
         PlannedStep(
             one.step,
             frozenset({end, *map(export_step, one.depends_on)}),
@@ -55,7 +57,17 @@ def planned_steps(spec: TrainingRunSpec) -> tuple[PlannedStep, ...]:
         )
         for one in spec.all_exports()
     )
-    return (*row, *exports)
+    return (*row, *exports, *_promotion(spec, end))
+
+
+def _promotion(spec: TrainingRunSpec, end: str) -> Iterator[PlannedStep]:
+    """Aliases are set last of all, and only if nothing has failed that the run is not to be called a success without."""
+    exports = spec.all_exports()
+    if any(one.promotes for one in exports):
+        needed = frozenset(one.step for one in exports if one.promotes or one.on_failure == "Fail")
+        others = frozenset(one.step for one in exports) - needed
+        limit = max(one.backoff_limit for one in exports if one.promotes)
+        yield PlannedStep(STEP_PROMOTE, needed | {end}, True, limit, others, gated=spec.has_gates)
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ class RunRef:
         """By step: those that can only begin once it has succeeded, at any distance."""
         found: dict[str, set[str]] = {step.name: set() for step in self.steps}
         for step in reversed(self.steps):
-            for before in step.after:
+            for before in step.after | step.ends:
                 found[before] |= {step.name, *found[step.name]}
         return {name: frozenset(later) for name, later in found.items()}
 

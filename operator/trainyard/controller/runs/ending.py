@@ -8,7 +8,7 @@ from typing import Any
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.run.status import StepStatus, TrainingRunStatus
-from trainyard.api.steps import export_step, is_export
+from trainyard.api.steps import STEP_PROMOTE, export_step, is_export
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS
 from trainyard.controller.runs import exports, retry, told
@@ -21,6 +21,10 @@ from trainyard.controller.runs.prerequisites import dying, retention, surroundin
 from trainyard.controller.runs.progress import outputs
 from trainyard.controller.runs.status import Standing, stand
 from trainyard.controller.runs.views import parse_time
+
+PROMOTE_HINT = (
+    "it has been sent everywhere, and aliases name the one before it; correct what is wrong and export it in a new run"
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ def conclude(case: Case) -> Plan:
         hint = "the trained model is on the volume; correct what is wrong and export it in a new run"
         step = export_step(failed[0].name)
         return fail(case, reason=Reason.EXPORT_FAILED, message=text, step=step, hint=hint)
+    if promotion := next((s for s in case.ledger.steps if (s.name, s.state) == (STEP_PROMOTE, "Failed")), None):
+        last = last_attempt(promotion)
+        text = f"the result could not be promoted: {last.message if last else ''}"
+        return fail(case, reason=Reason.EXPORT_FAILED, message=text, step=STEP_PROMOTE, hint=PROMOTE_HINT)
     if given_up := [s.name for s in case.ledger.steps if s.state == "Failed"]:
         message += f", without {', '.join(given_up)}, which failed"
     if skipped := [one for one in case.status.exports or () if one.state == "Skipped"]:
@@ -92,7 +100,7 @@ def fail(case: Case, *, reason: Reason, message: str, step: str, hint: str | Non
     failed = [s.model_copy(update={"state": "Failed"}) if s.name == step else s for s in case.status.steps or ()]
     failure = told.failure(reason=reason.value, step=step, message=message, hint=hint)
     changes: dict[str, Any] = {"failure": failure, "steps": failed}
-    if is_export(step):
+    if is_export(step) or step == STEP_PROMOTE:
         changes["outputs"] = outputs(case.seen) | exports.sent_to(case.status)
     return _end(case, Standing(State.FAILED, reason, text), **changes)
 

@@ -11,11 +11,18 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.progress import ExportRecord
 from trainyard.api.run.exports import Export
-from trainyard.api.run.status import EvaluationStatus, ExportStatus, ModelStatus, StepStatus, TrainingRunStatus
+from trainyard.api.run.status import (
+    EvaluationStatus,
+    ExportStatus,
+    ModelStatus,
+    PromotionStatus,
+    StepStatus,
+    TrainingRunStatus,
+)
 from trainyard.api.run.versioning import values_of
-from trainyard.api.steps import export_step
+from trainyard.api.steps import STEP_PROMOTE
 from trainyard.api.texts import one_line
-from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.manifests.metadata import PlannedStep, RunRef
 from trainyard.controller.runs.ledger import Ledger, last_attempt
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.told import limit_of
@@ -33,9 +40,13 @@ def settle(seen: Observed, ledger: Ledger, status: TrainingRunStatus) -> tuple[L
     skipped: dict[str, str] = {}
     for planned in ledger.planned:
         step = _step(ledger.steps, planned.name)
-        if planned.name not in run.exports or step.attempts or step.state not in ("Waiting", "Skipped"):
+        if (
+            not (planned.name in run.exports or planned.name == STEP_PROMOTE)
+            or step.attempts
+            or step.state not in ("Waiting", "Skipped")
+        ):
             continue
-        if why := _why_skipped(run, run.exports[planned.name], ledger, skipped, status):
+        if why := _why_skipped(run, planned, ledger, skipped, status):
             skipped[planned.name] = why
     steps = tuple(s.model_copy(update={"state": "Skipped"}) if s.name in skipped else s for s in ledger.steps)
     ledger = replace(ledger, steps=steps)
@@ -58,7 +69,24 @@ def described(
         entries.append(_entry(export, _step(status.steps or (), step), known, said, (skipped or {}).get(step)))
     values = values_of(metadata=run.metadata, spec=run.spec)
     model = ModelStatus(name=values["model"], version=values["version"])
-    return status.model_copy(update={"exports": entries, "model": model})
+    status = status.model_copy(update={"exports": entries, "model": model})
+    promoted = _step(status.steps or (), STEP_PROMOTE)
+    if promoted.state != "Succeeded" or status.promotions:
+        return status
+    last = last_attempt(promoted)
+    where = [export.name for export in run.exports.values() if export.promotes]
+    judged = status.evaluation or EvaluationStatus()
+    gate = next(iter(getattr(judged, "gates", None) or ()), None)
+    entry = PromotionStatus(
+        kind="Promoted",
+        version=model.version,
+        time=(last.completion_time if last else None) or "",
+        exports=where,
+        gain=getattr(gate, "gain", None),
+        interval=" to ".join(getattr(gate, "interval", None) or ()) or None,
+        reason=judged.message,
+    )
+    return status.model_copy(update={"promotions": [entry]})
 
 
 def failed(run: RunRef, status: TrainingRunStatus) -> list[ExportStatus]:
@@ -81,16 +109,15 @@ def sent_to(status: TrainingRunStatus) -> dict[str, str]:
 
 
 def _why_skipped(
-    run: RunRef, export: Export, ledger: Ledger, skipped: Mapping[str, str], status: TrainingRunStatus
+    run: RunRef, planned: PlannedStep, ledger: Ledger, skipped: Mapping[str, str], status: TrainingRunStatus
 ) -> str | None:
     """Why it will not begin; None where it may, or where that is not known yet."""
-    for name in export.depends_on:
-        step = export_step(name)
+    for step in sorted(planned.after & run.exports.keys()):
         state = "Skipped" if step in skipped else _step(ledger.steps, step).state
         if state in ("Failed", "Skipped"):
-            return f"export {name}, which it depends on, {'failed' if state == 'Failed' else 'was skipped'}"
+            return f"export {run.exports[step].name}, which it depends on, {'failed' if state == 'Failed' else 'was skipped'}"
     end = run.spec.steps()[-1]
-    if not run.spec.is_gated(export) or _step(ledger.steps, end).state != "Succeeded":
+    if not planned.gated or _step(ledger.steps, end).state != "Succeeded":
         return None
     return _why_rejected(status)
 

@@ -40,9 +40,10 @@ class Ledger:
     def open(self) -> tuple[StepStatus, ...]:
         """The steps that may be worked on now: not done, not given up, and all that they come after is done."""
         done: set[str] = set()
+        ended = {step.name for step in self.steps if step.state in ("Succeeded", "Failed", "Skipped")}
         result = []
         for planned, step in zip(self.planned, self.steps, strict=True):
-            if planned.after <= done:
+            if planned.after <= done and planned.ends <= ended:
                 if step.state == "Succeeded":
                     done.add(step.name)
                 elif step.state not in ("Failed", "Skipped"):

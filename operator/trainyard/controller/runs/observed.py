@@ -86,6 +86,8 @@ class Observed:
     """What pods have told is left out of the status, because the API server would not take it."""
     cancel: str | None = None
     """Why the run is to be ended for good; None when nobody asked for it."""
+    rollback: str | None = None
+    """Why the promotion of the result is to be taken back; None when nobody asked for it."""
     trained_already: str | None = None
     """Digest of prepared data with which there is nothing new to train."""
     token: str = field(default="", repr=False)

@@ -21,7 +21,7 @@ from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import exports, ledger, retry
+from trainyard.controller.runs import exports, ledger, retry, rollback
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
 from trainyard.controller.runs.ending import (
@@ -59,7 +59,7 @@ CANCEL_REASON_LIMIT = 1024
 def plan(seen: Observed, policy: Policy) -> Plan:
     """Decide."""
     if is_finished(seen.status):
-        return after_the_end(seen)
+        return _roll_back(seen, policy) or after_the_end(seen)
     if not seen.fresh and not seen.knows(Question.CHILDREN):
         return ask(seen.status, Question.CHILDREN)
     books = ledger.book(seen)
@@ -138,6 +138,28 @@ def _time_out(case: Case) -> Plan | None:
     leaving = any(work.job.terminating for work in case.open if work.job)
     outlived = len(case.working) < len(case.open) and case.seen.left_behind()
     return None if leaving or outlived else exceed_deadline(case)
+
+
+def _roll_back(seen: Observed, policy: Policy) -> Plan | None:
+    """Take the promotion back, where somebody asks for that: the one step that a run may have after its end."""
+    request = rollback.wanted(seen)
+    if request is None:
+        return None
+    if seen.status.rollback != request and (why := rollback.refusal(seen)):
+        return Plan(rollback.noted(seen, request.model_copy(update={"state": "Failed", "step": None, "message": why})))
+    if not seen.knows(Question.CHILDREN):
+        return ask(seen.status, Question.CHILDREN)
+    inner = rollback.alone(seen, request)
+    books = ledger.book(inner)
+    case = Case(inner, policy, books, inner.status.model_copy(update={"steps": list(books.steps)}))
+    if not case.open:
+        return Plan(rollback.ended(seen, request, books.steps[0]))
+    work = case.open[0]
+    part = _attend(case, work, work.job) if work.job else _prepare(case, work.step)
+    if part.questions:
+        return ask(seen.status, *part.questions)
+    actions = (*(missing(inner, case.status) if part.supplies else ()), *part.actions)
+    return Plan(rollback.noted(seen, request, part.step), actions, requeue_after=part.requeue_after)
 
 
 # One open step

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.manifest import InvalidManifest, parse_run
-from trainyard.api.names import CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
+from trainyard.api.names import CANCEL_ANNOTATION, ROLLBACK_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.steps import export_step
@@ -133,6 +133,7 @@ class Reconciler:
             fresh=not (raw.get("status") or {}).get("conditions"),
             progress=self._progress.get(raw["metadata"]["uid"]),
             cancel=run.metadata.annotations.get(CANCEL_ANNOTATION),
+            rollback=run.metadata.annotations.get(ROLLBACK_ANNOTATION),
             trained_already=run.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self._tokens.for_run((raw["metadata"]["namespace"], raw["metadata"]["name"]), raw["metadata"]["uid"]),
             dying_claims=self._dying_claims(namespace),

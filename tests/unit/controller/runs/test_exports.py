@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.controller.runs.world import World, condition, manifest
 from trainyard.api.names import STEP_LABEL
+from trainyard.api.run.exports import TARGETS, Target
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -129,8 +130,13 @@ def test_a_run_that_may_do_without_an_export_succeeds_without_it() -> None:
 
 @pytest.mark.parametrize("passed", [True, False, None])
 def test_what_waits_for_the_gates_begins_only_when_they_are_passed(passed: bool | None) -> None:
-    world = world_of(hub("careful", when="GatesPassed"), hub("follows", "careful", when="Succeeded"), hub("always"))
-    world.run["spec"] |= {"evaluation": {"enabled": True}}
+    world = world_of(hub("careful"), hub("follows", "careful", when="Succeeded"), hub("always", when="Succeeded"))
+    world.run["spec"] |= {
+        "model": {"trm": {}},
+        "datasets": [{"name": "d", "puzzle": {"kind": "Sudoku"}, "split": {"eval": 0.1}}],
+        "training": {"method": "TRM", "maxSteps": 10},
+        "evaluation": {"minimumGain": 0.1},
+    }
     for step in ("prepare", "train", "evaluate"):
         world.settle()
         evaluation = {"metrics": {"accuracy": 0.5}, "passed": passed, "message": "0.5 is below 0.8"}
@@ -227,6 +233,101 @@ def test_a_key_that_somebody_applies_again_and_again_is_left_to_him(entry: dict[
     else:
         assert world.others["configmaps"]["agent"]["data"]["VERSION"] == "v0"
         assert f"gets its key VERSION from {told} too" in (entries(world)["tell"][1] or "")
+
+
+@pytest.fixture
+def with_alias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repositories whose name ends with -alias have something that points at the newest result."""
+    promoting = Target(promotes=lambda target: target.repo.endswith("-alias"))
+    monkeypatch.setitem(TARGETS, "hub", promoting)
+
+
+@pytest.mark.usefixtures("with_alias")
+def test_aliases_are_set_last_of_all_and_only_if_nothing_is_missing() -> None:
+    world = trained(world_of(hub("a-alias"), hub("b"), hub("c", onFailure="Continue")))
+    end(world, "export-a-alias")
+    end(world, "export-b")
+    world.settle()
+    assert set(live(world)) == {"export-c"}
+    end(world, "export-c", exit_code=64)
+    world.settle()
+    assert set(live(world)) == {"promote"}, "one that the run may do without may fail"
+    end(world, "promote")
+    world.settle()
+    status = world.status()
+    assert status.state == "Succeeded"
+    promoted = (status.promotions or [])[0]
+    assert (promoted.kind, promoted.version, promoted.exports) == ("Promoted", "v20261128-11112222", ["a-alias"])
+
+    broken = trained(world_of(hub("a-alias"), hub("b")))
+    end(broken, "export-b", exit_code=64)
+    end(broken, "export-a-alias")
+    broken.settle()
+    assert "tiny-promote-1" not in broken.created
+    assert condition(broken, "Failed") == ("True", "ExportFailed")
+    assert broken.status().promotions is None
+
+
+@pytest.mark.usefixtures("with_alias")
+def test_what_cannot_be_promoted_fails_the_run_and_loses_nothing() -> None:
+    world = trained(world_of({**hub("a-alias"), "backoffLimit": 0}))
+    end(world, "export-a-alias")
+    world.settle()
+    end(world, "promote", exit_code=69)
+    world.settle()
+    status = world.status()
+    assert condition(world, "Failed") == ("True", "ExportFailed")
+    assert status.failure is not None
+    assert status.failure.step == "promote"
+    assert (status.outputs or {})["a-alias"] == "hf://export-a-alias"
+
+
+def roll_back(world: World, token: str) -> None:
+    world.run["metadata"].setdefault("annotations", {})["trainyard.dev/rollback"] = token
+    world.settle()
+
+
+@pytest.mark.usefixtures("with_alias")
+@pytest.mark.parametrize("dies_after", [None, 0, 1, 2])
+def test_a_promotion_is_taken_back_once_for_each_request(dies_after: int | None) -> None:
+    world = trained(world_of(hub("a-alias")))
+    for step in ("export-a-alias", "promote"):
+        end(world, step)
+        world.settle()
+    before = world.status()
+    world.run["metadata"].setdefault("annotations", {})["trainyard.dev/rollback"] = "2026-11-28 too slow"
+    world.reconcile(dies_after=dies_after)
+    world.settle()
+    assert set(live(world)) == {"rollback-1"}
+    container = live(world)["rollback-1"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"][-3:] == ["rollback", "--name", "1"]
+    end(world, "rollback-1", exit_code=69)
+    world.settle()
+    world.pass_time(60)
+    world.settle()
+    end(world, "rollback-1")
+    world.reconcile(dies_after=dies_after)
+    world.settle()
+    status = world.status()
+    assert [(p.kind, p.reason) for p in status.promotions or ()][1:] == [("RolledBack", "2026-11-28 too slow")]
+    assert (status.state, status.completion_time) == (before.state, before.completion_time), "ended is ended"
+    assert [n for n in world.created if "rollback" in n] == ["tiny-rollback-1-1", "tiny-rollback-1-2"]
+    roll_back(world, "again")
+    assert status.rollback is not None
+    assert world.status().rollback is not None
+    assert world.status().rollback.message == "it was taken back already"  # type: ignore[union-attr]
+    assert not live(world)
+
+
+def test_what_was_never_promoted_cannot_be_taken_back() -> None:
+    world = trained(world_of(hub("a")))
+    end(world, "export-a")
+    world.settle()
+    roll_back(world, "now")
+    found = world.status().rollback
+    assert found is not None
+    assert (found.state, not live(world)) == ("Failed", True)
+    assert "never promoted" in (found.message or "")
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,7 +12,13 @@ from functools import lru_cache
 from typing import Any
 
 from trainyard.api.manifest import parse_run
-from trainyard.api.names import ATTEMPT_LABEL, CANCEL_ANNOTATION, SKIP_IF_DATASET_ANNOTATION, STEP_LABEL
+from trainyard.api.names import (
+    ATTEMPT_LABEL,
+    CANCEL_ANNOTATION,
+    ROLLBACK_ANNOTATION,
+    SKIP_IF_DATASET_ANNOTATION,
+    STEP_LABEL,
+)
 from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRun
@@ -99,6 +105,7 @@ class World:
             fresh=not self.run.get("status"),
             progress=self.progress,
             cancel=parsed.metadata.annotations.get(CANCEL_ANNOTATION),
+            rollback=parsed.metadata.annotations.get(ROLLBACK_ANNOTATION),
             trained_already=parsed.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self.token,
             dying_claims=frozenset(n for n, c in self.claims.items() if "deletionTimestamp" in c["metadata"]),

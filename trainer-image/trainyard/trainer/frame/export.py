@@ -30,7 +30,7 @@ def export(context: RunContext, reporter: Reporter, *, name: str) -> None:
     one = export_named(context, name)
     result = result_of(context)
     digest = digest_of(result)
-    inputs = {before: _left_by(context, before) for before in one.depends_on}
+    inputs = {before: left_by(context, before) for before in one.depends_on}
     uri = inputs[one.depends_on[0]].uri if inputs else ""
     target = filled_target(context, one, digest=digest, uri=uri)
     subject = {
@@ -79,7 +79,12 @@ def result_of(context: RunContext) -> Committed:
     return result
 
 
-def _left_by(context: RunContext, name: str) -> Exported:
+def left_by(context: RunContext, name: str) -> Exported:
+    """What an export before has left.
+
+    Raises:
+        UserError: nothing.
+    """
     exported = read_exported(context, name)
     if exported is None:
         raise storage(f"export {name} has left no record in {context.run_dir}/exports", hint="run that export first")
