@@ -94,6 +94,11 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
+DEPRECATED = (
+    "spec.pushToHub is deprecated and gone in the next version: write spec.exports: [{name: hub, hub: {...}}] instead"
+)
+
+
 def check(source: Source) -> FileReport:
     """Everything that is wrong with one file."""
     try:
@@ -132,7 +137,8 @@ def _check_object(document: Document) -> ObjectReport:
     report = ObjectReport(kind, str(metadata.get("name", "")), str(metadata.get("namespace", "")), (), document)
     try:
         if kind != "TrainingSchedule":
-            return replace(report, model=parse_run(document.value, document=document))
+            run = parse_run(document.value, document=document)
+            return replace(report, model=run, remarks=(DEPRECATED,) if run.spec.push_to_hub is not None else ())
         schedule = parse_schedule(document.value, document=document)
         if found := tuple(_schedule_faults(schedule, document)):
             raise InvalidManifest(found)
@@ -187,7 +193,7 @@ def render_table(reports: Sequence[FileReport]) -> str:
             lines += [f"{report.name}: {remark}" for remark in one.remarks]
             title = f"{report.name}: {one.kind} {one.name or '(without a name)'}"
             if one.run_spec is not None:
-                lines.append(f"{title} is valid: {' -> '.join(one.run_spec.steps())}")
+                lines.append(f"{title} is valid: {' -> '.join(one.run_spec.all_steps())}")
             else:
                 lines.append(f"{title} has {_count(len(one.faults))}")
         if report.passed_over:
@@ -219,7 +225,7 @@ def _file_json(report: FileReport) -> dict[str, Any]:
                 "name": one.name,
                 "namespace": one.namespace or None,
                 "valid": one.valid,
-                "steps": list(one.run_spec.steps()) if one.run_spec else None,
+                "steps": list(one.run_spec.all_steps()) if one.run_spec else None,
                 "faults": _faults_json(one.faults),
                 "remarks": list(one.remarks),
             }

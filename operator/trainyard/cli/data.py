@@ -55,7 +55,7 @@ def _object(report: ObjectReport, volumes: Mapping[str, Path], *, files: bool) -
         if one.more:
             faults.append(Fault(f"spec.datasets[{dataset.name}]", f"and {one.more} more", line))
     leaked = len(trained & held_out)
-    remarks = [str(one) for one in found] if files else []
+    remarks = [*report.remarks, *(str(one) for one in found if files)]
     if leaked:
         remarks.append(
             f"{leaked} records stand in a training dataset and in one that is held out: set deduplicate: Exact"

@@ -45,6 +45,15 @@ def test_valid_names_the_steps() -> None:
     assert (code, output) == (0, f"{QUICKSTART}: TrainingRun quickstart is valid: prepare -> train -> evaluate\n")
 
 
+def test_valid_names_exports_too_and_what_is_deprecated() -> None:
+    text = QUICKSTART.read_text() + "  pushToHub: {repo: org/name, secretRef: {name: hub}}\n"
+    code, output = run("-f", "-", stdin=text)
+    assert code == 0, output
+    deprecated, valid = output.splitlines()
+    assert "spec.pushToHub is deprecated" in deprecated
+    assert valid.endswith("prepare -> train -> evaluate -> export-push-to-hub")
+
+
 def test_faults_stand_with_file_line_and_field(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(WRONG)

@@ -20,7 +20,7 @@ from trainyard.api.exitcodes import ExitCode
 from trainyard.api.manifest import read_run
 from trainyard.api.references import named
 from trainyard.api.run.trainingrun import TrainingRun
-from trainyard.api.steps import STEP_PROMOTE, step_arguments
+from trainyard.api.steps import step_arguments
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import say
 
@@ -59,10 +59,11 @@ def run_local(
     work = Path(workdir).absolute()
     work.mkdir(parents=True, exist_ok=True)
     environment = step_environment(run, work, link_volumes(run, work, volumes), secrets)
-    exports = run.spec.all_exports()
-    after = [export.step for export in exports if not export.row.by_operator]
-    after += [STEP_PROMOTE] if any(export.promotes for export in exports) else []
-    for step in (*run.spec.steps(), *after):
+    by_operator = {export.step for export in run.spec.all_exports() if export.row.by_operator}
+    for step in run.spec.all_steps():
+        if step in by_operator:
+            say(f"--- {step} needs a cluster: left out")
+            continue
         say(f"--- {step}")
         environment[names.ENV_STEP] = step
         environment[names.ENV_TERMINATION_LOG] = str(work / "logs" / f"{step}.json")

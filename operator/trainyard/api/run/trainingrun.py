@@ -21,7 +21,7 @@ from trainyard.api.run.targets.hub import Hub
 from trainyard.api.run.tracking import Tracking
 from trainyard.api.run.training import Checkpoints, Evaluation, Training
 from trainyard.api.run.versioning import Owner, Versioning
-from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, STEP_VALIDATE, train_step
+from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_PROMOTE, STEP_TRAIN, STEP_VALIDATE, train_step
 
 RUN_NAME_LIMIT = 50
 """Characters: the longest Job name, `<run>-evaluate-<attempt>`, has to fit into a label of 63."""
@@ -170,6 +170,12 @@ class TrainingRunSpec(ApiModel):
             return ()
         pushed = [] if self.push_to_hub is None else [Export(name=PUSHED_TO_HUB, hub=self.push_to_hub)]
         return in_order([*(self.exports or ()), *pushed])
+
+    def all_steps(self) -> tuple[str, ...]:
+        """The steps with exports, each after what it waits for; some of these may work beside each other."""
+        exports = self.all_exports()
+        promotion = (STEP_PROMOTE,) if any(export.promotes for export in exports) else ()
+        return (*self.steps(), *(export.step for export in exports), *promotion)
 
     @property
     def has_gates(self) -> bool:
