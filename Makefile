@@ -32,7 +32,7 @@ CHART := charts/trainyard
 WORKERS ?= 2
 # Images that are there already need not be built.
 IMAGES := $(if $(OPERATOR_IMAGE),,images)
-LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock
+LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock trainer-image/requirements-converter.lock
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
 
 ##@ Start here
@@ -71,6 +71,8 @@ venv: .venv/.stamp ## The Python environment in .venv, from the lock files
 	@test -x $(PYTHON) || uv venv --quiet --python "$$(command -v $(PYTHON3))" .venv
 	$(PYTHON3) trainer-image/cpu/install.py .venv --quiet
 	uv pip install --quiet --python $(PYTHON) --no-deps --require-hashes --requirement requirements-dev.lock
+	uv pip install --quiet --python $(PYTHON) --target .venv/converter --no-deps --require-hashes \
+	  --requirement trainer-image/requirements-converter.lock
 	uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -120,6 +122,7 @@ lock: ## Resolve the dependencies anew; the locks carry hashes
 	$(COMPILE) --extra operator pyproject.toml -o operator/requirements.lock
 	cd trainer-image && $(COMPILE) requirements.in -o requirements.lock
 	cd trainer-image && $(COMPILE) --excludes cpu/excludes.txt requirements.in -o requirements-cpu.lock
+	cd trainer-image && $(COMPILE) --no-deps requirements-converter.in -o requirements-converter.lock
 	$(COMPILE) -c trainer-image/requirements-cpu.lock --overrides requirements-dev.overrides \
 	  --extra operator --extra cli --group dev pyproject.toml -o requirements-dev.lock
 

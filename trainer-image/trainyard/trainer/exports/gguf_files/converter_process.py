@@ -1,0 +1,58 @@
+"""What runs in the process of its own: llama.cpp's converter, told the two things that it guesses or leaves out.
+
+    python converter_process.py CONVERTER MODEL OUTFILE PRE EOS     (PRE and EOS may be empty)
+
+CONVERTER goes first on the path, because the converter brings a `gguf` of its own that must not be mixed with ours. So this
+file imports nothing of Trainyard.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+UNKNOWN_TOKENIZER = 65
+"""Exit code: neither the converter nor PRE says how this tokenizer cuts text."""
+UNKNOWN_ARCHITECTURE = 66
+"""Exit code: the converter has no rules for the model's class."""
+
+
+def main(converter: str, model: str, outfile: str, pre: str, eos: str) -> int:
+    sys.path.insert(0, converter)
+    import convert_hf_to_gguf
+    import gguf
+    from conversion import base, get_model_class
+
+    architecture = base.get_model_architecture(base.ModelBase.load_hparams(Path(model), False), base.ModelType.TEXT)
+    try:
+        get_model_class(architecture)
+    except NotImplementedError:
+        print(architecture)
+        return UNKNOWN_ARCHITECTURE
+    known = base.TextModel.get_vocab_base_pre
+
+    def pre_tokenizer(self: Any, tokenizer: Any) -> str:
+        """The converter's own answer, by a hash of what the tokenizer makes of a text; PRE where it has none."""
+        try:
+            return str(known(self, tokenizer))
+        except NotImplementedError:
+            if not pre:
+                raise SystemExit(UNKNOWN_TOKENIZER) from None
+            return pre
+
+    vocabulary = gguf.SpecialVocab.add_to_gguf
+
+    def with_end(self: Any, writer: Any, quiet: bool = False) -> None:
+        """A file whose eos_token_id is a list, with no eos_token elsewhere, would get no end and answer for ever."""
+        if eos:
+            self.special_token_ids.setdefault("eos", int(eos))
+        vocabulary(self, writer, quiet)
+
+    base.TextModel.get_vocab_base_pre = pre_tokenizer
+    gguf.SpecialVocab.add_to_gguf = with_end
+    sys.argv = ["convert-hf-to-gguf", "--outtype", "f16", "--outfile", outfile, model]
+    convert_hf_to_gguf.main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:6]))

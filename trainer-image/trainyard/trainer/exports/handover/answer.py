@@ -1,0 +1,40 @@
+"""What is asked, and what is said to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+NEW_TOKENS = 32
+"""Of an answer; an error of the positions shows well before."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A conversation that waits for an answer, or the beginning of a text where the model knows no conversations."""
+
+    messages: tuple[Mapping[str, Any], ...] = ()
+    text: str = ""
+
+    @property
+    def shown(self) -> str:
+        """For people."""
+        return str(self.messages[-1]["content"]) if self.messages else self.text
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One program's answer, always of the likeliest token each time. None where a program does not tell."""
+
+    prompt: str
+    """As the template rendered it."""
+    ids: tuple[int, ...]
+    """Tokens of the answer, without those that end it."""
+    text: str
+    ended: bool
+    """By itself, not by the limit."""
+    prompt_ids: tuple[int, ...] | None = None
+    prompt_count: int | None = None
+    gaps: tuple[Mapping[int, float], ...] = field(default=(), compare=False)
+    """Of the reference, at each position: how far below the chosen token the next likeliest ones are."""

@@ -1,0 +1,92 @@
+"""What the trained model answers, by transformers on the committed folder: what every export is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainyard.trainer.exports.gguf_files.convert import end_ids
+from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
+
+SMALL = 4_000_000_000
+"""Parameters up to which the model is run in f32, whose rounding no other program's is below."""
+CLOSE = 4
+"""Of how many of the likeliest tokens the distance is kept."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The model's own answers, and what is needed to understand others'."""
+
+    questions: Sequence[Question]
+    answers: Sequence[Answer]
+    tokenizer: Any
+    ends: frozenset[int]
+    tie: float
+    """Distance of logits that rounding may turn round, given how the model was run."""
+
+    @property
+    def bos(self) -> str:
+        """Text of the token that begins a prompt."""
+        return str(self.tokenizer.bos_token or "")
+
+    @property
+    def end_texts(self) -> list[str]:
+        """The tokens that end an answer, as text."""
+        return [str(self.tokenizer.convert_ids_to_tokens(number)) for number in sorted(self.ends)]
+
+
+def load_tokenizer(model: Path) -> Any:
+    """The tokenizer of a model folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, local_files_only=True)
+
+
+def render(tokenizer: Any, messages: Sequence[Any]) -> str:
+    """A conversation as the model is asked with it."""
+    return str(tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True))
+
+
+def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
+    """Ask the model itself."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    tokenizer = load_tokenizer(model)
+    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    small = sum(f.stat().st_size for f in model.glob("*.safetensors")) < 2 * SMALL
+    dtype = torch.float32 if small else "auto"
+    network = AutoModelForCausalLM.from_pretrained(model, config=config, dtype=dtype, local_files_only=True).eval()
+    ends = frozenset(end_ids(model)) or frozenset({tokenizer.eos_token_id} - {None})
+    how = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        eos_token_id=sorted(ends) or None,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0),
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    found = []
+    for question in questions:
+        prompt = render(tokenizer, question.messages) if question.messages else question.text
+        ids = tokenizer(prompt, add_special_tokens=not question.messages)["input_ids"]
+        with torch.inference_mode():
+            given = torch.tensor([ids])
+            made = network.generate(given, attention_mask=torch.ones_like(given), generation_config=how)
+        said = made.sequences[0, len(ids) :].tolist()
+        ended = bool(said) and said[-1] in ends
+        plain = tuple(said[:-1] if ended else said)
+        gaps = tuple(_gaps(logits[0], ends) for logits in made.logits)
+        found.append(Answer(prompt, plain, tokenizer.decode(plain), ended, prompt_ids=tuple(ids), gaps=gaps))
+    return Reference(questions, found, tokenizer, ends, tie=0.1 if small else 0.5)
+
+
+def _gaps(logits: Any, ends: frozenset[int]) -> dict[int, float]:
+    values, ids = logits.float().topk(min(CLOSE, len(logits)))
+    gaps = {int(i): float(values[0] - v) for i, v in zip(ids, values, strict=True)}
+    if closing := [gap for number, gap in gaps.items() if number in ends]:
+        gaps[-1] = min(closing)  # any of the tokens that end, for a program that does not say which
+    return gaps
