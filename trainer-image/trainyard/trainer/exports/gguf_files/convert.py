@@ -16,8 +16,8 @@ CONVERTER = Path(sys.prefix) / "converter"
 """Beside the packages of this Python, in the image and in a development environment."""
 
 
-def convert(model: Path, target: Path, *, field: str, converter: Path = CONVERTER) -> None:
-    """Write `target` from the safetensors, configuration and tokenizer in `model`.
+def convert(model: Path, target: Path, *, name: str, field: str, converter: Path = CONVERTER) -> None:
+    """Write `target` from the safetensors, configuration and tokenizer in `model`; `name` is what the file calls the model.
 
     Raises:
         UserError: no such model or tokenizer is known to llama.cpp, or the folder lacks what it needs.
@@ -27,7 +27,7 @@ def convert(model: Path, target: Path, *, field: str, converter: Path = CONVERTE
             f"{field}: the converter is not in {converter}",
             hint="on a developer's machine `make venv` puts it there; an image of your own needs trainer-image/requirements-converter.lock",
         )
-    words = [str(converter), str(model), str(target), pre_tokenizer_of(model) or "", _end_of(model)]
+    words = [str(converter), str(model), str(target), name, pre_tokenizer_of(model) or "", _end_of(model)]
     process = [sys.executable, "-E", str(Path(converter_process.__file__)), *words]
     done = subprocess.run(process, capture_output=True, text=True, check=False)
     if done.returncode == 0:

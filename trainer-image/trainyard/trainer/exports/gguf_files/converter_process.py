@@ -1,6 +1,6 @@
 """What runs in the process of its own: llama.cpp's converter, told the two things that it guesses or leaves out.
 
-    python converter_process.py CONVERTER MODEL OUTFILE PRE EOS     (PRE and EOS may be empty)
+    python converter_process.py CONVERTER MODEL OUTFILE NAME PRE EOS     (PRE and EOS may be empty)
 
 CONVERTER goes first on the path, because the converter brings a `gguf` of its own that must not be mixed with ours. So this
 file imports nothing of Trainyard.
@@ -16,7 +16,7 @@ UNKNOWN_ARCHITECTURE = 66
 """Exit code: the converter has no rules for the model's class."""
 
 
-def main(converter: str, model: str, outfile: str, pre: str, eos: str) -> int:
+def main(converter: str, model: str, outfile: str, name: str, pre: str, eos: str) -> int:
     sys.path.insert(0, converter)
     import convert_hf_to_gguf
     import gguf
@@ -49,10 +49,10 @@ def main(converter: str, model: str, outfile: str, pre: str, eos: str) -> int:
 
     base.TextModel.get_vocab_base_pre = pre_tokenizer
     gguf.SpecialVocab.add_to_gguf = with_end
-    sys.argv = ["convert-hf-to-gguf", "--outtype", "f16", "--outfile", outfile, model]
+    sys.argv = ["convert-hf-to-gguf", "--outtype", "f16", "--outfile", outfile, "--model-name", name, model]
     convert_hf_to_gguf.main()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:6]))
+    sys.exit(main(*sys.argv[1:7]))

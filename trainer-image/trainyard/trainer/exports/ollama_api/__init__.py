@@ -1,0 +1,1 @@
+"""Ollama: its API, and the model's chat template as Ollama's own."""

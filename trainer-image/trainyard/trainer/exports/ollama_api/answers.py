@@ -1,0 +1,60 @@
+"""The handover check's questions to a model in Ollama.
+
+It tells text and counts, no tokens. So the answer is laid over the reference's: as far as the two texts are the same, the
+tokens are, and what follows is cut by the model's own tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
+from trainyard.trainer.exports.handover.reference import Reference
+from trainyard.trainer.exports.ollama_api.client import Ollama
+from trainyard.trainer.exports.ollama_api.dialog import Dialog
+
+OPTIONS = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "num_predict": NEW_TOKENS, "num_ctx": 4096, "seed": 1}
+HALF = "�"
+"""What is left of a character that was cut at the limit; Ollama keeps it back."""
+
+
+def ask(server: Ollama, model: str, reference: Reference, *, dialog: Dialog | None, keep_alive: Any) -> Sequence[Answer]:
+    """All questions of the reference."""
+    return [
+        _ask(server, model, question, one, reference, dialog=dialog, keep_alive=keep_alive)
+        for question, one in zip(reference.questions, reference.answers, strict=True)
+    ]
+
+
+def _ask(
+    server: Ollama, model: str, question: Question, one: Answer, reference: Reference, *, dialog: Dialog | None, keep_alive: Any
+) -> Answer:
+    body: dict[str, Any] = {"model": model, "options": OPTIONS, "keep_alive": keep_alive}
+    if question.messages:
+        body["messages"] = [dict(message) for message in question.messages]
+        rendered = server.chat({**body, "_debug_render_only": True}).get("_debug_info") or {}
+        # Servers that do not tell are believed to render as they were told; the number of tokens has to be right all the same.
+        prompt = rendered.get("rendered_template") or (dialog.render(question.messages) if dialog else "")
+        said = server.chat(body)
+        text = str((said.get("message") or {}).get("content", ""))
+    else:
+        prompt = question.text
+        said = server.generate({**body, "prompt": question.text, "raw": True})
+        text = str(said.get("response", ""))
+    ended = said.get("done_reason") == "stop"
+    return Answer(prompt, ids_of(text, one, reference.tokenizer), text, ended, prompt_count=said.get("prompt_eval_count"))
+
+
+def ids_of(text: str, one: Answer, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens of a text, given an answer that it should be."""
+    if text.rstrip(HALF).lstrip() == one.text.rstrip(HALF).lstrip():
+        return one.ids
+    place, start = 0, ""
+    for count in range(1, len(one.ids) + 1):
+        begun = tokenizer.decode(one.ids[:count])
+        if not text.startswith(begun.rstrip(HALF)):
+            break
+        place, start = count, begun.rstrip(HALF)
+    rest = text[len(start) :]
+    return (*one.ids[:place], *tokenizer(rest, add_special_tokens=False)["input_ids"]) if rest else one.ids[:place]
