@@ -20,8 +20,9 @@ LOCKS = {
     "operator": "operator/requirements.lock",
     "trainer": "trainer-image/requirements.lock",
     "trainer-cpu": "trainer-image/requirements-cpu.lock",
+    "trainer-converter": "trainer-image/requirements-converter.lock",
 }
-"""Of each image."""
+"""Of each image; the last is a folder of its own in both trainer images."""
 
 FOUND, NOT_CHECKED = 1, 3
 """Exit codes of the audit: something was found; nobody knows."""

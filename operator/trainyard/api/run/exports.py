@@ -13,9 +13,13 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule, exactly_one
+from trainyard.api.run.targets.benchmark import Benchmark
 from trainyard.api.run.targets.config_map import ConfigMap
+from trainyard.api.run.targets.gguf import Gguf
 from trainyard.api.run.targets.hub import Hub
 from trainyard.api.run.targets.kserve import KServe
+from trainyard.api.run.targets.mlx import Mlx
+from trainyard.api.run.targets.ollama import Ollama
 from trainyard.api.steps import export_step
 
 EXPORTS_LIMIT = 16
@@ -44,6 +48,10 @@ TARGETS: dict[str, Target] = {
     "hub": Target(),
     "config_map": Target(by_operator=True),
     "kserve": Target(by_operator=True),
+    "gguf": Target(makes_files=True),
+    "ollama": Target(),
+    "mlx": Target(makes_files=True),
+    "benchmark": Target(),
 }
 """By field of `Export`."""
 
@@ -93,6 +101,10 @@ class Export(ApiModel):
     hub: Hub | None = Field(None, description="A Hugging Face hub.")
     config_map: ConfigMap | None = Field(None, description="Keys of a ConfigMap, and a Deployment that reads them.")
     kserve: KServe | None = Field(None, description="The model of a KServe InferenceService.")
+    gguf: Gguf | None = Field(None, description="GGUF files, for llama.cpp and Ollama.")
+    ollama: Ollama | None = Field(None, description="An Ollama server.")
+    mlx: Mlx | None = Field(None, description="A folder for MLX.")
+    benchmark: Benchmark | None = Field(None, description="Speed and memory of what other exports have made.")
 
     @property
     def kind(self) -> str:

@@ -1,6 +1,6 @@
 """GGUF files of the result, in the run's folder, each asked the run's own prompts before it is there.
 
-    model/ -> f16 -> equal to transformers, token by token? -> each quantization -> same template and ends; how far equal?
+model/ -> f16 -> equal to transformers, token by token? -> each quantization -> same template and ends; how far equal?
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def send(
     Raises:
         UserError: the model cannot become one, or a file does not answer as the model does.
     """
-    made = make(context, export, files_dir(context, export.name), quantizations=target.quantizations, stem=target.file_name)
+    made = make(
+        context, export, files_dir(context, export.name), quantizations=target.quantizations, stem=target.file_name
+    )
     names = tuple(f"{target.file_name}-{q}.gguf" for q in target.quantizations)
     return Exported(
         uri=made.path.relative_to(context.volume).as_posix(),

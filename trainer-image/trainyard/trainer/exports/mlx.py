@@ -99,7 +99,9 @@ def check_folder(folder: Path, reference: Reference, *, field: str, exact: bool)
     """
     bar = Bar(f"{field}: {folder.name.removeprefix('.tmp-')}", exact, tie=reference.tie)
     agreement = compare(reference.questions, reference.answers, ask(folder, reference, whole=exact), bar=bar)
-    say(f"{bar.name}: {agreement.equal} of {agreement.tokens} tokens as the trained model, {agreement.ties} decided by rounding")
+    say(
+        f"{bar.name}: {agreement.equal} of {agreement.tokens} tokens as the trained model, {agreement.ties} decided by rounding"
+    )
     return agreement
 
 
@@ -111,7 +113,9 @@ def ask(folder: Path, reference: Reference, *, whole: bool) -> Sequence[Answer]:
 
     network, tokenizer = load(folder)
     if whole:
-        network.update(tree_map(lambda v: v.astype(mx.float32) if mx.issubdtype(v.dtype, mx.floating) else v, network.parameters()))
+        network.update(
+            tree_map(lambda v: v.astype(mx.float32) if mx.issubdtype(v.dtype, mx.floating) else v, network.parameters())
+        )
     ends = set(tokenizer.eos_token_ids)
     own = getattr(tokenizer, "_tokenizer", tokenizer)
     found = []

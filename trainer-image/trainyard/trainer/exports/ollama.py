@@ -70,7 +70,10 @@ def send(
     agreement = compare(reference.questions, reference.answers, answers, bar=bar)
     say(f"{bar.name}: {agreement.equal} of {agreement.tokens} tokens as the trained model")
     return Exported(
-        uri=f"{server.url}/{target.model}", digest=server.digest_of(target.model), version=server.version(), facts=agreement.facts()
+        uri=f"{server.url}/{target.model}",
+        digest=server.digest_of(target.model),
+        version=server.version(),
+        facts=agreement.facts(),
     )
 
 
@@ -110,7 +113,11 @@ def dialog_for(reference: Reference, file: Path, *, field: str) -> Dialog | None
 
     dialog = dialog_of(rendered)
     for question in reference.questions if dialog is not None else ():
-        if question.messages and dialog is not None and dialog.render(question.messages) != render(tokenizer, question.messages):
+        if (
+            question.messages
+            and dialog is not None
+            and dialog.render(question.messages) != render(tokenizer, question.messages)
+        ):
             dialog = None
     if dialog is None:
         raise invalid_config(
@@ -134,23 +141,23 @@ def creation(model: str, name: str, digest: str, dialog: Dialog | None, referenc
 
 
 def _check_taken(server: Ollama, wanted: Mapping[str, Any], *, field: str) -> None:
-    shown = server.show(str(wanted["model"]))
+    model, shown = wanted["model"], server.show(str(wanted["model"]))
     for name in ("template", "system"):
-        found = None if shown is None else str(shown.get(name, ""))
-        if found != wanted.get(name, ""):
+        found, sent = None if shown is None else str(shown.get(name, "")), str(wanted.get(name, ""))
+        if found != sent:
             raise invalid_config(
-                f"{field}: Ollama shows the {name} {str(found)[:160]!r} of {wanted['model']} instead of {str(wanted.get(name, ''))[:160]!r}",
+                f"{field}: Ollama shows the {name} {str(found)[:160]!r} of {model} instead of {sent[:160]!r}",
                 hint="another program may have written the same name at the same time; give the model a name of its own",
             )
 
 
-def _file(
-    context: RunContext, export: Export, target: Target, inputs: Mapping[str, Exported], scratch: Path
-) -> Path:
+def _file(context: RunContext, export: Export, target: Target, inputs: Mapping[str, Exported], scratch: Path) -> Path:
     for before, exported in inputs.items():
         files = [name for name in exported.files if name.endswith(".gguf")]
         if files:
-            wanted = [name for name in files if target.quantization is None or name.endswith(f"-{target.quantization}.gguf")]
+            wanted = [
+                name for name in files if target.quantization is None or name.endswith(f"-{target.quantization}.gguf")
+            ]
             if not wanted:
                 raise invalid_config(
                     f"{export.field}.quantization {target.quantization}: export {before} has made {', '.join(files)}",

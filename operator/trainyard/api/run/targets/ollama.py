@@ -26,7 +26,8 @@ class Ollama(ApiModel):
         "this precision is made for it (default f16).",
     )
     secret_ref: SecretRef | None = Field(
-        None, description="Secret with the key token, for a proxy before the server that asks for one, and ca.crt for its certificate."
+        None,
+        description="Secret with the key token, for a proxy before the server that asks for one, and ca.crt for its certificate.",
     )
     keep_alive: str = Field(
         "0",

@@ -74,9 +74,8 @@ def known_architectures(converter: Path = CONVERTER) -> frozenset[str]:
     if not table.exists():
         return frozenset()
     for node in ast.parse(table.read_text()).body:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(target, ast.Name) and target.id == "TEXT_MODEL_MAP" and node.value is not None:  # type: ignore[union-attr]
-            return frozenset(ast.literal_eval(node.value))  # type: ignore[union-attr]
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "TEXT_MODEL_MAP" and node.value is not None:
+            return frozenset(ast.literal_eval(node.value))
     return frozenset()
 
 

@@ -7,6 +7,7 @@ file imports nothing of Trainyard.
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ UNKNOWN_ARCHITECTURE = 66
 
 def main(converter: str, model: str, outfile: str, name: str, pre: str, eos: str) -> int:
     sys.path.insert(0, converter)
-    import convert_hf_to_gguf
-    import gguf
-    from conversion import base, get_model_class
+    gguf: Any = import_module("gguf")
+    base: Any = import_module("conversion.base")
+    convert: Any = import_module("convert_hf_to_gguf")
 
     architecture = base.get_model_architecture(base.ModelBase.load_hparams(Path(model), False), base.ModelType.TEXT)
     try:
-        get_model_class(architecture)
+        import_module("conversion").get_model_class(architecture)
     except NotImplementedError:
         print(architecture)
         return UNKNOWN_ARCHITECTURE
@@ -50,7 +51,7 @@ def main(converter: str, model: str, outfile: str, name: str, pre: str, eos: str
     base.TextModel.get_vocab_base_pre = pre_tokenizer
     gguf.SpecialVocab.add_to_gguf = with_end
     sys.argv = ["convert-hf-to-gguf", "--outtype", "f16", "--outfile", outfile, "--model-name", name, model]
-    convert_hf_to_gguf.main()
+    convert.main()
     return 0
 
 

@@ -38,7 +38,9 @@ def quantize(source: Path, target: Path, quantization: str, *, threads: int) -> 
         rows = tuple(int(n) for n in reversed(tensor.shape))
         size = gguf.quant_shape_to_byte_shape(rows, kind)
         if kind == tensor.tensor_type:
-            writer.add_tensor_info(tensor.name, tensor.data.shape, tensor.data.dtype, tensor.data.nbytes, raw_dtype=kind)
+            writer.add_tensor_info(
+                tensor.name, tensor.data.shape, tensor.data.dtype, tensor.data.nbytes, raw_dtype=kind
+            )
         else:
             total = int(np.prod(size))
             writer.add_tensor_info(tensor.name, size, np.dtype(np.uint8), total, raw_dtype=kind)

@@ -49,7 +49,9 @@ class Shape:
 def types_of(tensors: Mapping[str, Sequence[int]], quantization: str, shape: Shape) -> dict[str, str | None]:
     """The type of each tensor by its name and dimensions (row length first); None where it stays as it is."""
     names = sorted(tensors, key=lambda name: (_layer(name), name))
-    values = [name for name in names if "attn_v.weight" in name or "attn_qkv.weight" in name or "attn_kv_b.weight" in name]
+    values = [
+        name for name in names if "attn_v.weight" in name or "attn_qkv.weight" in name or "attn_kv_b.weight" in name
+    ]
     downs = [name for name in names if "ffn_down" in name and is_quantized(name, tensors[name])]
     only_values = [name for name in values if "attn_v.weight" in name]
     found: dict[str, str | None] = {}
@@ -64,7 +66,9 @@ def types_of(tensors: Mapping[str, Sequence[int]], quantization: str, shape: Sha
         else:
             place, of = 0, shape.layers
         tied = "output.weight" not in tensors
-        wanted = _wanted(name, quantization, shape, tied=tied, more=_use_more_bits(place, of), place=place, row=tensors[name][0])
+        wanted = _wanted(
+            name, quantization, shape, tied=tied, more=_use_more_bits(place, of), place=place, row=tensors[name][0]
+        )
         found[name] = fitting(wanted, tensors[name][0])
     return found
 

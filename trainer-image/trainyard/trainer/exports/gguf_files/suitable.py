@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.exports.gguf_files.convert import (
     CONVERTER,
     known_architectures,

@@ -41,5 +41,7 @@ def check_gguf(file: Path, reference: Reference, *, field: str, exact: bool) -> 
         found,
         bar=Bar(name, exact, tie=reference.tie, bos=reference.bos),
     )
-    say(f"{name}: {agreement.equal} of {agreement.tokens} tokens as the trained model, {agreement.ties} decided by rounding")
+    say(
+        f"{name}: {agreement.equal} of {agreement.tokens} tokens as the trained model, {agreement.ties} decided by rounding"
+    )
     return agreement

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,11 @@ class LlamaCpp:
 
     def answer(self, question: Question, reference: Reference) -> Answer:
         """What it makes of the question."""
-        prompt = self.post("/apply-template", {"messages": list(question.messages)})["prompt"] if question.messages else question.text
+        prompt = (
+            self.post("/apply-template", {"messages": list(question.messages)})["prompt"]
+            if question.messages
+            else question.text
+        )
         tokens = self.post("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})["tokens"]
         said = self.post("/completion", {"prompt": prompt, "n_predict": NEW_TOKENS, **GREEDY})
         ids = tuple(number for number in said["tokens"] if number not in reference.ends)
@@ -49,9 +52,8 @@ class LlamaCpp:
         )
 
 
-@contextmanager
-def loaded(file: Path, *, threads: int) -> Iterator[LlamaCpp]:
-    """llama.cpp with the file.
+def opened(file: Path, *, threads: int) -> LlamaCpp:
+    """llama.cpp with the file; it lets go of it with the object.
 
     Raises:
         UserError: it does not load it.
@@ -63,20 +65,19 @@ def loaded(file: Path, *, threads: int) -> Iterator[LlamaCpp]:
     params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.warmup, params.verbosity, params.use_jinja = CONTEXT, 1, False, -1, True
     params.ui = False
-    for threads_of in (params.cpuparams, params.cpuparams_batch):
+    for of in (params.cpuparams, params.cpuparams_batch):
         # Without polling: a thread that waits for the others would keep the CPU from the very thread it waits for.
-        threads_of.n_threads, threads_of.poll = threads, 0
+        of.n_threads, of.poll = threads, 0
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:
         raise invalid_config(
             f"llama.cpp does not load {file.name}: {first_line(error)}", hint="report it with the model's config.json"
         ) from error
-    yield LlamaCpp(server.listening_address, urllib3.PoolManager(retries=False), server)
-    del server
+    return LlamaCpp(server.listening_address, urllib3.PoolManager(retries=False), server)
 
 
 def ask(file: Path, reference: Reference, *, threads: int) -> Sequence[Answer]:
     """All questions of the reference."""
-    with loaded(file, threads=threads) as program:
-        return [program.answer(question, reference) for question in reference.questions]
+    program = opened(file, threads=threads)
+    return [program.answer(question, reference) for question in reference.questions]

@@ -19,7 +19,9 @@ HALF = "�"
 """What is left of a character that was cut at the limit; Ollama keeps it back."""
 
 
-def ask(server: Ollama, model: str, reference: Reference, *, dialog: Dialog | None, keep_alive: Any) -> Sequence[Answer]:
+def ask(
+    server: Ollama, model: str, reference: Reference, *, dialog: Dialog | None, keep_alive: Any
+) -> Sequence[Answer]:
     """All questions of the reference."""
     return [
         _ask(server, model, question, one, reference, dialog=dialog, keep_alive=keep_alive)
@@ -28,7 +30,14 @@ def ask(server: Ollama, model: str, reference: Reference, *, dialog: Dialog | No
 
 
 def _ask(
-    server: Ollama, model: str, question: Question, one: Answer, reference: Reference, *, dialog: Dialog | None, keep_alive: Any
+    server: Ollama,
+    model: str,
+    question: Question,
+    one: Answer,
+    reference: Reference,
+    *,
+    dialog: Dialog | None,
+    keep_alive: Any,
 ) -> Answer:
     body: dict[str, Any] = {"model": model, "options": OPTIONS, "keep_alive": keep_alive}
     if question.messages:
@@ -43,7 +52,9 @@ def _ask(
         said = server.generate({**body, "prompt": question.text, "raw": True})
         text = str(said.get("response", ""))
     ended = said.get("done_reason") == "stop"
-    return Answer(prompt, ids_of(text, one, reference.tokenizer), text, ended, prompt_count=said.get("prompt_eval_count"))
+    return Answer(
+        prompt, ids_of(text, one, reference.tokenizer), text, ended, prompt_count=said.get("prompt_eval_count")
+    )
 
 
 def ids_of(text: str, one: Answer, tokenizer: Any) -> tuple[int, ...]:

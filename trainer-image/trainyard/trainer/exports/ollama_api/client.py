@@ -36,7 +36,9 @@ class Ollama:
     def at(cls, url: str, *, field: str, token: str | None = None, ca_file: str | None = None) -> Ollama:
         """A client; nothing is asked yet."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=10, read=ANSWER_SECONDS), retries=False, ca_certs=ca_file)
+        pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=10, read=ANSWER_SECONDS), retries=False, ca_certs=ca_file
+        )
         return cls(url.rstrip("/"), field, headers, pool)
 
     def version(self) -> str:
@@ -76,7 +78,8 @@ class Ollama:
             if entry.get("name") == wanted or entry.get("model") == wanted:
                 return f"sha256:{entry.get('digest', '')}"
         raise source_unavailable(
-            f"{self.field}: Ollama has made {wanted} and does not list it", hint="did somebody remove it? the next attempt makes it again"
+            f"{self.field}: Ollama has made {wanted} and does not list it",
+            hint="did somebody remove it? the next attempt makes it again",
         )
 
     def running(self) -> list[dict[str, Any]]:
@@ -106,7 +109,13 @@ class Ollama:
                 yield found
 
     def _request(
-        self, method: str, path: str, *, body: Any = None, headers: dict[str, str] | None = None, allowed: tuple[int, ...] = ()
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        allowed: tuple[int, ...] = (),
     ) -> urllib3.BaseHTTPResponse:
         last = ""
         for number in range(1, TRIES + 1):
@@ -114,7 +123,9 @@ class Ollama:
             if number > 1 and hasattr(data, "seek"):
                 data.seek(0)
             try:
-                reply = self.pool.request(method, self.url + path, body=data, headers={**self.headers, **(headers or {})})
+                reply = self.pool.request(
+                    method, self.url + path, body=data, headers={**self.headers, **(headers or {})}
+                )
                 if reply.status < 300 or reply.status in allowed:
                     return reply
                 said = _said(reply)
@@ -132,7 +143,9 @@ class Ollama:
 
     def _refused(self, status: int, said: str) -> UserError:
         if any(word in said.lower() for word in FULL):
-            return storage(f"{self.field}: Ollama's disk is full: {said}", hint="free its volume (ollama rm) or give it more")
+            return storage(
+                f"{self.field}: Ollama's disk is full: {said}", hint="free its volume (ollama rm) or give it more"
+            )
         if status in (401, 403):
             return invalid_config(
                 f"{self.field}.url {self.url}: access refused (HTTP {status})",
@@ -140,10 +153,12 @@ class Ollama:
             )
         if status == 404:
             return invalid_config(
-                f"{self.field}.url {self.url}: not found (HTTP 404): {said}", hint="is it an Ollama server, and without a path?"
+                f"{self.field}.url {self.url}: not found (HTTP 404): {said}",
+                hint="is it an Ollama server, and without a path?",
             )
         return invalid_config(
-            f"{self.field}: Ollama refuses: {said}", hint="newer servers know more models; check its version, and model's name"
+            f"{self.field}: Ollama refuses: {said}",
+            hint="newer servers know more models; check its version, and model's name",
         )
 
 
@@ -157,4 +172,6 @@ def _parsed(reply: urllib3.BaseHTTPResponse) -> dict[str, Any]:
 
 def _said(reply: urllib3.BaseHTTPResponse) -> str:
     found = _parsed(reply).get("error")
-    return first_line(str(found or reply.data[:200].decode(errors="replace")), 300) if found or reply.data else "no word"
+    return (
+        first_line(str(found or reply.data[:200].decode(errors="replace")), 300) if found or reply.data else "no word"
+    )
