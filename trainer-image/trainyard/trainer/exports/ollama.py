@@ -65,7 +65,10 @@ def send(
     wanted = creation(target.model, file.name, digest, dialog, reference)
     server.create(wanted)
     _check_taken(server, wanted, field=export.field)
-    answers = ask(server, target.model, reference, dialog=dialog, keep_alive=_keep_alive(target.keep_alive))
+    try:
+        answers = ask(server, target.model, reference, dialog=dialog)
+    finally:
+        server.keep(target.model, _keep_alive(target.keep_alive))
     bar = Bar(f"{export.field}: {target.model}", exact, tie=reference.tie, bos=reference.bos)
     agreement = compare(reference.questions, reference.answers, answers, bar=bar)
     say(f"{bar.name}: {agreement.equal} of {agreement.tokens} tokens as the trained model")

@@ -15,16 +15,16 @@ from trainyard.trainer.exports.ollama_api.client import Ollama
 from trainyard.trainer.exports.ollama_api.dialog import Dialog
 
 OPTIONS = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "num_predict": NEW_TOKENS, "num_ctx": 4096, "seed": 1}
+BETWEEN = "5m"
+"""How long the server keeps the model from one question to the next."""
 HALF = "�"
 """What is left of a character that was cut at the limit; Ollama keeps it back."""
 
 
-def ask(
-    server: Ollama, model: str, reference: Reference, *, dialog: Dialog | None, keep_alive: Any
-) -> Sequence[Answer]:
+def ask(server: Ollama, model: str, reference: Reference, *, dialog: Dialog | None) -> Sequence[Answer]:
     """All questions of the reference."""
     return [
-        _ask(server, model, question, one, reference, dialog=dialog, keep_alive=keep_alive)
+        _ask(server, model, question, one, reference, dialog=dialog)
         for question, one in zip(reference.questions, reference.answers, strict=True)
     ]
 
@@ -37,9 +37,8 @@ def _ask(
     reference: Reference,
     *,
     dialog: Dialog | None,
-    keep_alive: Any,
 ) -> Answer:
-    body: dict[str, Any] = {"model": model, "options": OPTIONS, "keep_alive": keep_alive}
+    body: dict[str, Any] = {"model": model, "options": OPTIONS, "keep_alive": BETWEEN}
     if question.messages:
         body["messages"] = [dict(message) for message in question.messages]
         rendered = server.chat({**body, "_debug_render_only": True}).get("_debug_info") or {}

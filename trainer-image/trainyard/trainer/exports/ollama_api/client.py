@@ -86,6 +86,12 @@ class Ollama:
         """What is in memory, with its size."""
         return list(self._json("GET", "/api/ps").get("models") or ())
 
+    def keep(self, model: str, how_long: str | int) -> None:
+        """Say how long it is to stay in memory from now on."""
+        self._request(
+            "POST", "/api/generate", body={"model": model, "keep_alive": how_long, "stream": False}, allowed=(404,)
+        )
+
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
         """An answer in a conversation."""
         return self._json("POST", "/api/chat", {**body, "stream": False})

@@ -1,0 +1,119 @@
+"""The comparison of two programs' answers: what is let through, and what ends the export with both texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainyard.trainer.errors import UserError
+from trainyard.trainer.exports.handover.answer import Answer, Question
+from trainyard.trainer.exports.handover.compare import Bar, compare
+from trainyard.trainer.exports.handover.questions import COUNT, questions
+
+ASKED = Question(messages=({"role": "user", "content": "Which pods?"},))
+OWN = Answer(
+    "<u>Which pods?<a>",
+    (5, 6, 7),
+    "kubectl get pods",
+    True,
+    prompt_ids=(1, 2, 3),
+    gaps=({5: 0.0}, {6: 0.0, 9: 0.05}, {}),
+)
+EXACT, LOOSE = Bar("local: m-f16.gguf", exact=True), Bar("local: m-Q4_K_M.gguf", exact=False)
+
+
+def fault(found: Answer, bar: Bar = EXACT, own: Answer = OWN) -> str:
+    with pytest.raises(UserError) as caught:
+        compare([ASKED], [own], [found], bar=bar)
+    return str(caught.value)
+
+
+def test_the_same_answer_agrees_in_full() -> None:
+    agreement = compare([ASKED], [OWN], [replace(OWN, gaps=())], bar=EXACT)
+    assert (agreement.share, agreement.ties) == (1.0, 0)
+
+
+def test_another_template_is_told_with_both_texts() -> None:
+    message = fault(replace(OWN, prompt="<sys>Be brief<u>Which pods?<a>"), LOOSE)
+    assert "renders the chat as '<sys>Be brief<u>Which pods?<a>' instead of '<u>Which pods?<a>'" in message
+
+
+def test_a_token_that_begins_the_prompt_may_be_left_to_the_program() -> None:
+    own = replace(OWN, prompt="<s>" + OWN.prompt)
+    assert compare([ASKED], [own], [OWN], bar=replace(EXACT, bos="<s>")).share == 1.0
+    assert "renders the chat" in fault(OWN, EXACT, own)
+
+
+def test_other_tokens_of_the_same_prompt_are_told() -> None:
+    assert "cuts 'Which pods?' into other tokens: [8, 3]" in fault(replace(OWN, prompt_ids=(1, 8, 3)), LOOSE)
+    assert "makes 2 tokens of a prompt that has 3" in fault(replace(OWN, prompt_ids=None, prompt_count=2), LOOSE)
+
+
+def test_another_answer_is_told_at_full_precision_and_counted_otherwise() -> None:
+    other = replace(OWN, ids=(5, 8, 7), text="kubectl delete pods")
+    message = fault(other)
+    assert (
+        "answers 'Which pods?' with 'kubectl delete pods' instead of 'kubectl get pods' (parts at token 2 of 3)"
+        in message
+    )
+    assert compare([ASKED], [OWN], [other], bar=LOOSE).share == pytest.approx(1 / 3)
+
+
+def test_tokens_that_are_nearly_as_likely_are_a_matter_of_rounding() -> None:
+    agreement = compare([ASKED], [OWN], [replace(OWN, ids=(5, 9), text="kubectl show")], bar=EXACT)
+    assert (agreement.ties, agreement.equal) == (1, 1)
+    assert "instead of" in fault(replace(OWN, ids=(5, 9), text="kubectl show"), replace(EXACT, tie=0.01))
+
+
+def test_an_answer_that_does_not_end_is_told_at_any_precision() -> None:
+    for bar in (EXACT, LOOSE):
+        assert "does not end its answer" in fault(replace(OWN, ended=False), bar)
+
+
+def test_an_answer_that_goes_on_past_the_end_is_told_at_full_precision() -> None:
+    assert "with 'kubectl get pods and'" in fault(
+        replace(OWN, ids=(5, 6, 7, 8), text="kubectl get pods and", ended=False)
+    )
+
+
+def test_questions_are_held_out_records_first_and_each_once(tmp_path: Path) -> None:
+    def turn(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    for split, texts in {"eval": ["a", "a", "b"], "train": ["c", "d"]}.items():
+        (tmp_path / split).mkdir()
+        lines = [
+            json.dumps({"messages": [turn("system", "S"), turn("user", t), turn("assistant", "x")]}) for t in texts
+        ]
+        (tmp_path / split / "set.jsonl").write_text("\n".join(lines))
+    found = questions(tmp_path, chat=True)
+    assert len(found) == COUNT
+    assert [q.shown for q in found][:4] == ["a", "b", "c", "d"]
+    assert [m["role"] for m in found[0].messages] == ["system", "user"]
+    assert questions(tmp_path, chat=False)[0].text.startswith("S")
+
+
+def test_turns_with_tools_and_very_long_ones_are_no_questions(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    records = [
+        {
+            "messages": [
+                {"role": "user", "content": "look"},
+                call,
+                {"role": "tool", "content": "1"},
+                {"role": "user", "content": "so?"},
+            ]
+        },
+        {"messages": [{"role": "user", "content": "x" * 5000}]},
+        {"text": "one two " * 100},
+    ]
+    (tmp_path / "train" / "set.jsonl").write_text("\n".join(map(json.dumps, records)))
+    found = questions(tmp_path, chat=True)
+    assert [m["content"] for m in found[0].messages] == ["look"]
+    assert found[1].shown.startswith("one two one")
+    assert len(found[1].shown) <= 160
+    assert len(found) == COUNT
