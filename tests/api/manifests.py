@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+from tests.api import formats
 from trainyard.api import API_VERSION
 
 Manifest = dict[str, Any]
@@ -334,6 +335,7 @@ COLLECTED = tuple({**SCRATCH, "datasets": [{"name": "d", **source}]} for source 
 COMPLETE = (
     FINE_TUNING,
     SCRATCH,
+    {**SCRATCH, "exports": formats.EXPORTS},
     SCRATCH_WITH_TOKENIZER,
     REWARDED,
     *OTHERWISE_REWARDED,

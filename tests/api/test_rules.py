@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.api import formats
 from tests.api.conftest import Objects
 from tests.api.fields import RUN, SCHEDULE, Kind
 from tests.api.manifests import (
@@ -150,6 +151,20 @@ CASES: tuple[Case, ...] = (
         "an export waits for gates",
         {**SCRATCH, "exports": [{**hub("a"), "when": "GatesPassed"}]},
         {**TRM, "exports": [{**hub("a"), "when": "GatesPassed"}]},
+    *(Case(m, {**SCRATCH, "exports": bad}, {**SCRATCH, "exports": good}) for m, bad, good in formats.BROKEN),
+    Case(formats.LANGUAGE_ONLY, {**TRM_TEXT, "exports": formats.EXPORTS}, TRM_TEXT),
+    Case(
+        formats.WHOLE_ONLY,
+        {
+            **FINE_TUNING,
+            "model": {**FINE_TUNING["model"], "adapter": {"lora": {}, "merge": False}},
+            "exports": formats.EXPORTS,
+        },
+        {
+            **FINE_TUNING,
+            "model": {**FINE_TUNING["model"], "adapter": {"lora": {}, "merge": True}},
+            "exports": formats.EXPORTS,
+        },
     ),
     Case("spec.tracking belongs to the built-in", {**SCRIPT, "tracking": {"tensorboard": True}}, SCRIPT),
     Case(

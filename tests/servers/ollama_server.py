@@ -1,8 +1,7 @@
 """Ollama, built from its Go module at first use.
 
 The published module leaves out folders called `vendor`, and with them three C++ headers: two are Debian's, unpacked and not
-installed, the third (audio files) is a stand-in that refuses everything. It runs on one CPU: its threads wait for each other by
-spinning, which takes minutes for an answer where something else runs beside it.
+installed, the third (audio files) is a stand-in that refuses everything.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def ollama(folder: Path) -> Iterator[Server]:
     """A server with its models below `folder`."""
     port = free_port()
     server = Server(
-        ["taskset", "-c", str(min(os.sched_getaffinity(0))), str(ollama_program()), "serve"],
+        [str(ollama_program()), "serve"],
         url=f"http://127.0.0.1:{port}",
         health="/api/version",
         log=folder / "log",

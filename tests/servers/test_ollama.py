@@ -21,7 +21,7 @@ from trainyard.trainer.exports.handover.compare import Bar, compare
 from trainyard.trainer.exports.handover.questions import SPARE, questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of
 from trainyard.trainer.exports.ollama import creation, dialog_for
-from trainyard.trainer.exports.ollama_api.answers import ask
+from trainyard.trainer.exports.ollama_api.answers import OPTIONS, ask
 from trainyard.trainer.exports.ollama_api.client import Ollama
 from trainyard.trainer.volume.commit import flush_and_hash
 
@@ -33,6 +33,12 @@ TEMPLATE = (
     "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads wait for each other by spinning, which takes minutes for an answer where something else runs beside them."""
+    monkeypatch.setitem(OPTIONS, "num_thread", 1)
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,31 @@ def _acyclic() -> str:
 
 _FIELDS = tuple(map(to_camel, TARGETS))
 _EXPORTS = Fetched("exports", "self.exports", unless="!has(self.exports)")
+_FORMATS = ("gguf", "ollama", "mlx")
+"""Targets that load the result as what it is, a whole language model."""
+
+
+def _formats_only_if(cel: str, message: str, holds: Callable[[Any], bool]) -> Rule:
+    asked = " || ".join(f"has(e.{name})" for name in _FORMATS)
+    return Rule(
+        f"!has(self.model) || {cel} || !exports.exists(e, {asked})",
+        message,
+        lambda s: s.model is None or holds(s) or all(e.kind not in _FORMATS for e in s.exports or ()),
+        about=_EXPORTS,
+    )
+
+
 EXPORT_RULES = (
+    _formats_only_if(
+        "!has(self.model.trm)",
+        f"exports with {', '.join(_FORMATS)} take a language model: hand out a Tiny Recursive Model as it is, by s3 or hub",
+        lambda s: s.model.trm is None,
+    ),
+    _formats_only_if(
+        "!has(self.model.adapter) || self.model.adapter.merge",
+        f"exports with {', '.join(_FORMATS)} take a whole model: set spec.model.adapter.merge to true (the adapter is kept beside it)",
+        lambda s: s.model.adapter is None or s.model.adapter.merge,
+    ),
     Rule(
         None,
         "two exports have the same name: rename one of them",

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.version import dataset_folder
+from trainyard.trainer.exports.exported import FOLDER, digest_of
 from trainyard.trainer.exports.handover import llamacpp
-from trainyard.trainer.exports.handover.answer import Question
+from trainyard.trainer.exports.handover.answer import Answer, Question
 from trainyard.trainer.exports.handover.compare import Agreement, Bar, compare
 from trainyard.trainer.exports.handover.metadata import check_metadata
 from trainyard.trainer.exports.handover.questions import questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of, load_tokenizer
 from trainyard.trainer.log import say
 from trainyard.trainer.machine import threads
+from trainyard.trainer.volume.commit import write_durably
+from trainyard.trainer.volume.result import find_result
+
+KEPT = "answers.json"
 
 
 def questions_of(context: RunContext) -> list[Question]:
@@ -22,8 +30,30 @@ def questions_of(context: RunContext) -> list[Question]:
 
 
 def reference_of(context: RunContext) -> Reference:
-    """The trained model's own answers."""
-    return answers_of(context.model_dir, questions_of(context))
+    """The trained model's own answers; computed by the first export that asks, and kept beside the exports for the others."""
+    result = find_result(context)
+    assert result is not None, "the frame of the step has asked for it"
+    asked, tokenizer = questions_of(context), load_tokenizer(context.model_dir)
+    key = [digest_of(result), [asdict(question) for question in asked]]
+    kept = context.run_dir / FOLDER / KEPT
+    try:
+        known = json.loads(kept.read_text())
+        if known["key"] == json.loads(json.dumps(key)):
+            return Reference(
+                asked, [_answer(one) for one in known["answers"]], tokenizer, frozenset(known["ends"]), known["tie"]
+            )
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none yet, or of another version of this file
+    found = answers_of(context.model_dir, asked)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    answers = [asdict(one) for one in found.answers]
+    write_durably(kept, json.dumps({"key": key, "answers": answers, "ends": sorted(found.ends), "tie": found.tie}))
+    return found
+
+
+def _answer(kept: dict[str, Any]) -> Answer:
+    gaps = tuple({int(token): gap for token, gap in one.items()} for one in kept["gaps"])
+    return Answer(**{**kept, "ids": tuple(kept["ids"]), "prompt_ids": tuple(kept["prompt_ids"]), "gaps": gaps})
 
 
 def check_gguf(file: Path, reference: Reference, *, field: str, exact: bool) -> Agreement:

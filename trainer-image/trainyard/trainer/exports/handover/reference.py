@@ -54,7 +54,9 @@ def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
     """Ask the model itself."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     tokenizer = load_tokenizer(model)
     config = AutoConfig.from_pretrained(model, local_files_only=True)
     small = sum(f.stat().st_size for f in model.glob("*.safetensors")) < 2 * SMALL
