@@ -133,7 +133,7 @@ def end_tokens(tokenizer: Any) -> list[int]:
     """The end of a text, and the end of a turn where the tokenizer has one."""
     known = tokenizer.get_vocab()
     turns = [known[token] for token in ("<|im_end|>", "<end_of_turn>", "<|eot_id|>") if token in known]
-    return sorted({tokenizer.eos_token_id, *turns})
+    return sorted({tokenizer.eos_token_id, *turns} - {None})
 
 
 def _up_to(texts: Iterator[str], limit: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainyard.trainer.data.tokenizer import end_tokens
 from trainyard.trainer.exports.gguf_files.convert import end_ids
 from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
 
@@ -62,7 +63,7 @@ def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
     small = sum(f.stat().st_size for f in model.glob("*.safetensors")) < 2 * SMALL
     dtype = torch.float32 if small else "auto"
     network = AutoModelForCausalLM.from_pretrained(model, config=config, dtype=dtype, local_files_only=True).eval()
-    ends = frozenset(end_ids(model)) or frozenset({tokenizer.eos_token_id} - {None})
+    ends = frozenset(end_ids(model)) | frozenset(end_tokens(tokenizer))
     how = GenerationConfig(
         do_sample=False,
         max_new_tokens=NEW_TOKENS,
