@@ -65,10 +65,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, delete]
-# Pods are made by the Jobs; the operator only reads how they fare.
+# Pods are made by the Jobs, and go with them. One whose trainer has ended beside a container that a cluster has added is
+# told to go at once.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, delete]
 # No delete: a claim goes with its last run through owner references, and never by the operator's own hand.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

@@ -77,6 +77,8 @@ RESERVED_ENV_PREFIXES = ("TRAINYARD_", "KUBEFLOW_TRAINER_SERVER_")
 
 PHASES_DIR = "phases"
 """Folder in the run's own one: each phase has one in there, with data, checkpoints and model."""
+STEP_WORDS = ("prepare", "train", "evaluate", "validate", "export")
+"""What the name of each step begins with."""
 JOB_NAME_LIMIT = 60
 """Characters: a pod of a Job with several is called `<job>-<index>`, and that has to fit into a label of 63."""
 
@@ -89,13 +91,22 @@ def work_dir(run_name: str, run_uid: str, *, mount: str = CHECKPOINTS_MOUNT) -> 
 def job_name(run_name: str, step: str, attempt: int) -> str:
     """Deterministic, so that two operators (or one that died half-way) can only ever make the same Job.
 
-    One that is too long is cut, and what was cut is replaced by a digest of the whole.
+    One that is too long is cut, and what was cut is replaced by a digest of the whole. So is one that two runs could need:
+    phase `prepare` of run `a` and the prepare step of run `a-train` would both be `a-train-prepare`.
     """
     name = f"{run_name}-{step}"
-    if len(f"{name}-{attempt}") <= JOB_NAME_LIMIT:
+    two_ways = _ends_like_a_step(step)
+    if not two_ways and len(f"{name}-{attempt}") <= JOB_NAME_LIMIT:
         return f"{name}-{attempt}"
-    ending = f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}-{attempt}"
+    basis = f"{run_name}/{step}" if two_ways else name
+    ending = f"-{hashlib.sha256(basis.encode()).hexdigest()[:8]}-{attempt}"
     return name[: JOB_NAME_LIMIT - len(ending)].rstrip("-") + ending
+
+
+def _ends_like_a_step(step: str) -> bool:
+    """Whether what follows one of its dashes is a step by itself, so that what stands before could end a run's name."""
+    parts = step.split("-")
+    return any(parts[n] in STEP_WORDS for n in range(1, len(parts)))
 
 
 def config_secret_name(run_name: str) -> str:

@@ -24,6 +24,7 @@ from trainyard.api.steps import (
 )
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.exports import check_targets
+from trainyard.trainer.frame.continuity import check_reference
 from trainyard.trainer.frame.out_of_memory import Ladder
 from trainyard.trainer.phases import trainings
 from trainyard.trainer.reporter import Reporter
@@ -127,8 +128,11 @@ def check(context: RunContext, family: Family) -> None:
     """
     check_targets(context)
     spec = context.run.spec
-    if family.check is not None and spec.mode != "Dataset" and not spec.command:
-        for training in trainings(context):
+    if spec.mode == "Dataset" or spec.command:
+        return
+    for training in trainings(context):
+        check_reference(training)
+        if family.check is not None:
             found(family.check)(training)
 
 

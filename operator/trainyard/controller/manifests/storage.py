@@ -5,8 +5,9 @@ deletes it with the last of them. `retain: true` on any of these runs marks the 
 that somebody else made is only used, never owned and never deleted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trainyard.api.names import (
     MANAGED_BY,
@@ -81,6 +82,13 @@ def claim_manifest(run: RunRef, use: ClaimUse) -> Object:
     else:
         metadata["ownerReferences"] = [owner_reference(run, controller=False)]
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
+
+
+def is_of_somebody_else(use: ClaimUse, existing: Mapping[str, Any] | None) -> bool:
+    """Whether a claim stands under the name of one that the run makes for itself, and nobody here has made it."""
+    if existing is None or use.claim is None or use.claim.claim_name is not None:
+        return False
+    return (existing["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGED_BY
 
 
 def ownership_patch(run: RunRef, use: ClaimUse, existing: Object) -> Object | None:

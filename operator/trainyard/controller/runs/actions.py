@@ -33,6 +33,8 @@ class Delete:
     name: str
     uid: str
     propagation: Literal["Background", "Foreground"]
+    grace_seconds: int | None = None
+    """Of a pod, where it is not to have its own."""
 
 
 Action = Create | Patch | Delete

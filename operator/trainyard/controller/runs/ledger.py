@@ -16,7 +16,7 @@ from trainyard.api.progress import FinalRecord, ProgressRecord
 from trainyard.api.run.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.metadata import PlannedStep
-from trainyard.controller.runs import retry, told
+from trainyard.controller.runs import retry, sidecars, told
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
 from trainyard.controller.runs.phases import reached
@@ -163,11 +163,14 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         step = amend(step, node=first.node)
     # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
     succeeded = job.succeeded or (all_succeeded(job, pods) and not job.failed)
+    over = sidecars.seconds_left(job, pods, seen.now) == 0
+    if over and not any(p.exit_code for p in pods):
+        succeeded = True
     record = final_record(pod)
     step, forgiven = _learn_start(step, record or seen.progress)
     ledger = replace(ledger, counted=ledger.counted - forgiven)
     finals = (*ledger.finals, (step.name, record)) if record else ledger.finals
-    if not succeeded and (job.terminating or not job.failed):
+    if not succeeded and (job.terminating or not (job.failed or over)):
         if job.terminating and record is not None:
             # The pod of a Job that was deleted says where it stopped, and is gone a moment later.
             step = amend(step, last_step=record.step_number)

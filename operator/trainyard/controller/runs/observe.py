@@ -22,7 +22,7 @@ from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_re
 from trainyard.controller.runs.device_queue import wanted_device, who_waits
 from trainyard.controller.runs.observed import Held, Observed, Prerequisites, Question
 from trainyard.controller.runs.publish import Found, objects_of
-from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
+from trainyard.controller.runs.views import JobView, PodView, controller, is_job_of, owner_uid
 from trainyard.controller.runs.waiting import Complaint, needs_events
 
 
@@ -52,14 +52,15 @@ async def _children(cluster: Cluster, seen: Observed) -> Observed:
         if (raw := await cluster.get(JOBS, run.namespace, name)) is not None:
             found[name] = raw
     mine = {name: raw for name, raw in found.items() if is_job_of(raw, run=run.name, uid=run.uid)}
-    conflict = next((why for name in found.keys() - mine if (why := _in_the_way(found[name], seen))), None)
+    foreign = (found[name] for name in sorted(found.keys() - mine))
+    conflict, lasts = next((why for raw in foreign if (why := _in_the_way(raw, seen))), (None, False))
     jobs = tuple(view for raw in mine.values() if (view := JobView.of(raw)))
     pods: tuple[PodView, ...] = ()
     # A suspended Job has none; one that is gone may have left some.
     if not jobs or any(not job.suspended for job in jobs):
         selector = f"{names.RUN_UID_LABEL}={run.uid}"
         pods = tuple(map(PodView.of, await cluster.list(PODS, run.namespace, label_selector=selector)))
-    return replace(seen, jobs=jobs, pods=pods, conflict=conflict)
+    return replace(seen, jobs=jobs, pods=pods, conflict=conflict, conflict_lasts=lasts)
 
 
 def _under_way(status: TrainingRunStatus) -> set[str]:
@@ -68,12 +69,17 @@ def _under_way(status: TrainingRunStatus) -> set[str]:
     return {step.job for step in steps if step.job}
 
 
-def _in_the_way(raw: Mapping[str, Any], seen: Observed) -> str | None:
-    """Why nothing can be made beside somebody else's Job."""
-    name = raw["metadata"]["name"]
-    if owner_uid(raw) is not None:
-        return f"Job {name} belongs to an earlier run of this name; waiting for it to be gone"
-    return f"Job {name} exists and does not belong to this run; delete or rename it" if name in seen.met else None
+def _in_the_way(raw: Mapping[str, Any], seen: Observed) -> tuple[str, bool] | None:
+    """Why nothing can be made beside somebody else's Job, and whether it stays so."""
+    name, owner = raw["metadata"]["name"], controller(raw)
+    if owner is not None and owner.get("kind") == "TrainingRun":
+        if owner.get("name") == seen.run.name:
+            return f"Job {name} belongs to an earlier run of this name; waiting for it to be gone", False
+        if name in seen.met:
+            return f"Job {name} belongs to TrainingRun {owner.get('name')}; give this run another name", True
+    elif name in seen.met:
+        return f"Job {name} exists and does not belong to this run; delete or rename it", True
+    return None
 
 
 async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:

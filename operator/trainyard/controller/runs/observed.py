@@ -79,6 +79,8 @@ class Observed:
     """Names of Jobs that were in the way of one that was to be made; by no label were they known."""
     conflict: str | None = None
     """A Job of an earlier run, or of a name that the run needs."""
+    conflict_lasts: bool = False
+    """It does not go away by itself."""
     dying_claims: frozenset[str] = frozenset()
     """Claims of the namespace that somebody has deleted, as the watch tells: a hint, and a reason to look."""
     progress: ProgressRecord | None = None

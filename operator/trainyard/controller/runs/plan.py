@@ -21,7 +21,7 @@ from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import exports, ledger, retry, rollback
+from trainyard.controller.runs import exports, ledger, retry, rollback, sidecars
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
 from trainyard.controller.runs.ending import (
@@ -67,6 +67,13 @@ def plan(seen: Observed, policy: Policy) -> Plan:
     case = Case(seen, policy, books, status)
     if wanted := _look_closer(case):
         return wanted
+    decided = _decide(case)
+    if decided.questions or not (released := sidecars.released(seen, books.steps)):
+        return decided
+    return replace(decided, actions=(*released, *decided.actions))
+
+
+def _decide(case: Case) -> Plan:
     if not case.open:
         return conclude(case)
     return give_up(case) or _stop(case) or _skip(case) or _time_out(case) or _go_on(case)
@@ -267,9 +274,11 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
         where = f" on {pod.node}" if pod and pod.node else ""
         return part(State.PENDING, Reason.PENDING, f"starting {step.name}{where}{rest}", again=soon)
     row, phase = step_named(step.name), phase_of(step.name)
+    again = sidecars.seconds_left(job, seen.pods_of(job), seen.now)
     verb = f"{row.verb} phase {phase}" if phase else row.verb
     nodes = ", ".join(dict.fromkeys(str(p.node) for p in seen.pods_of(job)))
-    return part(row.state, row.reason, f"{verb} on {nodes}")
+    beside = sidecars.told(seen.pods_of(job))
+    return part(row.state, row.reason, f"{verb} on {nodes}{beside}", again=again)
 
 
 def _prepare(case: Case, step: StepStatus) -> Part:

@@ -9,7 +9,7 @@ from trainyard.api.conditions import Reason, State
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.kube.resources import PVCS, SECRETS, SERVICES
 from trainyard.controller.manifests.config import config_hash, config_secret
-from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, ownership_patch
+from trainyard.controller.manifests.storage import ClaimUse, claim_manifest, is_of_somebody_else, ownership_patch
 from trainyard.controller.runs.actions import Action, Create, Delete, Patch
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.status import Standing
@@ -18,8 +18,10 @@ from trainyard.controller.runs.status import Standing
 def obstacle(seen: Observed, status: TrainingRunStatus) -> Standing | None:
     """Something that has to be there, or must not be, before a Job is made."""
     there = seen.prerequisites
-    if (conflict := seen.conflict or _taken(seen)) is not None:
-        return Standing(State.PENDING, Reason.NAME_CONFLICT, conflict)
+    if seen.conflict is not None:
+        return Standing(State.PENDING, Reason.NAME_CONFLICT, seen.conflict, stalled=seen.conflict_lasts)
+    if (taken := _taken(seen)) is not None:
+        return Standing(State.PENDING, Reason.NAME_CONFLICT, taken, stalled=True)
     for name, field in there.missing_secrets.items():
         text = (
             f"{field}: Secret {name} does not exist in namespace {seen.run.namespace}; create it, or correct the name"
@@ -40,6 +42,12 @@ def _taken(seen: Observed) -> str | None:
     ):
         if held is not None and not held.owned:
             return f"{kind} {name} exists and does not belong to this run; delete or rename it"
+    for use in seen.claims:
+        if is_of_somebody_else(use, there.claims.get(use.name)):
+            return (
+                f"PersistentVolumeClaim {use.name} exists and was not made by Trainyard: name it in {use.field} to use it, "
+                "or delete or rename it"
+            )
     return None
 
 

@@ -42,6 +42,8 @@ from trainyard.controller.runs.status import Standing, is_finished, stand
 log = logging.getLogger(__name__)
 
 ALREADY_THERE_RECHECK_SECONDS = 5.0
+LOOKS_AT_WHAT_IS_THERE = 4
+"""In one reconcile: the run's Secret and its Job may both be there already, of an earlier look or of somebody else."""
 LOOK_AFTER_LATE_STATUS_SECONDS = 0.2
 """The pick that writes a postponed status reads nothing, so what events have said meanwhile is looked at after it."""
 
@@ -144,6 +146,9 @@ class Reconciler:
             known, decided = await self._follow_through(seen)
         except errors.AlreadyExists as error:
             log.info("an object exists already, looking again", extra={"run": name, "object": str(error.request)})
+            kind = error.request.resource.removesuffix("s")
+            text = f"{kind} {error.request.name} exists already and is seen by no look at this run; delete or rename it"
+            await self._refuse(raw, [text], reason=Reason.NAME_CONFLICT)
             return ALREADY_THERE_RECHECK_SECONDS
         except errors.Invalid as error:
             return await self._refuse(raw, [_rejection(error)], reason=Reason.INVALID_SPEC)
@@ -163,17 +168,20 @@ class Reconciler:
 
         An earlier look may have made it and died before it could say so; or somebody else has.
         """
-        try:
-            known, decided = await self._decide(seen)
-            await self._carry_out(seen, decided.actions)
-        except errors.AlreadyExists as error:
-            met = seen.met | ({str(error.request.name)} if error.request.resource == JOBS.plural else set())
-            known, decided = await self._decide(replace(seen, fresh=False, met=met))
-            await self._carry_out(known, decided.actions)
-        except _ExportRefused as refusal:
-            published = {**seen.published, refusal.step: Found(refusal=refusal.message)}
-            return await self._follow_through(replace(seen, published=published))
-        return known, decided
+        for more in reversed(range(LOOKS_AT_WHAT_IS_THERE)):
+            try:
+                known, decided = await self._decide(seen)
+                await self._carry_out(seen, decided.actions)
+                return known, decided
+            except errors.AlreadyExists as error:
+                if not more:
+                    raise
+                met = seen.met | ({str(error.request.name)} if error.request.resource == JOBS.plural else set())
+                seen = replace(seen, fresh=False, met=met)
+            except _ExportRefused as refusal:
+                published = {**seen.published, refusal.step: Found(refusal=refusal.message)}
+                return await self._follow_through(replace(seen, published=published))
+        raise AssertionError("unreachable")
 
     async def _decide(self, seen: Observed) -> tuple[Observed, Plan]:
         """The plan, and the picture that it was made from."""
@@ -214,8 +222,10 @@ class Reconciler:
                     if not export:
                         raise
                     raise _ExportRefused(export_step(export), refused(error)) from error
-            case Delete(resource, name, uid, propagation):
-                await self._cluster.delete(resource, namespace, name, uid=uid, propagation=propagation)
+            case Delete(resource, name, uid, propagation, grace):
+                await self._cluster.delete(
+                    resource, namespace, name, uid=uid, propagation=propagation, grace_period=grace
+                )
 
     async def _create(self, resource: Any, namespace: str, body: dict[str, Any], seen: Observed) -> None:
         try:

@@ -113,6 +113,8 @@ class PodView:
     phase: str = "Pending"
     node: str | None = None
     terminating: bool = False
+    grace_seconds: int | None = None
+    """Of a pod that is on its way out."""
     reason: str = ""
     """`status.reason`: Evicted, NodeLost and the like."""
     message: str = ""
@@ -122,6 +124,8 @@ class PodView:
     disruption: str = ""
     """Reason and message of a true DisruptionTarget condition."""
     running: bool = False
+    beside: tuple[str, ...] = ()
+    """Containers beside the trainer's that run."""
     exit_code: int | None = None
     termination_reason: str = ""
     termination_message: str = ""
@@ -163,6 +167,7 @@ class PodView:
             phase=status.get("phase", "Pending"),
             node=raw.get("spec", {}).get("nodeName"),
             terminating="deletionTimestamp" in metadata,
+            grace_seconds=metadata.get("deletionGracePeriodSeconds"),
             reason=status.get("reason", ""),
             message=status.get("message", ""),
             unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
@@ -170,6 +175,11 @@ class PodView:
             waiting_message=waiting.get("message", ""),
             disruption=f"{target.get('reason', '')}: {target.get('message', '')}" if disrupted else "",
             running="running" in container,
+            beside=tuple(
+                str(c["name"])
+                for c in status.get("containerStatuses", [])
+                if c.get("name") != TRAINER_CONTAINER and "running" in c.get("state", {})
+            ),
             exit_code=terminated.get("exitCode"),
             termination_reason=terminated.get("reason", ""),
             termination_message=terminated.get("message", ""),

@@ -210,7 +210,13 @@ class World:
                         metadata[key] = {k: v for k, v in merged.items() if v is not None}
                     elif key != "resourceVersion":
                         metadata[key] = value
-            case Delete(resource, name, uid, _):
+            case Delete(resource, name, uid, _, grace):
+                if resource.plural == "pods":
+                    self.pods[name]["metadata"] |= {
+                        "deletionTimestamp": self.now.isoformat(),
+                        "deletionGracePeriodSeconds": grace,
+                    }
+                    return
                 if name in self._store(resource.plural):
                     assert self._store(resource.plural)[name]["metadata"]["uid"] == uid, f"{name} is another one"
                     if resource.plural == "jobs":

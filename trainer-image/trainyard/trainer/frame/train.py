@@ -19,6 +19,7 @@ from typing import Any
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import open_prepared
 from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.frame.continuity import check_resumable, record_of
 from trainyard.trainer.frame.out_of_memory import (
     DidNotFit,
     EvaluationBatch,
@@ -87,6 +88,15 @@ class Attempt:
             on_smaller=self._evaluate_in_smaller_batches,
         )
 
+    def last_step(self, asked: int) -> int:
+        """Where the training ends: as asked, or at the run's own checkpoint where that is beyond."""
+        at = self.resume.step if self.resume and self.resume.path.parent == self.context.checkpoint_dir else 0
+        if at > asked:
+            say(
+                f"the checkpoint is at step {at}, and the spec asks for {asked}: nothing is left to train, it becomes the result"
+            )
+        return max(at, asked)
+
     def begin(self, plan: Plan) -> None:
         """Check what can be checked before the first step, and tell what the training is.
 
@@ -126,7 +136,7 @@ class Attempt:
     def save(self, step: int, write: Write) -> None:
         """Commit a checkpoint, and let those go that spec.checkpoints does not want any more."""
         root, rules = self.context.checkpoint_dir, self.context.run.spec.checkpoints
-        saved = checkpoint.save(root, step, write, data=self.data.manifest["key"])
+        saved = checkpoint.save(root, step, write, data=self.data.manifest["key"], **record_of(self.context))
         checkpoint.prune(root, rules.keep_last, max_age_days=rules.max_age_days)
         self.reporter.report(checkpoint=saved.record(self.context.volume))
 
@@ -206,6 +216,8 @@ def new_attempt(
 ) -> Attempt:
     """Where it goes on from, and what it runs on."""
     resume = find_checkpoint(context, data)
+    if resume is not None:
+        check_resumable(context, resume)
     device = find_device(context.training.precision, processes=team.local_size)
     if device.kind == "cpu":
         keep_freed_memory()

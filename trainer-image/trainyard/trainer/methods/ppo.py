@@ -220,7 +220,9 @@ class Ppo:
         responses = self._respond(model, self._prompts, chosen, [self._seed, SAMPLING, iteration], self._micro_batch)
         log_probs, reference, values = self._measure(model, responses, self._micro_batch)
         scores, metrics = self._score(self._prompts, chosen, responses)
-        kl_coef = self._experience.next_kl_coef if self._experience else settings.kl_coef
+        # One that stays as it is may have been changed since the checkpoint.
+        adapted = self._experience if settings.kl_target is not None else None
+        kl_coef = adapted.next_kl_coef if adapted else settings.kl_coef
         mask = responses.mask
         divergence = (log_probs - reference) * mask
         rewards = -kl_coef * divergence

@@ -81,7 +81,7 @@ def train_once(attempt: Attempt) -> Committed | None:
     recipe.attach(model)
     if not team.leads and resume is None:
         torch.manual_seed(context.training.seed + team.rank)  # the weights are made: from here on, dropout of its own
-    steps = total_steps(context, len(train_set))
+    steps = attempt.last_step(total_steps(context, len(train_set)))
     attempt.begin(plan_of(attempt, loaded, recipe, steps=steps, count=count, evaluates=evaluates))
 
     # ---- trainer
@@ -91,11 +91,13 @@ def train_once(attempt: Attempt) -> Committed | None:
         trainer.add_callback(Sampling(context, tokenizer, vocab_size=vocab_size, device=device.kind))
 
     # ---- train, and leave with a checkpoint when told to
+    at = attempt.resume.step if attempt.resume else 0
     with (
         STOP.deferred(),
         contextlib.suppress(Stopped),
     ):  # leaving `deferred` after a stop ends the process: run me again
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if at < steps:  # transformers' loop would take one step more
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     attempt.reporter.report(
         timings={"training": round(trainer.seconds, 1), "waitedForSaves": round(trainer.saver.waited, 2)}
     )
@@ -104,7 +106,7 @@ def train_once(attempt: Attempt) -> Committed | None:
     if not team.leads:
         return None
     attempt.reporter.report(phase="save")
-    return export(context, model, trainer_step=trainer.state.global_step, dtype=loaded.source_dtype, data=data)
+    return export(context, model, trainer_step=max(at, trainer.state.global_step), dtype=loaded.source_dtype, data=data)
 
 
 def be_quiet() -> None:

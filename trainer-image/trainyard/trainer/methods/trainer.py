@@ -9,6 +9,7 @@ Inheriting is what the library asks for. What is overridden, and why:
     evaluate, prediction_step   evaluation does not move the random numbers of training, and can be left too
     _maybe_log_save_evaluate    the border between two steps: remembers the state that a checkpoint has to hold
     _save_checkpoint            everything goes through `checkpoint.save`
+    _load_optimizer_and_...     settings are those of the spec, also behind a checkpoint that was made under other ones
     _load_from_checkpoint       the weights came in when the model was loaded
 
 A stop between two micro-batches throws the gradients collected so far away: weights, optimizer and counters are still
@@ -38,6 +39,7 @@ from trainyard.trainer.machine.device import available_host_memory
 from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
+from trainyard.trainer.methods.continuation import put_settings_back, settings_of
 from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
 from trainyard.trainer.methods.objective import Interrupted, Objective
 from trainyard.trainer.signals import STOP
@@ -372,6 +374,15 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         file = Path(checkpoint) / state.rng_file(self.team.rank)
         if file.exists():  # not where there were fewer processes before; then it draws numbers of its own
             state.restore_generators(state.load_generators(file))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        settings = settings_of(self.optimizer)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        put_settings_back(self.optimizer, self.lr_scheduler, settings)
+        # When to log, evaluate and save, too, came with the checkpoint's counters.
+        self.state.compute_steps(self.args, self.state.max_steps)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Nothing: `models/load.py` has loaded the weights from the checkpoint, in the names and types of the model."""

@@ -102,6 +102,8 @@ def read_state(folder: Path, fit: Fit) -> Best:
     for name, value in load_file(folder / "average.safetensors", device=device).items():
         fit.average.values[name].copy_(value)
     fit.optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location=fit.device, weights_only=True))
+    for group in fit.optimizer.param_groups:  # the rate is set at each step
+        group["weight_decay"] = fit.recipe.weight_decay
     arrays = load_file(folder / "slots.safetensors")
     if len(arrays["iterations"]) == fit.recipe.batch:
         own = fit.slots.own

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,7 @@ def train_once(attempt: Attempt) -> Committed | None:
     check_task(context, data.manifest["task"])
     fit = make_fit(context, data, device, team=team)
     best = Best() if attempt.resume is None else read_state(attempt.resume.path, fit)
-    if fit.step > fit.recipe.steps:
-        raise invalid_config(
-            f"the checkpoint is at step {fit.step}, and the run ends at step {fit.recipe.steps}",
-            hint="raise spec.training.maxSteps or numTrainEpochs",
-        )
+    fit.recipe = replace(fit.recipe, steps=attempt.last_step(fit.recipe.steps))
     held_out = context.data_dir / "eval"
     watched = read_split(held_out, name="eval") if context.training.eval_steps and held_out.is_dir() else None
     attempt.begin(plan_of(attempt, fit, names_best=watched is not None))

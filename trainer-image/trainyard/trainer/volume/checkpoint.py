@@ -123,34 +123,15 @@ def find_other(reference: str, *, volume: Path, own: Path, inside: str = "") -> 
     Raises:
         UserError: nothing is there, or what is there is damaged.
     """
-    relative = Path(reference.lstrip("/"))
-    if ".." in relative.parts:
-        raise invalid_config(
-            f"spec.checkpoints.resumeFrom {reference!r} leaves the volume", hint="give a path without .."
-        )
-    place = volume / relative
-    told = f"spec.checkpoints.resumeFrom {reference!r}"
-
-    def on_volume(folder: Path, *patterns: str) -> Path:
-        """The folder, if what is read in it lies on this volume and not where a link leads."""
-        files = (folder, *(path for pattern in patterns for path in folder.glob(pattern)))
-        Bounds(volume, "the checkpoint volume").check(files, told=told, invalid=invalid_config)
-        return folder
-
+    told, place, roots = _places(reference, volume=volume, own=own, inside=inside)
     if place.is_dir() and _NAME.match(place.name):
-        committed = read_committed(on_volume(place, "**/*"))
+        committed = read_committed(_on_volume(volume, told, place, "**/*"))
         damage = "its manifest.json cannot be read" if committed is None else find_damage(committed)
         if committed is None or damage is not None:
             raise storage(f"{told} is damaged: {damage}")
         return _checkpoint(committed, int(place.name.removeprefix("step-")))
-    pattern = re.compile(re.escape(reference) + r"-[0-9a-f]{1,8}$|" + re.escape(reference) + r"-local$")
-    runs = [f for f in volume.iterdir() if f.is_dir() and f != own and pattern.fullmatch(f.name)]
-    newest_first = sorted(runs, key=lambda f: f.stat().st_mtime, reverse=True)
-    roots = [folder / inside / "checkpoints" for folder in (place, *newest_first)]
-    for root in [place, place / "checkpoints", *roots]:
-        if not root.is_dir() or root == volume:
-            continue
-        if (checkpoint := newest_valid(on_volume(root, "step-*", "step-*/**/*"))) is not None:
+    for root in roots:
+        if (checkpoint := newest_valid(_on_volume(volume, told, root, "step-*", "step-*/**/*"))) is not None:
             return checkpoint
     others = sorted(f.name for f in volume.iterdir() if (f / "checkpoints").is_dir() and f != own)
     raise invalid_config(
@@ -158,6 +139,42 @@ def find_other(reference: str, *, volume: Path, own: Path, inside: str = "") -> 
         hint=f"runs with checkpoints here: {', '.join(others) or 'none'}; both runs need the same "
         "spec.storage.checkpoints.claimName",
     )
+
+
+def seek_other(reference: str, *, volume: Path, own: Path, inside: str = "") -> Checkpoint | None:
+    """What `find_other` will find if it is whole, by its manifest alone; None where nothing is there yet.
+
+    Raises:
+        UserError: it leaves the volume.
+    """
+    told, place, roots = _places(reference, volume=volume, own=own, inside=inside)
+    if place.is_dir() and _NAME.match(place.name):
+        committed = read_committed(_on_volume(volume, told, place, "manifest.json"))
+        return _checkpoint(committed, int(place.name.removeprefix("step-"))) if committed else None
+    found = (listed(_on_volume(volume, told, root, "step-*", "step-*/manifest.json")) for root in roots)
+    return next((checkpoints[0] for checkpoints in found if checkpoints), None)
+
+
+def _places(reference: str, *, volume: Path, own: Path, inside: str) -> tuple[str, Path, list[Path]]:
+    """How the reference is called in messages, where it leads as a path, and the folders of checkpoints that it may mean."""
+    relative = Path(reference.lstrip("/"))
+    if ".." in relative.parts:
+        raise invalid_config(
+            f"spec.checkpoints.resumeFrom {reference!r} leaves the volume", hint="give a path without .."
+        )
+    place = volume / relative
+    pattern = re.compile(re.escape(reference) + r"-[0-9a-f]{1,8}$|" + re.escape(reference) + r"-local$")
+    runs = [f for f in volume.iterdir() if f.is_dir() and f != own and pattern.fullmatch(f.name)]
+    newest_first = sorted(runs, key=lambda f: f.stat().st_mtime, reverse=True)
+    roots = [place, place / "checkpoints", *(folder / inside / "checkpoints" for folder in (place, *newest_first))]
+    return f"spec.checkpoints.resumeFrom {reference!r}", place, [r for r in roots if r.is_dir() and r != volume]
+
+
+def _on_volume(volume: Path, told: str, folder: Path, *patterns: str) -> Path:
+    """The folder, if what is read in it lies on this volume and not where a link leads."""
+    files = (folder, *(path for pattern in patterns for path in folder.glob(pattern)))
+    Bounds(volume, "the checkpoint volume").check(files, told=told, invalid=invalid_config)
+    return folder
 
 
 def _folders(root: Path) -> list[tuple[int, Path]]:
