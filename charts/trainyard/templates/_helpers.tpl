@@ -70,6 +70,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, delete]
+# Whether anybody listens to the queue that a run names.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [localqueues]
+  verbs: [get]
 # No delete: a claim goes with its last run through owner references, and never by the operator's own hand.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]

@@ -74,6 +74,8 @@ class Export(ApiModel):
             None,
             "{uri} is what the first export of dependsOn has left: give dependsOn, or write the address out",
             lambda e: bool(e.depends_on) or not _has_uri(e),
+        ),
+        Rule(
             "!has(self.benchmark) || has(self.dependsOn) && size(self.dependsOn) > 0",
             "a benchmark measures what other exports have made: name them in dependsOn (gguf, mlx or ollama)",
             lambda e: e.benchmark is None or len(e.depends_on) > 0,

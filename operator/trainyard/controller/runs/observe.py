@@ -22,7 +22,9 @@ from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_re
 from trainyard.controller.runs.device_queue import wanted_device, who_waits
 from trainyard.controller.runs.observed import Held, Observed, Prerequisites, Question
 from trainyard.controller.runs.publish import Found, objects_of
+from trainyard.controller.runs.queues import why_nobody_listens
 from trainyard.controller.runs.views import JobView, PodView, controller, is_job_of, owner_uid
+from trainyard.controller.runs.volumes import look
 from trainyard.controller.runs.waiting import Complaint, needs_events
 
 
@@ -35,6 +37,10 @@ async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observ
             seen = await _prerequisites(cluster, seen)
         case Question.EVENTS:
             seen = await _complaints(cluster, seen)
+        case Question.QUEUE:
+            unheard = await why_nobody_listens(cluster, seen.run)
+            for job in seen.jobs:
+                seen = _noted(seen, job, unheard=unheard)
         case Question.NODES:
             seen = await _nodes(cluster, seen)
         case Question.PUBLISHED:
@@ -148,7 +154,8 @@ async def _nodes(cluster: Cluster, seen: Observed) -> Observed:
             continue
         impossible = await _impossible(cluster, seen.run, job.step)
         line = "" if impossible else await _line(cluster, seen.run, job.step, pod)
-        seen = _noted(seen, job, impossible=impossible, line=line)
+        volumes = await look(cluster, seen.run.namespace, seen.claims, said=pod.unschedulable)
+        seen = _noted(seen, job, impossible=impossible, line=line, volumes=volumes)
     return seen
 
 

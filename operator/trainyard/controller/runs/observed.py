@@ -26,6 +26,8 @@ class Question(Enum):
     """The run's Secret, its claims, the Secrets that it names."""
     EVENTS = auto()
     """Newest complaint about what each waiting Job waits for."""
+    QUEUE = auto()
+    """Whether anybody listens to the queue that the run names."""
     NODES = auto()
     """Whether any node could hold a pod that has none, and who holds what it waits for."""
     PUBLISHED = auto()

@@ -46,8 +46,8 @@ _BY_EXIT_CODE = {
 
 _HINTS = {
     Reason.HOST_OUT_OF_MEMORY: "raise spec.resources.limits.memory, or lower perDeviceTrainBatchSize or maxLength",
-    Reason.DEVICE_OUT_OF_MEMORY: "in a new run, lower maxLength, train a LoRA adapter (spec.model.adapter), or use a GPU with more "
-    "memory; checkpoints.resumeFrom goes on from here",
+    Reason.DEVICE_OUT_OF_MEMORY: "in a new run, lower maxLength or use a GPU with more memory, and checkpoints.resumeFrom goes on from "
+    "here; or train a LoRA adapter (spec.model.adapter), which begins anew",
     Reason.STORAGE: "free space on the checkpoint volume, or give it a larger size",
 }
 

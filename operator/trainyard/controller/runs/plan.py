@@ -44,7 +44,7 @@ from trainyard.controller.runs.progress import learn
 from trainyard.controller.runs.publish import publish
 from trainyard.controller.runs.status import Standing, is_finished
 from trainyard.controller.runs.views import JobView, parse_time
-from trainyard.controller.runs.waiting import QUEUED, needs_events, why_waiting
+from trainyard.controller.runs.waiting import QUEUED, needs_events, needs_queue, why_waiting
 
 STALLED_RECHECK_SECONDS = 20.0
 """Things outside the run (a claim, a Secret) may appear without an event that reaches us."""
@@ -254,15 +254,19 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
         return Part(step, questions=frozenset({Question.EVENTS}))
     if pod is not None and pod.unschedulable and not seen.knows(Question.NODES):
         return Part(step, questions=frozenset({Question.NODES}))
+    queued = names.QUEUE_LABEL in seen.run.labels
+    if queued and needs_queue(job, seen.now) and not seen.knows(Question.QUEUE):
+        return Part(step, questions=frozenset({Question.QUEUE}))
     shortest, longest = WAITING_RECHECK_SECONDS
     soon = min(longest, max(shortest, (seen.now - job.created).total_seconds() / 4))
     if case.admitted(work) and (obstructed := obstacle(seen, case.status)):
         return part(State.PENDING, obstructed.reason, obstructed.message, stalled=obstructed.stalled, again=soon)
     rest = others(job, pod, seen.pods_of(job))
-    queued = names.QUEUE_LABEL in seen.run.labels
-    if wait := why_waiting(job, pod, now=seen.now, about=seen.about(job), queued=queued):
-        # A queue may hold a Job for days; the event of its release is all there is to wait for.
-        again = None if job.suspended else soon
+    about, placement = seen.about(job), seen.run.spec.placement
+    if wait := why_waiting(job, pod, now=seen.now, about=about, queued=queued, placement=placement):
+        # A queue may hold a Job for days; the event of its release is all there is to wait for, once somebody listens.
+        listens = job.suspended and seen.knows(Question.QUEUE) and not about.unheard
+        again = None if listens or (job.suspended and not queued) else soon
         # What cannot be mounted may be the run's own Secret, deleted after the Job was made and before its pod was there.
         unmounted = wait.reason is Reason.VOLUME and not work.started
         if unmounted and not seen.knows(Question.PREREQUISITES):
@@ -313,7 +317,7 @@ def _begin(case: Case, step: StepStatus, *, number: int) -> Part:
     first = reached(step.name, case.status.checkpoint) if is_train(step.name) else None
     entered = ledger.enter(step, attempt=number, job=job["metadata"]["name"], at=seen.now, first_step=first)
     if job["spec"].get("suspend"):
-        return Part(entered, QUEUED.standing, tuple(actions), begins=True)
+        return Part(entered, QUEUED.standing, tuple(actions), WAITING_RECHECK_SECONDS[0], begins=True)
     again = f", attempt {number}" if number > 1 else ""
     standing = Standing(State.PENDING, Reason.PENDING, f"starting {step.name}{again}")
     supplies = names.QUEUE_LABEL not in run.labels

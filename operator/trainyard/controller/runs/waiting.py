@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trainyard.api.conditions import Reason, State
+from trainyard.api.run.pod import Placement
 from trainyard.controller.runs.status import Standing
 from trainyard.controller.runs.views import JobView, PodView
+from trainyard.controller.runs.volumes import NO_VOLUMES, Volumes
+from trainyard.controller.runs.wordings import hint
 
 EVENTS_AFTER_SECONDS = 4.0
 """Events cost a request: they are read only for a pod (or a Job without one) that has waited this long."""
@@ -20,6 +23,9 @@ IMAGE_PATIENCE_SECONDS = 20.0
 
 _IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _CONFIG_REASONS = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+
+
+_ANYWHERE = Placement()
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Waited:
     """Why no node of the cluster could hold its pod even when it is empty."""
     line: str = ""
     """Who has the device that its pod waits for, and who stands in line before it."""
+    volumes: Volumes = NO_VOLUMES
+    unheard: str = ""
+    """Why nobody will ever admit it from its queue."""
 
 
 NOTHING_FOUND = Waited()
@@ -71,10 +80,23 @@ def needs_events(job: JobView, pod: PodView | None, now: datetime) -> bool:
     return quiet and (now - pod.created).total_seconds() >= EVENTS_AFTER_SECONDS
 
 
+def needs_queue(job: JobView, now: datetime) -> bool:
+    """Whether a Job has been in its queue for long enough to ask who listens to that."""
+    return job.suspended and not job.finished and (now - job.created).total_seconds() >= EVENTS_AFTER_SECONDS
+
+
 def why_waiting(
-    job: JobView, pod: PodView | None, *, now: datetime, about: Waited = NOTHING_FOUND, queued: bool = False
+    job: JobView,
+    pod: PodView | None,
+    *,
+    now: datetime,
+    about: Waited = NOTHING_FOUND,
+    queued: bool = False,
+    placement: Placement = _ANYWHERE,
 ) -> Wait | None:
     """None while the pod runs or is just starting. `queued`: the Job was made for a queue."""
+    if job.suspended and queued and about.unheard:
+        return Wait(Reason.QUEUED, f"{QUEUED.message}; {about.unheard}", hopeless=True)
     if job.suspended:
         return QUEUED if queued else _held(job)
     if pod is None:
@@ -91,16 +113,19 @@ def why_waiting(
         if about.impossible:
             why = "; ".join(about.impossible)
             return Wait(Reason.UNSCHEDULABLE, f"no node can ever run this pod: {why}", hopeless=True)
+        if about.volumes.unbound is not None:
+            unbound = about.volumes.unbound
+            return Wait(Reason.VOLUME, unbound.message, hopeless=unbound.lasting)
         if about.line:
             return Wait(Reason.UNSCHEDULABLE, f"waiting in line: {about.line} ({pod.unschedulable})")
-        hint = _placement_hint(pod.unschedulable)
-        return Wait(Reason.UNSCHEDULABLE, f"waiting for a node: {pod.unschedulable}{hint}")
+        way_out = hint(pod.unschedulable, placement, volumes=about.volumes.nodes)
+        return Wait(Reason.UNSCHEDULABLE, f"waiting for a node: {pod.unschedulable}{way_out}")
     if pod.waiting_reason in _IMAGE_REASONS:
         # The kubelet alternates between trying and backing off; one sentence for both keeps the status still.
         detail = (pod.waiting_message or pod.waiting_reason).rpartition("ErrImagePull: ")[2]
         lasting = (now - pod.created).total_seconds() > IMAGE_PATIENCE_SECONDS
-        hint = "check spec.image and podTemplate.imagePullSecrets"
-        return Wait(Reason.IMAGE_PULL, f"the image cannot be pulled: {detail}; {hint}", hopeless=lasting)
+        way_out = "check spec.image and podTemplate.imagePullSecrets"
+        return Wait(Reason.IMAGE_PULL, f"the image cannot be pulled: {detail}; {way_out}", hopeless=lasting)
     if pod.waiting_reason in _CONFIG_REASONS:
         return Wait(Reason.CONTAINER_CONFIG, f"the container cannot be made: {pod.waiting_message}", hopeless=True)
     if (complaint := about.complaint) is not None:
@@ -126,14 +151,3 @@ def _without_pod(complaint: Complaint | None) -> Wait | None:
             f"the namespace's quota does not allow the pod: {complaint.message}; it is tried again by itself",
         )
     return Wait(Reason.FORBIDDEN, f"the cluster refuses the pod: {complaint.message}", hopeless=True)
-
-
-def _placement_hint(message: str) -> str:
-    if "volume node affinity conflict" in message:
-        return (
-            "; the run's volume exists on another node than the one it should run on: name one node in "
-            "spec.placement.nodeNames, or use a StorageClass whose volumes can move"
-        )
-    if "untolerated taint" in message:
-        return "; name the node in spec.placement.nodeNames, or add the toleration to spec.placement.tolerations"
-    return ""

@@ -29,6 +29,7 @@ from trainyard.controller.runs.observed import Held, Observed, Policy, Prerequis
 from trainyard.controller.runs.plan import plan
 from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
+from trainyard.controller.runs.volumes import NO_VOLUMES, Volumes
 from trainyard.controller.runs.waiting import Complaint, Waited
 
 POLICY = Policy(Defaults(trainer_image="trainer:test", receiver_url="http://receiver:8080"))
@@ -86,6 +87,8 @@ class World:
     progress: ProgressRecord | None = None
     warning: Complaint | None = None
     impossible: tuple[str, ...] = ()
+    volumes: Volumes = NO_VOLUMES
+    unheard: str = ""
     token: str = "token"
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -132,8 +135,8 @@ class World:
                 service = self.held(self.services.get(f"{seen.run.name}-pods"))
                 claims = copy.deepcopy(self.claims)
                 return replace(seen, prerequisites=Prerequisites(config=config, service=service, claims=claims))
-            case Question.EVENTS | Question.NODES:
-                about = Waited(self.warning, self.impossible)
+            case Question.EVENTS | Question.NODES | Question.QUEUE:
+                about = Waited(self.warning, self.impossible, volumes=self.volumes, unheard=self.unheard)
                 return replace(seen, waits={job.name: about for job in seen.jobs})
             case Question.PUBLISHED:
                 found = {

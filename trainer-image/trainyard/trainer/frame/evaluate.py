@@ -9,6 +9,7 @@ finds them and only tells what stands there.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,9 +115,20 @@ def evaluate(
     if found is None:
         return
 
+    result = in_json(found.result)
+
     def write(folder: Path) -> None:
-        (folder / "metrics.json").write_text(json.dumps(found.result, indent=1))
+        (folder / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
         (folder / "samples.json").write_text(json.dumps(found.samples, indent=1, ensure_ascii=False))
 
     commit_folder(context.evaluation_dir, write, subject=subject)
-    reporter.report(evaluation=found.result, metrics=found.metrics, percentage=100.0, milestone=True)
+    reporter.report(evaluation=result, metrics=found.metrics, percentage=100.0, milestone=True)
+
+
+def in_json(value: Any) -> Any:
+    """With null in place of numbers that JSON has no word for: the perplexity of a loss of 10,000 is beyond any float."""
+    if isinstance(value, Mapping):
+        return {key: in_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [in_json(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

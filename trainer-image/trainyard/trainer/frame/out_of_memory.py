@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ SETTINGS = (
 """What the ladder may change."""
 ADAMW = ("adamw_torch", "adamw_torch_fused")
 EIGHT_BIT = "adamw_bnb_8bit"
+ADAPTER_ADVICE = re.compile(r", (or )?train a LoRA adapter \(spec\.model\.adapter\)")
+"""Nothing is advised that has been done already."""
 T = TypeVar("T")
 
 
@@ -188,14 +191,19 @@ def has_eight_bit_optimizer(device: str) -> bool:
     return device == "cuda" and importlib.util.find_spec("bitsandbytes") is not None
 
 
-def too_large(told: str, settings: Training, ladder: Ladder, *, allowed: bool, again: bool = False) -> UserError:
+def too_large(
+    told: str, settings: Training, ladder: Ladder, *, allowed: bool, again: bool = False, adapted: bool = False
+) -> UserError:
     """The end of the ladder, or of the patience: `allowed` is False where spec.onOutOfMemory forbids the ladder."""
     what = f"batch {settings.per_device_train_batch_size}"
     what += ", gradient checkpointing" if ladder.checkpointing and settings.gradient_checkpointing else ""
     what += f", {settings.optim}" if settings.optim == EIGHT_BIT else ""
+    hint = ladder.way_out.format(max_length=settings.max_length) if allowed else ladder.by_hand
+    if adapted:
+        hint = ADAPTER_ADVICE.sub("", hint)
     return UserError(
         f"the device ran out of memory{f' even with {what}' if allowed else ''}: {told}",
-        hint=ladder.way_out.format(max_length=settings.max_length) if allowed else ladder.by_hand,
+        hint=hint,
         reason=Reason.DEVICE_OUT_OF_MEMORY,
         exit_code=ExitCode.DEVICE_OUT_OF_MEMORY,
         again=again,

@@ -231,7 +231,7 @@ def lower(context: RunContext, ladder: Ladder, *, step: int, told: str, together
         UserError: it must not, or there is none; or this process cannot go on, and the next attempt will.
     """
     reductions = recall(context.work_dir, context.training)
-    allowed = may_reduce(context)
+    allowed, adapted = may_reduce(context), context.model.adapter is not None
     # The state of one optimizer is nothing that another could go on from.
     untouched = checkpoint.newest_step(context.checkpoint_dir) is None and not context.run.spec.checkpoints.resume_from
     eight_bit = ladder.eight_bit and untouched and has_eight_bit_optimizer("cuda" if is_cuda() else "cpu")
@@ -239,11 +239,11 @@ def lower(context: RunContext, ladder: Ladder, *, step: int, told: str, together
         reductions, step=step, eight_bit=eight_bit, checkpointing=ladder.checkpointing, together=together
     )
     if found is None or not allowed:
-        raise too_large(told, reductions.settings, ladder, allowed=allowed)
+        raise too_large(told, reductions.settings, ladder, allowed=allowed, adapted=adapted)
     remember(context.work_dir, found)
     if team_of().size > 1:
         # The other processes wait for this one in the middle of a step: all of them start anew.
-        raise too_large(told, reductions.settings, ladder, allowed=allowed, again=True)
+        raise too_large(told, reductions.settings, ladder, allowed=allowed, again=True, adapted=adapted)
     return found
 
 

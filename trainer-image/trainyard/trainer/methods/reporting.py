@@ -105,10 +105,11 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             f"{headline(logs)}{rate:,.0f} tok/s  {used}ETA {duration(self._eta(state))}  mem {metrics['memory_bytes'] / 1e9:.2f} GB"
         )
         if math.isnan(metrics["loss"]):
+            in_fp32 = "" if self._device.precision == "FP32" else ", or train in precision FP32"
             raise UserError(
                 f"the loss is not a number at step {state.global_step}",
-                hint="lower spec.training.learningRate, raise warmupSteps, or train in precision FP32; the last good "
-                "checkpoint is kept",
+                hint=f"lower spec.training.learningRate{',' if in_fp32 else ' or'} raise warmupSteps{in_fp32}; checkpoints from "
+                "before are kept",
                 reason=Reason.ERROR,
                 exit_code=UNEXPECTED,
             )

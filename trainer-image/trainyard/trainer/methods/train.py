@@ -36,6 +36,7 @@ from trainyard.trainer.methods.reporting import Reporting
 from trainyard.trainer.methods.samples import Sampling
 from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
 from trainyard.trainer.models.estimate import optimizer_bytes
+from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.load import Loaded, load_for_training, merge_into_source
 from trainyard.trainer.models.output_head import use_small_tiles
 from trainyard.trainer.models.quantize import is_quantized
@@ -74,6 +75,8 @@ def train_once(attempt: Attempt) -> Committed | None:
     vocab_size = material.vocab_size
     loaded = load_for_training(context, device, tokenizer, vocab_size=vocab_size, resume=resume)
     model: Any = loaded.model.to(device.kind)
+    if resume is None:
+        refuse_broken_weights(model, context.model.storage_uri)
     if is_packed(context.training) and not keeps_examples_apart(model, vocab_size=vocab_size, device=device.kind):
         warn(f"{model.config.model_type} lets packed examples see each other: training without packing")
         train_set = train_set.unpacked()
@@ -83,6 +86,11 @@ def train_once(attempt: Attempt) -> Committed | None:
         torch.manual_seed(context.training.seed + team.rank)  # the weights are made: from here on, dropout of its own
     steps = attempt.last_step(total_steps(context, len(train_set)))
     attempt.begin(plan_of(attempt, loaded, recipe, steps=steps, count=count, evaluates=evaluates))
+    if context.training.warmup_steps > steps:
+        warn(
+            f"spec.training.warmupSteps {context.training.warmup_steps:g} is more than the {steps} steps of the training: its "
+            "learning rate is never reached"
+        )
 
     # ---- trainer
     trainer = make_trainer(attempt, model, tokenizer, recipe, steps=steps, evaluates=evaluates)

@@ -340,7 +340,7 @@ def refuse_nonsense(report: Report) -> None:
     if not math.isfinite(report.loss):
         raise UserError(
             f"the loss is not a number at step {report.step}",
-            hint="lower spec.training.learningRate or raise warmupSteps; the last good checkpoint is kept",
+            hint="lower spec.training.learningRate or raise warmupSteps; checkpoints from before are kept",
             reason=Reason.ERROR,
             exit_code=UNEXPECTED,
         )
