@@ -36,6 +36,7 @@ pytestmark = pytest.mark.api
 SFT = {"method": "SFT"}
 HUB = {"storageUri": "hf://org/name"}
 DATASET: Place = ("datasets", 0)
+ADAPTED = {**FINE_TUNING, "model": {**HUB, "adapter": {"lora": {}}}}
 
 
 def hub(name: str, *after: str) -> dict[str, Any]:
@@ -87,6 +88,16 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "datasets": [{**TEXT, "name": n, "inline": {"text": "ä" * 131_072}} for n in "ab"]},
     ),
     Case("method Pretrain starts from random weights", {**SCRATCH, "model": HUB}, SCRATCH),
+    Case(
+        "lora.targetModules: all-linear stands for every linear layer",
+        put(ADAPTED, ("model", "adapter", "lora", "targetModules"), ["all-linear", "q_proj"]),
+        put(ADAPTED, ("model", "adapter", "lora", "targetModules"), ["all-linear"]),
+    ),
+    Case(
+        "checkpoints.resumeFrom leaves the volume",
+        {**SCRATCH, "checkpoints": {"resumeFrom": "../other"}},
+        {**SCRATCH, "checkpoints": {"resumeFrom": "other..one/x"}},
+    ),
     Case(
         "method CPT goes on from existing weights",
         put(SCRATCH, ("training", "method"), "CPT"),

@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api import API_VERSION
 from trainyard.api.addresses import told
+from trainyard.api.places import did_you_mean
 from trainyard.api.run.trainingrun import TrainingRun
 from trainyard.api.schedule.trainingschedule import TrainingSchedule
 
@@ -161,7 +162,7 @@ def _parse(model: type[M], value: Any, document: Document | None) -> M:
         found = f"{value.get('apiVersion')} {value.get('kind')}"
         raise InvalidManifest([Fault("kind", f"expected apiVersion {API_VERSION} and kind {kind}, found {found}")])
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, by_alias=True, by_name=False)  # names as the API server knows them
     except ValidationError as error:
         raise InvalidManifest(list(_faults(error, value, document, model))) from error
 
@@ -223,12 +224,7 @@ def _message(detail: Any, path: Path, root: type[BaseModel]) -> str:
     given, context = detail["input"], detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            name = str(path[-1]) if path else ""
-            known = _known_fields(path[:-1], root)
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            return (
-                f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(known)}"
-            )
+            return _unknown_field(path, root)
         case "missing":
             return "is required"
         case "greater_than_equal":
@@ -250,6 +246,20 @@ def _message(detail: Any, path: Path, root: type[BaseModel]) -> str:
         case _:
             shown = "" if isinstance(given, Mapping | list) else f"{given!r}: "
             return f"{shown}{detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _unknown_field(path: Path, root: type[BaseModel]) -> str:
+    """A name that is nearly one of this object's, one that stands somewhere else, or what there is."""
+    name = str(path[-1]) if path else ""
+    known = _known_fields(path[:-1], root)
+    elsewhere = did_you_mean(name, path[:-1], root)
+    moved = elsewhere.rpartition(".")[2] == name
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close and not moved:
+        return f"unknown field; did you mean {close[0]}?"
+    if elsewhere:
+        return f"unknown field here; did you mean {elsewhere}?"
+    return f"unknown field; known are {', '.join(known)}"
 
 
 def _plain(bound: float) -> float:

@@ -115,7 +115,9 @@ def config_secret_name(run_name: str) -> str:
 
 
 def service_name(run_name: str) -> str:
-    """The headless Service by which the pods of one training find each other."""
+    """The headless Service by which the pods of one training find each other. A Service's name begins with a letter."""
+    if run_name[:1].isdigit():
+        return f"run-{hashlib.sha256(run_name.encode()).hexdigest()[:8]}-pods"
     return f"{run_name}-pods"
 
 

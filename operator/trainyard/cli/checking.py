@@ -134,7 +134,8 @@ def _check_object(document: Document) -> ObjectReport:
     metadata = document.value.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     kind = str(document.value.get("kind"))
-    report = ObjectReport(kind, str(metadata.get("name", "")), str(metadata.get("namespace", "")), (), document)
+    name = metadata.get("name") or metadata.get("generateName") or ""
+    report = ObjectReport(kind, str(name), str(metadata.get("namespace", "")), (), document)
     try:
         if kind != "TrainingSchedule":
             run = parse_run(document.value, document=document)

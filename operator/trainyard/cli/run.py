@@ -77,7 +77,7 @@ def _only_run(file: str) -> tuple[str, str]:
     report = check(sources[0])
     if not report.valid:
         raise Refused(f"nothing was started\n{render_table([report])}")
-    runs = [one.name for one in report.objects if isinstance(one.model, TrainingRun)]
+    runs = [one.model.metadata.name for one in report.objects if isinstance(one.model, TrainingRun)]
     if len(runs) != 1:
         raise Misused(f"{report.name} holds {len(runs)} TrainingRuns ({', '.join(runs)}); a local run takes one")
     return sources[0].text, runs[0]

@@ -28,7 +28,9 @@ def _ask(report: ObjectReport) -> ObjectReport:
 
 
 def _dry_run(report: ObjectReport) -> Iterator[Fault]:
-    arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"]
+    # apply cannot do what has no name yet
+    verb = "apply" if (report.document.value.get("metadata") or {}).get("name") else "create"
+    arguments = [verb, "--dry-run=server", "--validate=strict", "-f", "-"]
     result = kubectl(arguments, namespace=report.namespace, stdin=json.dumps(report.document.value))
     if result.returncode != 0:
         yield Fault("API server", tidy(result.stderr))

@@ -53,6 +53,14 @@ class Scratch(ApiModel):
 class Lora(ApiModel):
     """Low-rank adapter; the base weights stay frozen."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.targetModules) || size(self.targetModules) == 1 || !('all-linear' in self.targetModules)",
+            "lora.targetModules: all-linear stands for every linear layer: remove the other names, or it",
+            lambda lora: len(lora.target_modules) == 1 or "all-linear" not in lora.target_modules,
+        ),
+    )
+
     rank: int = Field(16, ge=1, le=1024, description="Rank of the update matrices.")
     alpha: float = Field(32, gt=0, le=4096, description="Scale: the update is multiplied by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")

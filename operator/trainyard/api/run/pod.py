@@ -4,6 +4,8 @@ Types that Kubernetes defines itself (affinity, volumes, env) are passed through
 when the Job is made, and its answer comes back in the run's status.
 """
 
+import re
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -12,7 +14,19 @@ from pydantic_core import PydanticCustomError
 from trainyard.api.base import ApiModel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
 from trainyard.api.names import RESERVED_ENV_PREFIXES
 
-LabelMap = dict[str, str]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+LabelMap = dict[str, LabelValue]
+_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+def _keys_are_labels(field: str, keys: Callable[[Any], Iterable[str]]) -> Rule:
+    return Rule(
+        None,  # keys have no bound that CEL's cost could be reckoned from; the operator refuses them in the same words
+        f"{field} has a key that is no name of a label: at most 63 of a-z, A-Z, 0-9, -, _ and ., after an optional domain and /",
+        lambda part: all(_KEY.fullmatch(key) for key in keys(part)),
+    )
+
+
 ENV_NAME_LIMIT = 256
 
 
@@ -59,7 +73,7 @@ class Placement(ApiModel):
         max_length=64,
         description="Short form: only nodes with these hostname labels, and the taint dedicated=<name>:NoSchedule tolerated.",
     )
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=32, description="Labels the node must have.")
+    node_selector: LabelMap = Field(default_factory=dict, max_length=32, description="Labels the node must have.")
     tolerations: list[Toleration] = Field(default_factory=list, max_length=32, description="Taints that are tolerated.")
     affinity: dict[str, Any] | None = Field(None, description="A pod's affinity.", json_schema_extra=opaque)
     priority_class_name: str = Field("", max_length=253, description="PriorityClass of the pods.")
@@ -93,10 +107,12 @@ class PodTemplate(ApiModel):
             "sets those; choose another name",
             lambda t: not any(str(e.get("name", "")).startswith(RESERVED_ENV_PREFIXES) for e in t.env),
         ),
+        _keys_are_labels("podTemplate.labels", lambda t: t.labels),
+        _keys_are_labels("podTemplate.annotations", lambda t: t.annotations),
     )
 
     labels: LabelMap = Field(default_factory=dict, max_length=32, description="Labels of the pods.")
-    annotations: LabelMap = Field(default_factory=dict, max_length=32, description="Annotations of the pods.")
+    annotations: dict[str, str] = Field(default_factory=dict, max_length=32, description="Annotations of the pods.")
     env: list[EnvVar] = Field(
         default_factory=list,
         max_length=64,

@@ -136,6 +136,14 @@ class Training(ApiModel):
 class Checkpoints(ApiModel):
     """When a checkpoint is written and how many are kept. Resuming after a restart needs no setting: it always happens."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            r"!has(self.resumeFrom) || !self.resumeFrom.matches('(^|/)\\.\\.(/|$)')",
+            "checkpoints.resumeFrom leaves the volume: give the name of a run, or a path without ..",
+            lambda c: ".." not in c.resume_from.split("/"),
+        ),
+    )
+
     every_steps: int = Field(500, ge=1, le=100_000_000, description="A checkpoint every so many optimizer steps.")
     every_minutes: float = Field(10, gt=0, le=10_080, description="And at the latest after so many minutes.")
     keep_last: int = Field(3, ge=1, le=1000, description="How many are kept; older ones are deleted.")

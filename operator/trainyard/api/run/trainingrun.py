@@ -6,9 +6,10 @@ What of it may change once it has started stands in `changes.py`.
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule
+from trainyard.api.generated_names import named_by_prefix
 from trainyard.api.run.dataset import Dataset, DatasetUpload
 from trainyard.api.run.estimate import Estimate
 from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, Export, in_order
@@ -286,6 +287,11 @@ class Metadata(BaseModel):
     """The part of an object's metadata that is read here; the rest is Kubernetes' own and passes unread."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _will_be_named(cls, given: Any) -> Any:
+        return named_by_prefix(given, limit=RUN_NAME_LIMIT)
 
     name: str = Field(min_length=1, max_length=RUN_NAME_LIMIT, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     namespace: str = "default"

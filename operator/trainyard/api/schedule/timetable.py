@@ -30,6 +30,16 @@ FAR = timedelta(days=366 * 8 + 2)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 
+NICKNAMES = {
+    "@YEARLY": "0 0 1 1 *",
+    "@ANNUALLY": "0 0 1 1 *",
+    "@MONTHLY": "0 0 1 * *",
+    "@WEEKLY": "0 0 * * 0",
+    "@DAILY": "0 0 * * *",
+    "@MIDNIGHT": "0 0 * * *",
+    "@HOURLY": "0 * * * *",
+}
+"""As in Kubernetes' CronJob."""
 _FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 _VALUE = "(?:[0-9]{1,2}|[A-Z]{3})"
 _ITEM = re.compile(rf"(\*|{_VALUE}(?:-{_VALUE})?)(?:/[0-9]{{1,2}})?")
@@ -153,11 +163,12 @@ def parse_zone(name: str) -> ZoneInfo:
 @lru_cache(maxsize=4096)
 def parse_cron(expression: str, zone: str) -> Cron:
     """A timetable from five fields. Raises `InvalidTimetable` that says which field is wrong."""
-    fields = expression.upper().split()
+    written = expression.strip().upper()
+    fields = NICKNAMES.get(written, written).split()
     if len(fields) != len(_FIELDS):
         raise InvalidTimetable(
             f"{expression!r} has {len(fields)} fields instead of 5 (minute, hour, day of month, month, day of week); "
-            "macros like @daily are written out: 0 0 * * *"
+            f"of the short forms there are {', '.join(NICKNAMES).lower()}; for an interval set intervalSeconds"
         )
     for name, field in zip(_FIELDS, fields, strict=True):
         if not all(_ITEM.fullmatch(item) for item in field.split(",")):

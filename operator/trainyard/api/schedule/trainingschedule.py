@@ -7,15 +7,18 @@ follow from the start, so that the same start can never make the same run twice.
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule, at_most_one, opaque
+from trainyard.api.generated_names import named_by_prefix
 from trainyard.api.run.trainingrun import TrainingRunSpec
 from trainyard.api.schedule.triggers import Trigger
 
 SCHEDULE_NAME_LIMIT = 39
 """Characters: a run is called `<schedule>-<variant>-<unix time>`, and a run's name has at most 50."""
-CRON_PATTERN = r"^\s*([0-9A-Za-z*,/-]+\s+){4}[0-9A-Za-z*,/-]+\s*$"
+CRON_PATTERN = (
+    r"^\s*(([0-9A-Za-z*,/-]+\s+){4}[0-9A-Za-z*,/-]+|@(yearly|annually|monthly|weekly|daily|midnight|hourly))\s*$"
+)
 
 SCHEDULE_LABEL = "trainyard.dev/schedule"
 SCHEDULE_UID_LABEL = "trainyard.dev/schedule-uid"
@@ -96,11 +99,12 @@ class TrainingScheduleSpec(ApiModel):
 
     schedule: str | None = Field(
         None,
-        min_length=9,
+        min_length=6,
         max_length=200,
         pattern=CRON_PATTERN,
         description="Cron expression with five fields: minute, hour, day of month, month, day of week. Names (MON, JAN), "
-        "ranges, lists and steps as in Kubernetes' CronJob; Sunday is 0 or 7.",
+        "ranges, lists and steps as in Kubernetes' CronJob; Sunday is 0 or 7. Or one of @hourly, @daily, @weekly, @monthly and "
+        "@yearly.",
     )
     interval_seconds: int | None = Field(
         None,
@@ -181,6 +185,11 @@ class ScheduleMetadata(BaseModel):
     """The part of the metadata that is read here."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _will_be_named(cls, given: Any) -> Any:
+        return named_by_prefix(given, limit=SCHEDULE_NAME_LIMIT)
 
     name: str = Field(min_length=1, max_length=SCHEDULE_NAME_LIMIT, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     namespace: str = "default"

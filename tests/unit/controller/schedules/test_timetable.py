@@ -77,7 +77,7 @@ def test_two_day_fields_mean_either() -> None:
 @pytest.mark.parametrize(
     ("expression", "zone", "said"),
     [
-        ("@daily", "UTC", "1 fields instead of 5"),
+        ("@often", "UTC", "1 fields instead of 5"),
         ("* * * * * *", "UTC", "6 fields"),
         ("61 * * * *", "UTC", "minute"),
         ("* 24 * * *", "UTC", "hour"),
@@ -144,3 +144,19 @@ def test_the_ways_of_asking_agree(expression: str, zone: str, start: datetime, h
     following = next_slot(timetable, start)
     assert following is not None
     assert (following in found[:1]) if found else following > end
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("@hourly", "0 * * * *"),
+        ("@daily", "0 0 * * *"),
+        ("@midnight", "0 0 * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"),
+        ("@yearly", "0 0 1 1 *"),
+        (" @ANNUALLY ", "0 0 1 1 *"),
+    ],
+)
+def test_short_forms_are_those_of_kubernetes(short: str, long: str) -> None:
+    assert parse_cron(short, "Europe/Berlin") == parse_cron(long, "Europe/Berlin")
