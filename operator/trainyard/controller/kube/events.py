@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trainyard.api.addresses import told
 from trainyard.controller.clock import Clock, rfc3339
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import EVENTS, Cluster, Object
@@ -63,7 +64,7 @@ class EventRecorder:
             self.dropped += 1
             return
         moment = self._clock.now()
-        text = _cut(message)
+        text = _cut(told(message))
         window = int(moment.timestamp()) // WINDOW_SECONDS
         identity = "\0".join((metadata["uid"], type, reason, text, str(window)))
         name = f"{metadata['name']}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"

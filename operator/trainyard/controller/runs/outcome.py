@@ -19,6 +19,7 @@ its Job.
 import re
 from dataclasses import dataclass
 
+from trainyard.api.addresses import told
 from trainyard.api.bounds import LINE_LENGTH
 from trainyard.api.conditions import Reason
 from trainyard.api.exitcodes import ExitCode
@@ -118,11 +119,11 @@ def _exit_code_in(message: str) -> int | None:
 
 def _log_lines(pod: PodView | None, record: FinalRecord | None) -> tuple[str, ...]:
     if record is not None:
-        return tuple(record.last_log_lines[-LOG_LINES_KEPT:])
+        return tuple(told(line) for line in record.last_log_lines[-LOG_LINES_KEPT:])
     if pod is None:
         return ()
     lines = [line.rstrip() for line in pod.termination_message.splitlines() if line.strip()]
-    return tuple(one_line(line, limit=LINE_LENGTH) for line in lines[-LOG_LINES_KEPT:])
+    return tuple(one_line(told(line), limit=LINE_LENGTH) for line in lines[-LOG_LINES_KEPT:])
 
 
 def _message(

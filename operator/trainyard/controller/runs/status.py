@@ -7,6 +7,7 @@ Suspended as on a Job; people read `state` and `message`. All come from one `Sta
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from trainyard.api.addresses import told
 from trainyard.api.conditions import ConditionType, Reason, State
 from trainyard.api.run.status import Condition, TrainingRunStatus
 from trainyard.api.texts import one_line
@@ -38,8 +39,8 @@ def is_finished(status: TrainingRunStatus) -> bool:
 
 
 def stand(status: TrainingRunStatus, standing: Standing, *, generation: int, now: datetime) -> TrainingRunStatus:
-    """The status with the standing written into it, the message on one line."""
-    message = one_line(standing.message, limit=limit_of(Condition, "message"))
+    """The status with the standing written into it, the message on one line and without anything secret in an address."""
+    message = one_line(told(standing.message), limit=limit_of(Condition, "message"))
     if message != standing.message:
         standing = replace(standing, message=message)
     return status.model_copy(

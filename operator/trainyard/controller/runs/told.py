@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 
+from trainyard.api.addresses import told as harmless
 from trainyard.api.bounds import LARGEST
 from trainyard.api.progress import DatasetRecord, EvaluationRecord
 from trainyard.api.run.status import (
@@ -82,14 +83,14 @@ def failure(*, reason: str, message: str, step: str | None = None, hint: str | N
     return Failure(
         reason=reason,
         step=step,
-        message=one_line(message, limit=limit_of(Failure, "message")),
-        hint=one_line(hint, limit=limit_of(Failure, "hint")) if hint else None,
+        message=one_line(harmless(message), limit=limit_of(Failure, "message")),
+        hint=one_line(harmless(hint), limit=limit_of(Failure, "hint")) if hint else None,
     )
 
 
 def fault(message: str) -> str:
     """What an attempt ended with."""
-    return one_line(message, limit=limit_of(Attempt, "message"))
+    return one_line(harmless(message), limit=limit_of(Attempt, "message"))
 
 
 def left_out(status: TrainingRunStatus) -> TrainingRunStatus:

@@ -4,9 +4,10 @@ A schedule is Ready while its clock and triggers work, whether or not a run is u
 run. So a GitOps tool calls it healthy as soon as it has been read, and failed when it can never start anything.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from trainyard.api.addresses import told as harmless
 from trainyard.api.conditions import ConditionType
 from trainyard.api.run.status import Condition
 from trainyard.api.schedule.status import ScheduleReason, ScheduleState, TrainingScheduleStatus
@@ -31,6 +32,7 @@ def stand(
     status: TrainingScheduleStatus, standing: Standing, *, suspended: bool, generation: int, now: datetime
 ) -> TrainingScheduleStatus:
     """The status with the standing written into it."""
+    standing = replace(standing, message=harmless(standing.message))
     before = {c.type: c for c in status.conditions or ()}
     valid = standing.state is not ScheduleState.INVALID
     ready = (ScheduleReason.SUSPENDED if suspended else ScheduleReason.SCHEDULED) if valid else standing.reason

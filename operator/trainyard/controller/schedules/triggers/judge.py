@@ -7,6 +7,7 @@ source that is down changes nothing, and one change starts one run however often
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from trainyard.api.addresses import told as harmless
 from trainyard.api.schedule.children import digest
 from trainyard.api.schedule.status import TriggerStatus
 from trainyard.api.schedule.triggers import Trigger
@@ -47,7 +48,7 @@ def judge(trigger: Trigger, before: TriggerStatus | None, look: Look | None, now
     if look.error is not None:
         # What held before may not hold any more: nothing starts, and how long it has held is counted anew.
         lapsed = {} if before.pending else {"holds_since": None}
-        failing = {"failing": True, "message": look.error[:1000], **lapsed}
+        failing = {"failing": True, "message": harmless(look.error)[:1000], **lapsed}
         return Judgement(before.model_copy(update=failing), ready=False)
     status = before.model_copy(update={"failing": None})
     if look.reading is None:
@@ -61,7 +62,7 @@ def judge(trigger: Trigger, before: TriggerStatus | None, look: Look | None, now
     if status.pending:
         left = _cooldown_left(trigger, status, now)
     told = "; ".join(filter(None, (_message(status, look.reading), look.note)))
-    status = status.model_copy(update={"message": told[:1000]})
+    status = status.model_copy(update={"message": harmless(told)[:1000]})
     waits = left is not None and left > 0
     return Judgement(status, ready=bool(status.pending) and not waits, wake_after=left if waits else None)
 
