@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import admission
+import messages
 import reference
 from trainyard.api import crd
 
@@ -23,6 +24,7 @@ def outputs() -> dict[str, str]:
         **{f"{folder}/{name}": text for folder in CRD_FOLDERS for name, text in crds.items()},
         **{f"{ADMISSION_FOLDER}/{name}": text for name, text in admission.outputs().items()},
         "docs/use/api.md": reference.api_page(),
+        "docs/use/messages.md": messages.messages_page(ROOT),
         "docs/use/settings.md": reference.settings_page(),
         "docs/use/values.md": reference.values_page(ROOT / "charts/trainyard"),
     }
