@@ -171,7 +171,9 @@ def read_run(text: str) -> TrainingRun:
     """The only TrainingRun of a YAML text; other kinds beside it (a Namespace, a Secret) are passed over."""
     runs = [d for d in read_documents(text) if isinstance(d.value, Mapping) and d.value.get("kind") == "TrainingRun"]
     if len(runs) != 1:
-        raise InvalidManifest([Fault("manifest", f"expected one TrainingRun in the file, found {len(runs)}")])
+        raise InvalidManifest(
+            [Fault("manifest", f"expected one TrainingRun in the file, found {len(runs)}; give each a file of its own")]
+        )
     return parse_run(runs[0].value, document=runs[0])
 
 

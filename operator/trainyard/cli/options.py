@@ -11,6 +11,6 @@ def folders_of_claims(words: Iterable[str]) -> dict[str, str]:
     for word in words:
         claim, equals, folder = word.partition("=")
         if not (claim and equals and folder):
-            raise Misused(f"--volume {word!r} has not the form CLAIM=FOLDER")
+            raise Misused(f"--volume {word!r} has not the form CLAIM=FOLDER, for example --volume data=/mnt/data")
         folders[claim] = folder
     return folders

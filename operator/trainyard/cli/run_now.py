@@ -125,7 +125,9 @@ def _get(request: Request) -> dict[str, Any]:
         return found
     if "NotFound" in result.stderr:
         where = f"namespace {request.namespace}" if request.namespace else "the namespace of kubectl's context"
-        raise Refused(f"there is no TrainingSchedule {request.name!r} in {where}")
+        raise Refused(
+            f"there is no TrainingSchedule {request.name!r} in {where}; kubectl get trainingschedules -A lists them"
+        )
     raise Refused(tidy(result.stderr))
 
 
@@ -152,7 +154,9 @@ def _outcome(request: Request, schedule: ScheduleRef, value: str, *, wait: int) 
         why = status.get("message") or "the operator has not said anything; is it running?"
         raise Refused(f"no run has been made yet, the request stands: {why}")
     if "lastMoment" not in status:
-        raise Refused("the operator has refused the request: kubectl describe tells why")
+        raise Refused(
+            f"the operator has refused the request: kubectl describe trainingschedule {request.name} tells why"
+        )
     firing = Firing(time=status["lastMoment"], started_by=RUN_NOW)
     variants = [v.name for v in schedule.spec.variants if not request.variants or v.name in request.variants]
     names = [child_name(schedule.name, variant, firing) for variant in (*variants,) or (None,)]

@@ -49,6 +49,7 @@ _HINTS = {
     Reason.HOST_OUT_OF_MEMORY: "raise spec.resources.limits.memory, or lower perDeviceTrainBatchSize or maxLength",
     Reason.DEVICE_OUT_OF_MEMORY: "in a new run, lower maxLength or use a GPU with more memory, and checkpoints.resumeFrom goes on from "
     "here; or train a LoRA adapter (spec.model.adapter), which begins anew",
+    Reason.KILLED: "look at the node: memory that ran out beside the pod's own limit, or a shutdown, are the usual reasons",
     Reason.STORAGE: "free space on the checkpoint volume, or give it a larger size",
 }
 

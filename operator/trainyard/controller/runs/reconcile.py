@@ -147,7 +147,7 @@ class Reconciler:
         except errors.AlreadyExists as error:
             log.info("an object exists already, looking again", extra={"run": name, "object": str(error.request)})
             kind = error.request.resource.removesuffix("s")
-            text = f"{kind} {error.request.name} exists already and is seen by no look at this run; delete or rename it"
+            text = f"{kind} {error.request.name} exists, and nothing tells whose it is; delete or rename it"
             await self._refuse(raw, [text], reason=Reason.NAME_CONFLICT)
             return ALREADY_THERE_RECHECK_SECONDS
         except errors.Invalid as error:

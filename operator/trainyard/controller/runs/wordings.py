@@ -46,6 +46,9 @@ WORDINGS = (
 )
 
 
+NAME_IT = "name its node in spec.placement.nodeNames"
+
+
 def causes(message: str) -> frozenset[Cause]:
     """All that the scheduler's sentence names; nodes differ."""
     return frozenset(wording.cause for wording in WORDINGS if re.search(wording.pattern, message))
@@ -66,9 +69,7 @@ def hint(message: str, placement: Placement, *, volumes: tuple[tuple[str, str], 
             claim, node = volumes[0]
             return f"; the volume of claim {claim} lies on {node}: name {node} in spec.placement.nodeNames"
         where = f"not on {', '.join(named)}, which spec.placement.nodeNames asks for" if named else "on one node only"
-        return (
-            f"; a volume of the run exists {where}: name its node there, or use a StorageClass whose volumes can move"
-        )
+        return f"; a volume of the run exists {where}: {NAME_IT}, or use a StorageClass whose volumes can move"
     if Cause.TAINT in found and not named:
         also = " for that taint too" if placement.tolerations else ""
         return f"; name the node in spec.placement.nodeNames, or add the toleration{also} to spec.placement.tolerations"

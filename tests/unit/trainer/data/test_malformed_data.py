@@ -196,7 +196,8 @@ CASES = [
         "parts.jsonl",
         '{"prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"}\n',
         "Preference",
-        "parts.jsonl:1: fields chosen, prompt, rejected: must be all text or all lists of messages",
+        "parts.jsonl:1: fields chosen, prompt, rejected: must be all text or all lists of messages; where the lists begin with the "
+        "prompt, remove the field prompt",
     ),
     (
         "worse.jsonl",

@@ -115,7 +115,7 @@ class TestBounds:
         (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n{"text": "' + b"a" * (2 << 20) + b'"}\n'))
         first, second = read_rows(SourceFile(tmp_path / "a.jsonl.gz", "a.jsonl.gz"), "JSONL")
         assert isinstance(first, Row)
-        assert str(second) == "a.jsonl.gz:2: the line is longer than 1 MiB"
+        assert str(second) == "a.jsonl.gz:2: the line is longer than 1 MiB; split the record"
 
     def test_a_small_packed_file_with_a_large_content(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(readers, "JSON_LIMIT", 1 << 20)

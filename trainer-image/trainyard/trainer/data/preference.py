@@ -30,7 +30,11 @@ def check_preference(row: Row) -> Record | Fault | None:
         elif not isinstance(part, str):
             return Fault(row.place, f"field {field}: expected a string or a list of messages, found {shown(part)}")
     if len({type(part) for part in parts.values()}) > 1:
-        return Fault(row.place, f"fields {', '.join(sorted(parts))}: must be all text or all lists of messages")
+        return Fault(
+            row.place,
+            f"fields {', '.join(sorted(parts))}: must be all text or all lists of messages; where the lists begin with the "
+            "prompt, remove the field prompt",
+        )
     if isinstance(chosen, list):
         chosen, rejected = clean(chosen), clean(rejected)
         prompt = clean(prompt) if prompt is not None else None
@@ -48,7 +52,9 @@ def check_preference(row: Row) -> Record | Fault | None:
             return Fault(row.place, f"field {field}: is empty, so there is no answer to compare; remove the record")
         if isinstance(answer, list) and answer[0]["role"] != "assistant":
             return Fault(
-                row.place, f"field {field}: the answer begins with role {answer[0]['role']}, expected assistant"
+                row.place,
+                f"field {field}: the answer begins with role {answer[0]['role']}, expected assistant; if it repeats "
+                "the prompt, remove the field prompt",
             )
     record: Record = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     return with_tools(record, row) if isinstance(chosen, list) else record

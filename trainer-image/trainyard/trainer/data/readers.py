@@ -82,7 +82,10 @@ def _lines(file: SourceFile) -> Iterator[tuple[int, str | Fault]]:
                 return
             number += 1
             if len(raw) > LINE_LIMIT:
-                yield number, Fault(f"{file.name}:{number}", f"the line is longer than {LINE_LIMIT >> 20} MiB")
+                yield (
+                    number,
+                    Fault(f"{file.name}:{number}", f"the line is longer than {LINE_LIMIT >> 20} MiB; split the record"),
+                )
                 return
             try:
                 yield number, (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).decode()

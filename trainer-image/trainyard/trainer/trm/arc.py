@@ -31,7 +31,7 @@ def read_grid(value: Any, *, place: str) -> Grid:
     try:
         grid = np.array(value, dtype=np.int64)
     except (ValueError, TypeError) as error:
-        raise invalid_data(f"{place}: the rows of a grid are of different length") from error
+        raise invalid_data(f"{place}: the rows of a grid are of different length", hint="correct this task") from error
     if grid.ndim != 2 or not grid.size or max(grid.shape) > SIDE or grid.min() < 0 or grid.max() > 9:
         raise invalid_data(f"{place}: a grid has 1 to 30 rows and columns of colours 0 to 9", hint="correct this task")
     return grid.astype(np.uint8)
