@@ -97,8 +97,8 @@ def test_all_that_was_changed_while_suspended_acts_in_the_first_step_after_it(un
     assert {step for step in evaluated if step > stopped_at} == {s for s in range(stopped_at + 1, 31) if s % 3 == 0}
     told = next(line for line in lines if line.startswith("changed since"))
     assert f"in force from step {stopped_at + 1} on" in told
-    assert "spec.training.learningRate was 0.003, the spec says 1e-05" in told
-    assert "spec.checkpoints.everySteps was 5, the spec says 4" in told
+    assert "spec.training.learningRate was 0.003, is now 1e-05" in told
+    assert "spec.checkpoints.everySteps was 5, is now 4" in told
 
 
 def test_a_schedule_that_had_ended_begins_anew_where_the_training_is_longer(undisturbed: Run, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_tiny_recursive_model_too(zygote: Zygote, tmp_path: Path) -> None:
     run.patch = SPY_ON_TRM
     lines = run.run("train").lines
     assert seen_by(lines)[stopped_at + 1] == {"step": stopped_at + 1, "groups": [[1e-5, 0.2]], "rows": [8]}
-    assert any(line.startswith("changed since") and "weightDecay was 0.0, the spec says 0.2" in line for line in lines)
+    assert any(line.startswith("changed since") and "weightDecay was 0.0, is now 0.2" in line for line in lines)
 
 
 @pytest.mark.parametrize("kind", ["language", "tiny"])

@@ -50,7 +50,9 @@ def fixed(context: RunContext) -> dict[str, Any]:
         values |= {f"spec.model.trm.{name}": value for name, value in _dumped(model.trm).items()}
     values[ADAPTER] = "none" if model.adapter is None else "lora"
     if model.adapter is not None:
-        values |= {f"{ADAPTER}.lora.{name}": value for name, value in _dumped(model.adapter.lora).items()}
+        lora = _dumped(model.adapter.lora)
+        lora["targetModules"] = sorted(lora["targetModules"])
+        values |= {f"{ADAPTER}.lora.{name}": value for name, value in lora.items()}
     return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
 
@@ -93,7 +95,8 @@ def check_resumable(context: RunContext, found: Checkpoint) -> None:
             f"checkpoint {place} cannot be gone on from: " + "; ".join(differences),
             hint=f"set back what is named to go on from it; to train it the new way, {fresh}",
         )
-    if changed := _differences(then.get("changeable", now["changeable"]), now["changeable"]):
+    # Where memory ran out it is not the spec that has changed.
+    if changed := _differences(then.get("changeable", now["changeable"]), now["changeable"], verb="is now"):
         say(f"changed since {found.path.name}, and in force from step {found.step + 1} on: {'; '.join(changed)}")
 
 
@@ -113,11 +116,11 @@ def check_reference(context: RunContext) -> None:
         check_resumable(context, found)
 
 
-def _differences(then: Settings, now: Settings) -> list[str]:
+def _differences(then: Settings, now: Settings, *, verb: str = "the spec says") -> list[str]:
     """Each as a sentence, in the order of the spec."""
     names = [*now, *(name for name in then if name not in now)]
     return [
-        f"{name} was {_shown(then.get(name))}, the spec says {_shown(now.get(name))}"
+        f"{name} was {_shown(then.get(name))}, {verb} {_shown(now.get(name))}"
         for name in names
         if then.get(name) != now.get(name)
     ]
