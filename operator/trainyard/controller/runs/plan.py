@@ -264,9 +264,9 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
     rest = others(job, pod, seen.pods_of(job))
     about, placement = seen.about(job), seen.run.spec.placement
     if wait := why_waiting(job, pod, now=seen.now, about=about, queued=queued, placement=placement):
-        # A queue may hold a Job for days; the event of its release is all there is to wait for, once somebody listens.
-        listens = job.suspended and seen.knows(Question.QUEUE) and not about.unheard
-        again = None if listens or (job.suspended and not queued) else soon
+        # A queue may hold a Job for days; once it is known who listens, the event of its release is all there is to wait for.
+        unasked = queued and not seen.knows(Question.QUEUE)
+        again = soon if unasked or not job.suspended else None
         # What cannot be mounted may be the run's own Secret, deleted after the Job was made and before its pod was there.
         unmounted = wait.reason is Reason.VOLUME and not work.started
         if unmounted and not seen.knows(Question.PREREQUISITES):

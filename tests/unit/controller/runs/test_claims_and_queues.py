@@ -104,16 +104,17 @@ async def test_a_queue_that_does_not_exist_and_one_that_does(version: str, kube:
     assert await why_nobody_listens(cluster, run) == ""
 
 
-async def test_a_run_in_such_a_queue_says_so_and_looks_again() -> None:
+async def test_a_run_in_such_a_queue_says_so_after_a_second_look() -> None:
     world = World(run=queued())
     world.settle()
     assert world.status().message == "waiting for its queue to admit the Job"
+    assert world.reconcile().requeue_after is not None
     world.now += timedelta(seconds=5)
     world.unheard = "Kueue is not installed"
     world.settle()
     assert world.status().message == "waiting for its queue to admit the Job; Kueue is not installed"
     assert condition(world, "Stalled") == ("True", "Queued")
-    assert world.reconcile().requeue_after is not None
+    assert world.reconcile().requeue_after is None, "thousands may stand so; the slow look at all runs corrects it"
     world.unheard = ""
     world.settle()
     assert condition(world, "Stalled") is None
