@@ -87,6 +87,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, patch, delete]
+# The curves of a run, in a ConfigMap that it owns.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, patch]
 # Read to tell why a pod waits, written to tell what happens.
 - apiGroups: [""]
   resources: [events]

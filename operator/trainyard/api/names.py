@@ -4,6 +4,7 @@ Kept in one place because a label that the operator writes and a selector that r
 any error message.
 """
 
+import base64
 import hashlib
 
 from trainyard.api import GROUP
@@ -73,6 +74,13 @@ ENV_MASTER_ADDR = "MASTER_ADDR"
 ENV_MASTER_PORT = "MASTER_PORT"
 MASTER_PORT = 29500
 """Where the first of several processes waits for the others: torch's own default."""
+METRICS_PATH = "/api/training/local/metrics"
+ALERTS_PATH = "/api/alerts/trigger"
+"""Of the lab's API, below the receiver's base URL."""
+JOB_CONFIG = "/workspace/config.json"
+"""Where the lab's scripts look for the run; the same file as RUN_FILE."""
+JOB_TOKEN_FIELD = "job-token"
+"""Of the run's Secret."""
 RESERVED_ENV_PREFIXES = ("TRAINYARD_", "KUBEFLOW_TRAINER_SERVER_")
 
 PHASES_DIR = "phases"
@@ -129,3 +137,13 @@ def checkpoints_claim_name(run_name: str) -> str:
 def cache_claim_name(run_name: str) -> str:
     """The claim that is made when `spec.storage.cache` is given without a name."""
     return f"{run_name}-cache"
+
+
+def job_token(token: str, namespace: str, name: str, uid: str) -> str:
+    """The run's token with what it is over, for an interface whose addresses name no run."""
+    return f"{token}.{base64.urlsafe_b64encode('/'.join((namespace, name, uid)).encode()).rstrip(b'=').decode()}"
+
+
+def history_name(run_name: str) -> str:
+    """The ConfigMap with the run's curves."""
+    return f"{run_name}-history"

@@ -69,6 +69,9 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
     if spec.tracking is not None and (mlflow := spec.tracking.mlflow) is not None:
         tracked = {STEP_PREPARE, *_trainings(spec), STEP_EVALUATE}
         yield from _at("spec.tracking.mlflow", mlflow.secret_ref, tracked)
+    for notification in spec.notifications or ():
+        # Opened by the operator alone; no pod gets it.
+        yield from _at(f"spec.notifications[{notification.name}]", notification.secret_ref, ())
     for export in spec.all_exports():
         # Before the training a target is asked whether it would take the result; after it, the result is sent.
         steps = {STEP_PREPARE, export.step} | ({STEP_PROMOTE, STEP_ROLLBACK} if export.promotes else set())

@@ -15,12 +15,15 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from trainyard.controller import handlers, logs
+from trainyard.controller.alerts.desk import AlertDesk
+from trainyard.controller.alerts.door import Door
 from trainyard.controller.clock import Clock, SystemClock
 from trainyard.controller.health import health_application, metrics_application
 from trainyard.controller.kube import definitions, errors
@@ -35,6 +38,9 @@ from trainyard.controller.loop.watchdog import Watchdog
 from trainyard.controller.manifests.metadata import Defaults
 from trainyard.controller.metrics import Metrics
 from trainyard.controller.ports import Limits, Served
+from trainyard.controller.reports.keeper import ConfigMaps, Keeper
+from trainyard.controller.reports.lab_routes import LabRoutes
+from trainyard.controller.reports.memory import HistoryMemory
 from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.reports.progress_store import Accepted, ProgressStore
 from trainyard.controller.reports.receiver import Receiver
@@ -148,6 +154,11 @@ class _Operator:
             writes_per_second=settings.progress_writes_per_second,
         )
         events = EventRecorder(cluster, clock=clock, host=socket.gethostname())
+        maps = ConfigMaps(cluster)
+        history = HistoryMemory(clock=clock, kept=maps)
+        keeper = Keeper(memory=history, maps=maps, clock=clock)
+        door = Door(cluster=cluster, rules=replace(_trigger_rules(settings), asker="notifications"))
+        alerts = AlertDesk(door=door, clock=clock, look=queue.add, on_result=self._metrics.alert)
         reconciler = Reconciler(
             cluster=cluster,
             policy=_policy(settings),
@@ -157,6 +168,8 @@ class _Operator:
             events=events,
             watcher=self._metrics,
             clock=clock,
+            alerts=alerts,
+            curves=history,
             crowded=queue.crowded,
             take_unseen=self._inbox.take_unseen,
             dying_claims=self._inbox.dying_claims,
@@ -167,7 +180,28 @@ class _Operator:
                 reconciler.reported(key, uid)
                 queue.add_after(key, seconds)
 
-        receiver = Receiver(store=store, tokens=tokens, on_report=reported, on_result=self._metrics.progress_report)
+        def recorded(key: Key, uid: str, accepted: Accepted) -> None:
+            if accepted in (Accepted.NEW, Accepted.UPDATED) and (record := store.get(uid)) is not None:
+                history.take(key, record)
+            reported(key, uid, accepted)
+
+        lab = LabRoutes(
+            store=store,
+            tokens=tokens,
+            clock=clock,
+            on_report=reported,
+            on_points=history.add,
+            on_alert=lambda key, uid, said: alerts.script_said(uid, said.about_the_end()),
+            read=history.points,
+            on_result=self._metrics.progress_report,
+        )
+        receiver = Receiver(
+            store=store,
+            tokens=tokens,
+            on_report=recorded,
+            on_result=self._metrics.progress_report,
+            more=[lab.add_to],
+        )
 
         async def look(key: Key) -> float | None:
             with logs.about(namespace=key[0], run=key[1]):
@@ -189,6 +223,7 @@ class _Operator:
                     "resync": self._catch_up_and_resync(),
                     "canary": self._watchdog.canary(cluster, next(iter(settings.namespaces), None)),
                     "events": events.run(),
+                    "history": keeper.run(),
                     "schedules": self._schedules.run(events=events, workers=settings.schedule_workers),
                     **({"lease": self._hold_lease()} if settings.lease else {}),
                 }.items()
@@ -198,7 +233,9 @@ class _Operator:
             queues = (queue, self._schedules.queue)
             if not all(await asyncio.gather(*(each.drain(settings.shutdown_seconds) for each in queues))):
                 log.warning("reconciles still run after %g s; the next start takes them up", settings.shutdown_seconds)
-            await events.flush(FLUSH_SECONDS)
+            await alerts.close()
+            await door.close()
+            await asyncio.gather(events.flush(FLUSH_SECONDS), keeper.flush(FLUSH_SECONDS))
         # The receiver is closed by now: kopf would wait for its connections, as for all tasks younger than itself.
         stop_watching.set()
         watching = {task for task in tasks if task.get_name() == "watch"}

@@ -65,6 +65,12 @@ class Metrics:
             ["port", "why"],
             registry=r,
         )
+        self._alerts = Counter(
+            "trainyard_alerts_total",
+            "Alerts of runs, by kind of receiver and result; Later is a try that is repeated.",
+            ["receiver", "result"],
+            registry=r,
+        )
         self._attempts = Counter(
             "trainyard_attempts_total",
             "Attempts that have ended; counted tells whether they count against backoffLimit.",
@@ -113,6 +119,10 @@ class Metrics:
     def connection_dropped(self, port: str, why: str) -> None:
         """A connection took, or would have taken, more than it may."""
         self._dropped.labels(port, why).inc()
+
+    def alert(self, kind: str, result: str) -> None:
+        """An alert has arrived, or has not."""
+        self._alerts.labels(kind, result).inc()
 
     def leading(self, holds: bool) -> None:
         """Whether this process holds the Lease."""

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from trainyard.controller.kube.resources import (
+    CONFIGMAPS,
     EVENTS,
     JOBS,
     LEASES,
@@ -28,7 +29,7 @@ from trainyard.controller.kube.resources import (
 )
 
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
-CORE = (JOBS, PODS, PVCS, SECRETS, SERVICES, EVENTS, LEASES, NODES, NAMESPACES, CRDS)
+CORE = (JOBS, PODS, PVCS, SECRETS, CONFIGMAPS, SERVICES, EVENTS, LEASES, NODES, NAMESPACES, CRDS)
 VERBS = ["get", "list", "watch", "create", "patch", "update", "delete"]
 
 Key = tuple[str | None, str]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
+from trainyard.api.manifest import InvalidManifest
+from trainyard.api.names import ENV_WORK_DIR
 from trainyard.api.steps import STEP_EXPORT, STEP_ROLLBACK, STEP_TRAIN, STEPS, step_arguments, train_step
 from trainyard.trainer.context import attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
@@ -31,6 +34,7 @@ from trainyard.trainer.steps import run_step
 
 if TYPE_CHECKING:
     from trainyard.trainer.tracking.follow import Tracking
+    from trainyard.trainer.tracking.lab import LabFollower
 
 TOOLS = {
     "serve": "answer requests with a trained Tiny Recursive Model",
@@ -39,7 +43,13 @@ TOOLS = {
 """What is done with a result. No step of a run: it needs no run file, and stops when it is told to."""
 
 
+EXECUTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
 def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if any(word.partition("=")[0] in ("--config", "--execution-id") for word in words):
+        return run_job(words)
     parser = argparse.ArgumentParser(
         prog="python -m trainyard.trainer",
         description="One step of a TrainingRun. The run is read from $TRAINYARD_RUN_FILE, folders from $TRAINYARD_*_DIR.",
@@ -63,6 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     reporter = Reporter(step, attempt_number())
     tracking: Tracking | None = None
+    lab: LabFollower | None = None
     if given.step == STEP_TRAIN:
         if (processes := processes_here()) > 1:
             command = [sys.executable, "-m", "trainyard.trainer", *step_arguments(step)]
@@ -81,11 +92,15 @@ def main(arguments: list[str] | None = None) -> int:
         context.work_dir.mkdir(parents=True, exist_ok=True)
         if team.leads:
             reporter.send_through(Sender.of(context))
+            if (lab := follower_of_lab()) is not None:
+                lab.follow(reporter)
         if team.leads and whole.run.spec.tracking is not None:
             from trainyard.trainer.tracking.follow import follow
 
             tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)
         run_step(given.step, context, reporter, name=name)
+        if lab is not None:
+            lab.close()
         if tracking is not None:
             tracking.close(succeeded=True)
     except BaseException as error:
@@ -93,6 +108,44 @@ def main(arguments: list[str] | None = None) -> int:
     write_final_record(termination_log(), reporter.final_record("Succeeded"))
     reporter.close()
     return ExitCode.OK
+
+
+def follower_of_lab() -> LabFollower | None:
+    """Where the environment names a lab of the user's own."""
+    if not os.environ.get("METRICS_API_URL"):
+        return None
+    from trainyard.trainer.tracking.lab import LabFollower
+
+    return LabFollower.of()
+
+
+def run_job(arguments: list[str]) -> int:
+    """All steps of a run at once, as the lab's trainer is called: `--config FILE --execution-id ID`."""
+    parser = argparse.ArgumentParser(prog="python -m trainyard.trainer")
+    parser.add_argument("--config", required=True, help="a TrainingRun, as YAML or JSON")
+    parser.add_argument(
+        "--execution-id", required=True, help="name of the work; it goes on where one of this name has stopped"
+    )
+    given = parser.parse_args(arguments)
+    from trainyard.trainer.local import run_local
+
+    if not EXECUTION_ID.fullmatch(given.execution_id):
+        say(
+            f"--execution-id {given.execution_id!r} must be 1 to 64 letters, digits, '.', '_' or '-': a folder is named after it"
+        )
+        return ExitCode.INVALID_CONFIG
+    os.environ.setdefault("JOB_ID", given.execution_id)
+    folder = Path(os.environ.get(ENV_WORK_DIR) or "runs") / given.execution_id
+    try:
+        return run_local(given.config, folder, {})
+    except InvalidManifest as error:
+        say(f"--config {given.config}: {error}")
+    except OSError as error:
+        say(f"--config {given.config} cannot be read: {error.strerror or error}")
+    except UserError as error:
+        say(f"--config {given.config}: {error}")
+        return error.exit_code
+    return ExitCode.INVALID_CONFIG
 
 
 def add_tools(parsers: Any) -> None:

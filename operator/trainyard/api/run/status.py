@@ -14,6 +14,10 @@ ATTEMPTS_KEPT = 10
 """How many attempts of a step stay in the status; older ones are only counted."""
 
 
+ALERTS_KEPT = 128
+"""Entries of status.alerts: more than all alerts of a run to all of its receivers."""
+
+
 class StatusModel(ApiModel):
     """Base of what the operator wrote itself: a field of a newer version is passed over, not refused."""
 
@@ -200,6 +204,17 @@ class Failure(StatusModel):
     hint: str | None = Field(None, max_length=4096, description="What to do about it.")
 
 
+class AlertStatus(StatusModel):
+    """One alert to one receiver."""
+
+    name: str = Field(max_length=128, description="<alert>/<receiver>; the alert is told once under this name.")
+    state: Literal["Told", "Refused", "GivenUp"] = Field(
+        description="Told: the receiver has taken it. Refused: it never will. GivenUp: it was away for too long."
+    )
+    time: str | None = Field(None, description="When.", json_schema_extra={"format": "date-time"})
+    message: str | None = Field(None, max_length=1024, description="Why it was not told, and what to do.")
+
+
 class Summary(StatusModel):
     """The printed columns."""
 
@@ -266,6 +281,12 @@ class TrainingRunStatus(StatusModel):
     provenance: dict[str, str] | None = Field(None, description="Versions and revisions that made the result.")
     failure: Failure | None = Field(None, description="Why the run failed.")
     mlflow_run_id: str | None = Field(None, max_length=64, description="The MLflow run of spec.tracking.mlflow.")
+    alerts: list[AlertStatus] | None = Field(
+        None,
+        max_length=ALERTS_KEPT,
+        description="What the receivers of spec.notifications have been told.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
     outputs: dict[str, str] | None = Field(
         None,
         description="Where the results are: on the checkpoint volume, and under each export's name where that has put it.",

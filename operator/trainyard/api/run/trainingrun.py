@@ -14,6 +14,7 @@ from trainyard.api.run.dataset import Dataset, DatasetUpload
 from trainyard.api.run.estimate import Estimate
 from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, Export, in_order
 from trainyard.api.run.model import ModelSource
+from trainyard.api.run.notifications import NOTIFICATIONS_LIMIT, Notification
 from trainyard.api.run.phases import PHASES_LIMIT, Phase, overridden
 from trainyard.api.run.pod import Placement, PodTemplate, Resources, StepResources, Storage
 from trainyard.api.run.reward import RewardModel
@@ -90,6 +91,12 @@ class TrainingRunSpec(ApiModel):
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What is measured at the end.")
     tracking: Tracking | None = Field(
         None, description="Where the training's numbers are kept besides the status: MLflow, TensorBoard."
+    )
+    notifications: list[Notification] | None = Field(
+        None,
+        max_length=NOTIFICATIONS_LIMIT,
+        description="Who is told when the run starts, ends, or gets into trouble.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     owner: Owner | None = Field(None, description="Whom the run belongs to.")
     versioning: Versioning | None = Field(None, description="What the result is called in exports.")

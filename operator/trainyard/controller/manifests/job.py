@@ -13,6 +13,7 @@ from trainyard.api.exitcodes import ExitCode
 from trainyard.api.references import named
 from trainyard.api.run.pod import Resources
 from trainyard.api.steps import STEP_EVALUATE, STEP_TRAIN, is_train, step_arguments, step_named
+from trainyard.controller.manifests.lab import lab_config, lab_environment
 from trainyard.controller.manifests.metadata import Defaults, Object, RunRef, child_labels, owner_reference
 from trainyard.controller.manifests.placement import extended_resources, placement_fields
 from trainyard.controller.manifests.storage import cache_name, checkpoints_name, source_claims
@@ -216,7 +217,10 @@ def _environment(run: RunRef, *, step: str, attempt: int, defaults: Defaults) ->
             variables[names.ENV_KUBEFLOW_TOKEN] = names.TOKEN_FILE
     # A user's own HF_HOME and the like win; the TRAINYARD_ names cannot be set by users (refused by the CRD).
     taken = {e.get("name") for e in run.spec.pod_template.env}
-    return [{"name": k, "value": v} for k, v in variables.items() if k not in taken]
+    all_of_them: list[Object] = [{"name": k, "value": v} for k, v in variables.items()]
+    if run.spec.command and step == STEP_TRAIN:
+        all_of_them += lab_environment(run, step=step, attempt=attempt, defaults=defaults)
+    return [entry for entry in all_of_them if entry["name"] not in taken]
 
 
 def _group(run: RunRef, *, step: str, attempt: int) -> dict[str, str]:
@@ -252,6 +256,8 @@ def _volumes(run: RunRef, step: str) -> tuple[list[Object], list[Object]]:
         names.CONFIG_DIR,
         read_only=True,
     )
+    if run.spec.command and step == STEP_TRAIN:
+        mounts.append(lab_config("trainyard-run"))
     add("trainyard-checkpoints", claim(checkpoints_name(run)), names.CHECKPOINTS_MOUNT)
     cache = cache_name(run)
     add("trainyard-cache", claim(cache) if cache else {"emptyDir": {}}, names.CACHE_MOUNT)

@@ -65,7 +65,7 @@ def uid_in(head: bytes) -> str | None:
 
 def own_record(body: bytes) -> ProgressRecord:
     """Our own format."""
-    record = _validated(ProgressRecord, _json(body))
+    record = validated(ProgressRecord, parsed(body))
     if not is_step(record.step):
         raise Refusal(422, f"step is {record.step!r}; it must be one of {', '.join(STEPS)}")
     return record
@@ -73,7 +73,7 @@ def own_record(body: bytes) -> ProgressRecord:
 
 def kubeflow_record(body: bytes, *, uid: str, step: str, attempt: str) -> ProgressRecord:
     """What the callback says, and what the address says that it was given."""
-    status = _validated(_KubeflowReport, _json(body)).trainer_status
+    status = validated(_KubeflowReport, parsed(body)).trainer_status
     if not is_step(step) or not _ATTEMPT.fullmatch(attempt):
         query = one_line(f"step={step!r} and attempt={attempt!r}", limit=160)
         raise Refusal(422, f"the URL's query has {query}; leave the URL as it was given")
@@ -95,17 +95,19 @@ def kubeflow_record(body: bytes, *, uid: str, step: str, attempt: str) -> Progre
         "estimatedRemainingSeconds": status.estimated_remaining_seconds,
         "metrics": metrics,
     }
-    return _validated(ProgressRecord, facts)
+    return validated(ProgressRecord, facts)
 
 
-def _json(body: bytes) -> Any:
+def parsed(body: bytes) -> Any:
+    """JSON, with NaN and infinity as absent. Raises `Refusal`."""
     try:
         return _DECODER.decode(body.decode())
     except (ValueError, RecursionError):
         raise Refusal(422, "the body is not JSON") from None
 
 
-def _validated(model: type[M], facts: Any) -> M:
+def validated(model: type[M], facts: Any) -> M:
+    """Raises `Refusal` that names what is wrong."""
     try:
         return model.model_validate(facts)
     except ValidationError as error:
@@ -124,6 +126,11 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def attempt_in(query: str) -> int | None:
+    """The number of an attempt, as it stands in an address."""
+    return int(query) if _ATTEMPT.fullmatch(query) else None
 
 
 def _whole(value: float | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Where the pods report: two wire formats, one store.
+"""Where the pods report: two wire formats, one store. A third one, the lab's, stands in `lab_routes.py`.
 
 `POST /v1/runs/{namespace}/{name}/{uid}/progress` takes our own `ProgressRecord`, and
 `POST /v1/kubeflow/{namespace}/{name}/{uid}` what transformers' KubeflowCallback sends to KUBEFLOW_TRAINER_SERVER_URL, so
@@ -14,7 +14,7 @@ certificate that every pod must be handed would add a way to fail for no secret 
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
@@ -36,7 +36,7 @@ HEAD = 1024
 OnReport = Callable[[Key, str, Accepted], None]
 """Called after each authenticated record: namespace and name of the run, its uid, what became of the record."""
 OnResult = Callable[[str, str], None]
-"""Called after each request: the format (`trainyard` or `kubeflow`) and the result, for metrics."""
+"""Called after each request: the format (`trainyard`, `kubeflow` or `lab`) and the result, for metrics."""
 Read = Callable[[web.Request], Awaitable[ProgressRecord]]
 
 
@@ -50,7 +50,10 @@ class Receiver:
         tokens: RunTokens,
         on_report: OnReport,
         on_result: OnResult = lambda wire_format, result: None,
+        more: Iterable[Callable[[web.Application], None]] = (),
     ) -> None:
+        """`more` add routes of their own."""
+        self._more = tuple(more)
         self._store = store
         self._tokens = tokens
         self._on_report = on_report
@@ -62,6 +65,8 @@ class Receiver:
         app.router.add_post("/v1/runs/{namespace}/{name}/{uid}/progress", self._progress)
         app.router.add_post("/v1/runs/{namespace}/{name}/progress", self._progress_of_old)
         app.router.add_post("/v1/kubeflow/{namespace}/{name}/{uid}", self._kubeflow)
+        for add in self._more:
+            add(app)
         return app
 
     async def _progress(self, request: web.Request) -> web.Response:
@@ -98,24 +103,24 @@ class Receiver:
 
     async def _own(self, request: web.Request) -> ProgressRecord:
         uid = self._admitted(request, request.match_info["uid"])
-        return _of(uid, own_record(await _body(request)))
+        return _of(uid, own_record(await body_of(request)))
 
     async def _own_of_old(self, request: web.Request) -> ProgressRecord:
         """From a pod that an older operator has started: its address lacks the uid, which stands early in the body."""
         head = await _head(request)
         uid = self._admitted(request, uid_in(head[:HEAD]), also_old=True)
-        return _of(uid, own_record(head + await _body(request)))
+        return _of(uid, own_record(head + await body_of(request)))
 
     async def _foreign(self, request: web.Request) -> ProgressRecord:
         uid = self._admitted(request, request.match_info["uid"], also_old=True)
         query = request.query
         return kubeflow_record(
-            await _body(request), uid=uid, step=query.get("step", STEP_TRAIN), attempt=query.get("attempt", "1")
+            await body_of(request), uid=uid, step=query.get("step", STEP_TRAIN), attempt=query.get("attempt", "1")
         )
 
     def _admitted(self, request: web.Request, uid: str | None, *, also_old: bool = False) -> str:
         """The uid, if the token is that of the run in the address. A stranger learns nothing but that he is one."""
-        token = _bearer(request)
+        token = bearer(request)
         if uid is not None and (
             self._tokens.matches(_key(request), uid, token) or (also_old and self._tokens.matches_old(uid, token))
         ):
@@ -130,7 +135,8 @@ def _key(request: web.Request) -> Key:
     return request.match_info["namespace"], request.match_info["name"]
 
 
-def _bearer(request: web.Request) -> str:
+def bearer(request: web.Request) -> str:
+    """The token of the request. Raises `Refusal`."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Refusal(401, "the header `Authorization: Bearer <token>` is missing")
@@ -144,7 +150,8 @@ async def _head(request: web.Request) -> bytes:
     return head
 
 
-async def _body(request: web.Request) -> bytes:
+async def body_of(request: web.Request) -> bytes:
+    """The whole body, within its bound. Raises `Refusal`."""
     too_large = Refusal(413, f"the body is larger than {BODY_LIMIT} bytes")
     if (request.content_length or 0) > BODY_LIMIT:
         raise too_large

@@ -10,7 +10,7 @@ import binascii
 import hmac
 import secrets
 
-from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
+from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL, job_token
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import SECRETS, Cluster, Object
 
@@ -32,6 +32,21 @@ class RunTokens:
     def for_run(self, key: Key, uid: str) -> str:
         """The token of this run: 43 characters of base64url."""
         return self._over("/".join((*key, uid)))
+
+    def for_job(self, key: Key, uid: str) -> str:
+        """The same token with what it is over (`names.job_token`)."""
+        return job_token(self.for_run(key, uid), *key, uid)
+
+    def job_of(self, presented: str) -> tuple[Key, str] | None:
+        """Namespace and name, and the uid, of the run whose `for_job` this is; None where it is nobody's."""
+        token, _, about = presented.partition(".")
+        try:
+            parts = base64.urlsafe_b64decode(about + "=" * (-len(about) % 4)).decode().split("/")
+        except (binascii.Error, ValueError):
+            return None
+        if len(parts) != 3 or not self.matches((parts[0], parts[1]), parts[2], token):
+            return None
+        return (parts[0], parts[1]), parts[2]
 
     def matches(self, key: Key, uid: str, presented: str) -> bool:
         """In constant time, so that answers do not tell how much of a guess was right."""

@@ -20,8 +20,9 @@ from trainyard.api.conditions import Reason, State
 from trainyard.api.manifest import InvalidManifest, parse_run
 from trainyard.api.names import CANCEL_ANNOTATION, ROLLBACK_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
 from trainyard.api.progress import ProgressRecord
-from trainyard.api.run.status import TrainingRunStatus
+from trainyard.api.run.status import AlertStatus, TrainingRunStatus
 from trainyard.api.steps import export_step
+from trainyard.controller.alerts.edges import with_told
 from trainyard.controller.clock import Clock
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
@@ -61,6 +62,21 @@ class Tokens(Protocol):
     def for_run(self, key: Key, uid: str) -> str: ...
 
 
+class Alerts(Protocol):
+    """Tells others how runs fare."""
+
+    def told(self, uid: str) -> list[AlertStatus]: ...
+    def consider(self, run: RunRef, status: TrainingRunStatus) -> float | None: ...
+    def forget(self, uid: str) -> None: ...
+
+
+class Curves(Protocol):
+    """Keeps what was reported."""
+
+    def ended(self, uid: str) -> None: ...
+    def forget(self, uid: str) -> None: ...
+
+
 class Watcher(Protocol):
     """Learns of every written status, for metrics."""
 
@@ -91,6 +107,8 @@ class Reconciler:
         events: Recorder,
         watcher: Watcher,
         clock: Clock,
+        alerts: Alerts | None = None,
+        curves: Curves | None = None,
         crowded: Callable[[], bool] = lambda: False,
         take_unseen: Callable[[Key], Mapping[str, Any] | None] = lambda key: None,
         dying_claims: Callable[[str], frozenset[str]] = lambda namespace: frozenset(),
@@ -101,9 +119,11 @@ class Reconciler:
         self._progress = progress
         self._pace = pace
         self._tokens = tokens
-        self._runs = Subjects(cluster, TRAININGRUNS, events=events, forget=self._forget_numbers)
+        self._runs = Subjects(cluster, TRAININGRUNS, events=events, forget=self._gone)
         self._watcher = watcher
         self._clock = clock
+        self._alerts = alerts
+        self._curves = curves
         self._crowded = crowded
         self._take_unseen = take_unseen
         self._dying_claims = dying_claims
@@ -142,6 +162,7 @@ class Reconciler:
         )
         if seen.progress is not None and is_finished(seen.status):
             self._forget_numbers(seen.run.uid)
+        again = self._owe(seen.run, seen.status)
         try:
             known, decided = await self._follow_through(seen)
         except errors.AlreadyExists as error:
@@ -161,7 +182,13 @@ class Reconciler:
         if seen.fresh and self._crowded():
             self._late[key] = _Late(identified(raw), seen.status, decided.status)
             return 0.0  # not urgent: after all new runs
-        return await self._write(raw, known, decided)
+        if self._alerts is not None and (told_since := self._alerts.told(seen.run.uid)):
+            decided = replace(decided, status=with_told(decided.status, told_since))
+        return sooner(again, await self._write(raw, known, decided))
+
+    def _owe(self, run: RunRef, status: TrainingRunStatus) -> float | None:
+        """Others are told what a status says once it has been written, never before."""
+        return None if self._alerts is None else self._alerts.consider(run, status)
 
     async def _follow_through(self, seen: Observed) -> tuple[Observed, Plan]:
         """Decide and do it. An object that is there already was not in the picture: once more, with it in view.
@@ -255,7 +282,7 @@ class Reconciler:
         self._pace.wrote(uid)
         if is_finished(new):
             self._forget_numbers(uid)
-        return decided.requeue_after
+        return sooner(self._owe(seen.run, new), decided.requeue_after)
 
     async def _put_decision(self, raw: Mapping[str, Any], seen: Observed) -> None:
         """The same without what was told since the last write; if even that is refused, without anything told at all."""
@@ -287,6 +314,19 @@ class Reconciler:
     def _forget_numbers(self, uid: str) -> None:
         self._pace.forget(uid)
         self._progress.forget(uid)
+        if self._curves is not None:
+            self._curves.ended(uid)
+
+    def _gone(self, uid: str) -> None:
+        self._forget_numbers(uid)
+        for keeper in (self._alerts, self._curves):
+            if keeper is not None:
+                keeper.forget(uid)
+
+
+def sooner(one: float | None, other: float | None) -> float | None:
+    """The earlier of two looks that are to come, if any is."""
+    return min((seconds for seconds in (one, other) if seconds is not None), default=None)
 
 
 class _ExportRefused(Exception):

@@ -27,6 +27,8 @@ class Rules:
     denied_networks: tuple[str, ...] = ()
     allow_loopback: bool = False
     """For tests and development."""
+    asker: str = "triggers"
+    """Who asks, as the refusals call him."""
 
     def refuse_host(self, host: str) -> str | None:
         """Why this host must not be asked, if so."""
@@ -34,7 +36,7 @@ class Rules:
         if not self.allowed_hosts or any(fnmatchcase(name, wanted.lower()) for wanted in self.allowed_hosts):
             return None
         return (
-            "is not among the hosts that this installation lets triggers ask; name another one, or have it added to "
+            f"is not among the hosts that this installation lets {self.asker} ask; name another one, or have it added to "
             "TRAINYARD_TRIGGERS_ALLOWED_HOSTS"
         )
 
@@ -42,12 +44,14 @@ class Rules:
         """Why nothing must be sent to this address, if so."""
         address = _plain(ip_address(text.partition("%")[0]))
         if not (address.is_loopback and self.allow_loopback) and (kind := _kind(address)) is not None:
-            return f"is {kind}, which triggers must not ask; name a Service, or a server outside of the operator's pod"
+            return (
+                f"is {kind}, which {self.asker} must not ask; name a Service, or a server outside of the operator's pod"
+            )
         network = next((n for n in map(ip_network, self.denied_networks) if address in n), None)
         if network is None:
             return None
         return (
-            f"lies in {network}, which this installation does not let triggers ask; name another server, or have "
+            f"lies in {network}, which this installation does not let {self.asker} ask; name another server, or have "
             "TRAINYARD_TRIGGERS_DENIED_NETWORKS changed"
         )
 
