@@ -76,7 +76,7 @@ _NAMED = re.compile(
 
 
 _kept: list[str] = []
-SECRET_KEYS = frozenset(("password", "token", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
+SECRET_KEYS = frozenset(("url", "password", "token", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))
 SHORTEST_SECRET = 8
 """Characters; a shorter one would be found in many a word."""
 

@@ -139,7 +139,8 @@ class Dataset(ApiModel):
         None,
         description="Secret with the source's credentials. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
         "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. https and all other sources: username and password, or token, "
-        "optionally ca.crt and tenant (sent as X-Scope-OrgID). hf: token.",
+        "optionally ca.crt and tenant (sent as X-Scope-OrgID). hf: token. https with a signed address: url, which is asked instead of "
+        "storageUri and told nowhere.",
     )
     inline: Inline | None = Field(None, description="The data itself.")
     code: CodeSource | None = Field(None, description="Files of a git repository or folder.")

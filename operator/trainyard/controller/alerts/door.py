@@ -187,7 +187,8 @@ def _judge_answer(status: int, text: str) -> None:
 def _without(text: str, target: Target) -> str:
     """What a server or a library says, without what it was given."""
     words = (word for value in target.headers.values() for word in (value, *value.split()))
-    for secret in (target.url, urlsplit(target.url).path, *words):
+    path = urlsplit(target.url).path
+    for secret in (target.url, path, *path.split("/"), *words):
         if len(secret) > 7:
             text = text.replace(secret, "…")
     return told(text)

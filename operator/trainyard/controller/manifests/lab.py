@@ -36,10 +36,12 @@ def lab_config(volume: str) -> Object:
     return {"name": volume, "mountPath": names.JOB_CONFIG, "subPath": "run.json", "readOnly": True}
 
 
-def _dataset_url(run: RunRef) -> str:
-    """Of the first dataset that has an address a script can fetch."""
-    addresses = (dataset.storage_uri or "" for dataset in run.spec.datasets or ())
-    return next((uri for uri in addresses if uri.startswith(("https://", "http://"))), "")
+def _dataset_url(run: RunRef) -> Object | str:
+    """Of the first dataset that has an address a script can fetch; a signed one comes from its Secret."""
+    for dataset in run.spec.datasets or ():
+        if (dataset.storage_uri or "").startswith(("https://", "http://")):
+            return _from_secret(dataset.secret_ref.name, "url") if dataset.secret_ref else dataset.storage_uri or ""
+    return ""
 
 
 def _from_secret(name: str, key: str) -> Object:

@@ -1,6 +1,7 @@
 """The curves of one run as a small table: times, steps and a column of 32-bit numbers for each metric. Pure.
 
-When the table is full, every second row goes, so a curve of any length keeps its shape. Rows with a value of the evaluation
+When the table is full, every second row goes, and from then on only every second one (then every fourth …) stays of those that
+come, so a curve of any length is equally fine from its beginning to its end. The newest row is there in any case. Rows with a value of the evaluation
 stay longer than the others, because there are few of them. As text (for the keeper) a table is compressed JSON of numbers.
 """
 
@@ -19,6 +20,7 @@ COLUMNS = 32
 """Metrics of one run that are kept; those that come later are not."""
 FEWEST = 32
 """Rows below which a table is not thinned to save memory."""
+LARGEST_STRIDE = 2**40
 RARE = "eval_"
 """How the names of values begin of which a training has few."""
 TEXT_LIMIT = 128 * 1024
@@ -37,6 +39,11 @@ class Table:
         self._steps = array("q")
         self._columns: dict[str, array[float]] = {}
         self._last: dict[str, float] = {}
+        self._stride = 1
+        """One of so many rows stays."""
+        self._rows_seen = 0
+        self._passing = False
+        """Whether the last row goes when the next one comes."""
         self.marks: list[Mark] = []
 
     def __len__(self) -> int:
@@ -64,12 +71,18 @@ class Table:
         if not values:
             return None
         if not same_step:
+            if self._passing:
+                for column in (self._times, self._steps, *self._columns.values()):
+                    column.pop()
+            self._passing = self._rows_seen % self._stride != 0
+            self._rows_seen += 1
             self._times.append(point.time)
             self._steps.append(point.step)
             for column in self._columns.values():
                 column.append(_NAN)
         for name, value in values.items():
             self._set(name, value)
+            self._passing &= not name.startswith(RARE)
         if len(self) > POINTS:
             self.thin()
         return Point(point.time, point.step, values)
@@ -80,7 +93,8 @@ class Table:
         del self.marks[:-MARKS]
 
     def thin(self) -> None:
-        """Let every second row go, but the last."""
+        """Let every second row go, but the last, and of those that come keep half as many."""
+        self._stride *= 2
         rows, last = len(self), len(self) - 1
         rare = [column for name, column in self._columns.items() if name.startswith(RARE)]
         keep = [at % 2 == 0 or at == last or any(not math.isnan(c[at]) for c in rare) for at in range(rows)]
@@ -108,6 +122,7 @@ class Table:
         for point in (*(p for p in earlier.curves().points if p.time < begin), *own.points):
             whole.add(point)
         before = [mark for mark in earlier.marks if mark.time < begin]
+        whole._stride = max(whole._stride, self._stride, earlier._stride)
         known = {(mark.kind, mark.text or mark.step) for mark in before}
         whole.marks = [*before, *(mark for mark in own.marks if (mark.kind, mark.text or mark.step) not in known)][
             -MARKS:
@@ -118,6 +133,7 @@ class Table:
         """One that does not change with this one."""
         other = Table()
         other._times, other._steps, other._last = self._times[:], self._steps[:], dict(self._last)
+        other._stride = self._stride
         other._columns = {name: column[:] for name, column in self._columns.items()}
         other.marks = list(self.marks)
         return other
@@ -143,6 +159,7 @@ class Table:
         start = self._times[0] if self._times else 0.0
         facts = {
             "start": start,
+            "stride": self._stride,
             "times": [round(time - start, 1) for time in self._times],
             "steps": list(self._steps),
             "columns": {n: [None if math.isnan(v) else round_off(v) for v in c] for n, c in self._columns.items()},
@@ -157,6 +174,7 @@ class Table:
         for at, (time, step) in enumerate(zip(facts["times"], facts["steps"], strict=True)):
             values = {str(name)[:_NAME_LENGTH]: float(c[at]) for name, c in columns if c[at] is not None}
             table.add(Point(start + float(time), int(step), values))
+        table._stride = min(max(1, int(facts["stride"])), LARGEST_STRIDE)
         for time, step, kind, text in facts["marks"]:
             if kind in get_args(MarkKind):
                 table.mark(Mark(float(time), int(step), cast(MarkKind, kind), str(text)[:256]))

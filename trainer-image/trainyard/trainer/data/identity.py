@@ -85,6 +85,8 @@ def _of_answer(dataset: Dataset, context: RunContext) -> str | None:
     import urllib3
 
     secret = read_secret(dataset, context.secrets_dir)
+    if "url" in secret:
+        return None  # it was signed for a GET
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
     pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=secret.get("ca.crt path"))
     try:

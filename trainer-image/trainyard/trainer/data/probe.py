@@ -95,6 +95,8 @@ def probe(dataset: Dataset, context: RunContext) -> Reached:
             return _bucket(dataset, context.secrets_dir)
         if uri.startswith(("http://", "https://")):
             secret = read_secret(dataset, context.secrets_dir)
+            if "url" in secret:
+                return Reached(dataset.name, uri, "ok", "asked when it is read")
             return ask(dataset.name, uri, request_headers(secret), ca=secret.get("ca.crt path"), method="HEAD")
         return Reached(dataset.name, uri, "ok", "asked when it is read")
     except UserError as error:

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from trainyard.api.addresses import keep_secret
 from trainyard.api.run.dataset import Dataset
-from trainyard.trainer.errors import first_line, invalid_data, source_unavailable
+from trainyard.trainer.errors import UserError, first_line, invalid_data, source_unavailable
 from trainyard.trainer.log import say
 from trainyard.trainer.volume.claims import Bounds, bounds_of
 
@@ -29,6 +29,8 @@ PAUSES = (1.0, 3.0)
 """Seconds between the tries."""
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 20.0
+EXPIRED = frozenset({400, 401, 403, 410})
+"""What stores answer to an address whose signature is no longer valid."""
 MOST_FILES = 200_000
 DATA_SUFFIXES = {
     ".jsonl": "JSONL",
@@ -185,11 +187,13 @@ def _local(dataset: Dataset, path: Path, uri: str, bounds: Bounds | None) -> lis
 def _download_http(dataset: Dataset, uri: str, secret: dict[str, str], staging: Path) -> SourceFile:
     import urllib3
 
-    parts = urlsplit(uri)
+    # A signed address comes from the Secret, and is told nowhere; storageUri says what it leads to.
+    address = signed_address(dataset, secret) or uri
+    parts = urlsplit(address)
     headers = request_headers(secret)
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
     pool = urllib3.PoolManager(timeout=timeout, retries=False, ca_certs=secret.get("ca.crt path"))
-    file = SourceFile(staging / "download", unquote(PurePosixPath(parts.path).name) or parts.netloc)
+    file = SourceFile(staging / "download", unquote(PurePosixPath(urlsplit(uri).path).name) or parts.netloc)
     if format_of(file, dataset.file_format) is None:
         raise invalid_data(
             f"dataset {dataset.name}: the name of {uri} does not tell how to read it",
@@ -200,9 +204,11 @@ def _download_http(dataset: Dataset, uri: str, secret: dict[str, str], staging: 
         try:
             # urllib3 follows redirects and drops the Authorization header on the way to another host.
             response = pool.request(
-                "GET", uri, headers=headers, preload_content=False, redirect=True, retries=_redirects()
+                "GET", address, headers=headers, preload_content=False, redirect=True, retries=_redirects()
             )
             with response, open(file.path, "wb") as target:
+                if address != uri and response.status in EXPIRED:
+                    raise _expired(dataset, uri, response.status)
                 _check_status(dataset, uri, response.status, bool(secret))
                 for block in response.stream(1 << 20):
                     target.write(block)
@@ -217,6 +223,23 @@ def _download_http(dataset: Dataset, uri: str, secret: dict[str, str], staging: 
 
     _with_retries(attempt, dataset, uri)
     return file
+
+
+def signed_address(dataset: Dataset, secret: dict[str, str]) -> str | None:
+    """The address under the key url of a dataset's Secret, if it has one."""
+    address = secret.get("url")
+    if address is None or address.startswith(("https://", "http://")):
+        return address
+    raise invalid_data(
+        f"dataset {dataset.name}: the key url of secretRef is no address", hint="write it as https://host/path?query"
+    )
+
+
+def _expired(dataset: Dataset, uri: str, status: int) -> UserError:
+    return invalid_data(
+        f"dataset {dataset.name}: {uri}: the signed address in secretRef is refused (HTTP {status}); such addresses expire",
+        hint="make a new one and put it into the key url of the Secret",
+    )
 
 
 def _redirects() -> object:
@@ -397,6 +420,8 @@ def read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:
             with contextlib.suppress(UnicodeDecodeError):
                 values[file.name] = file.read_text().strip()
     keep_secret(values)
+    if query := urlsplit(values.get("url", "")).query:
+        keep_secret({"token": query})
     if "ca.crt" in values:
         values["ca.crt path"] = str(folder / "ca.crt")
     return values
