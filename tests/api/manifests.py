@@ -107,6 +107,15 @@ FINE_TUNING: dict[str, Any] = {
         },
         "tensorboard": True,
     },
+    "notifications": [
+        {
+            "name": "lab",
+            "type": "Webhook",
+            "url": "https://lab.example.org/api/alerts/trigger",
+            "events": ["job_failed"],
+            "secretRef": {"name": "lab"},
+        }
+    ],
     "storage": {
         "checkpoints": {
             "claimName": "c",

@@ -162,6 +162,7 @@ CASES: tuple[Case, ...] = (
         "an export waits for gates",
         {**SCRATCH, "exports": [{**hub("a"), "when": "GatesPassed"}]},
         {**TRM, "exports": [{**hub("a"), "when": "GatesPassed"}]},
+    ),
     *(Case(m, {**SCRATCH, "exports": bad}, {**SCRATCH, "exports": good}) for m, bad, good in formats.BROKEN),
     Case(formats.LANGUAGE_ONLY, {**TRM_TEXT, "exports": formats.EXPORTS}, TRM_TEXT),
     Case(
@@ -176,6 +177,16 @@ CASES: tuple[Case, ...] = (
             "model": {**FINE_TUNING["model"], "adapter": {"lora": {}, "merge": True}},
             "exports": formats.EXPORTS,
         },
+    ),
+    Case(
+        "a notification needs url, or secretRef",
+        {**SCRATCH, "notifications": [{"name": "a"}]},
+        {**SCRATCH, "notifications": [{"name": "a", "secretRef": {"name": "s"}}]},
+    ),
+    Case(
+        "url is an address of the operator's own machine",
+        {**SCRATCH, "notifications": [{"name": "a", "url": "http://LocalHost:3000/api"}]},
+        {**SCRATCH, "notifications": [{"name": "a", "url": "http://localhost.example.org/api"}]},
     ),
     Case("spec.tracking belongs to the built-in", {**SCRIPT, "tracking": {"tensorboard": True}}, SCRIPT),
     Case(

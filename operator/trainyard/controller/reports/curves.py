@@ -1,8 +1,9 @@
 """The curves of one run as a small table: times, steps and a column of 32-bit numbers for each metric. Pure.
 
 When the table is full, every second row goes, and from then on only every second one (then every fourth …) stays of those that
-come, so a curve of any length is equally fine from its beginning to its end. The newest row is there in any case. Rows with a value of the evaluation
-stay longer than the others, because there are few of them. As text (for the keeper) a table is compressed JSON of numbers.
+come, so a curve of any length is equally fine from its beginning to its end. The newest row is there in any case. Rows with a
+value of the evaluation stay longer than the others, because there are few of them. As text (for the keeper) a table is
+compressed JSON of numbers.
 """
 
 import heapq
@@ -72,7 +73,9 @@ class Table:
             return None
         if not same_step:
             if self._passing:
-                for column in (self._times, self._steps, *self._columns.values()):
+                self._times.pop()
+                self._steps.pop()
+                for column in self._columns.values():
                     column.pop()
             self._passing = self._rows_seen % self._stride != 0
             self._rows_seen += 1
