@@ -186,6 +186,12 @@ class Cluster:
             accept=_ONE_METADATA_ONLY,
         )
 
+    async def ask(self, resource: Resource, body: Object) -> Object:
+        """Send a review, which is answered and not kept."""
+        return await self._transport.send(
+            Request("create", resource.plural), "POST", resource.path(), body=body, accept=JSON
+        )
+
     async def patch(
         self,
         resource: Resource,
