@@ -109,6 +109,7 @@ def test_ports_of_pod_probes_and_service_agree_with_the_operator(render: Render)
         "receiver": settings.receiver_listen_port,
         "health": settings.health_listen_port,
         "metrics": settings.metrics_listen_port,
+        "page": settings.page_listen_port,
     }
     service = one(objects, "Service")
     by_name = {p["name"]: p["port"] for p in service["spec"]["ports"]}
@@ -116,6 +117,39 @@ def test_ports_of_pod_probes_and_service_agree_with_the_operator(render: Render)
     assert settings.receiver_url == f"http://{host}:{by_name['receiver']}"
     for probe in ("livenessProbe", "readinessProbe"):
         assert container(objects)[probe]["httpGet"]["port"] in ports
+
+
+def test_the_page_is_for_whoever_may_forward_a_port_until_somebody_says_otherwise(render: Render) -> None:
+    objects = render()
+    assert Settings.from_environment(environment(objects)).page == "Loopback"
+    assert [o["metadata"]["name"] for o in of_kind(objects, "Service")] == ["trainyard-receiver"]
+    assert "page" not in {p["name"] for p in container(render("page.listen=Off"))["ports"]}
+
+
+REVIEWS = {
+    "Kubernetes": {
+        ("authentication.k8s.io", "tokenreviews", "create"),
+        ("authorization.k8s.io", "subjectaccessreviews", "create"),
+    },
+    "Header": {("authorization.k8s.io", "subjectaccessreviews", "create")},
+    "Token": set(),
+    "Open": set(),
+}
+
+
+@pytest.mark.parametrize("access", REVIEWS)
+def test_a_page_under_a_service_asks_who_reads_it(access: str, render: Render) -> None:
+    more = ("page.tokenSecret=page-token", "page.proxies={10.0.0.0/8}")
+    objects = render("page.listen=Service", f"page.access={access}", *more)
+    settings = Settings.from_environment(environment(objects))
+    assert (settings.page, settings.page_access) == ("Service", access)
+    assert (settings.page_token_file != "") is (access == "Token")
+    assert tuple(map(str, settings.page_proxies)) == (("10.0.0.0/8",) if access == "Header" else ())
+    assert granted(operator_rules(objects)) - granted(operator_rules(render())) == REVIEWS[access]
+    mounted = {m["mountPath"] for m in container(objects)["volumeMounts"]}
+    assert ("/etc/trainyard/page" in mounted) is (access == "Token")
+    service = next(o for o in of_kind(objects, "Service") if o["metadata"]["name"] == "trainyard-page")
+    assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(80, "page")]
 
 
 def test_service_finds_the_operator_and_nothing_else(render: Render) -> None:
@@ -215,6 +249,9 @@ def test_two_releases_do_not_collide(render: Render) -> None:
         ("admissionPolicy.podSecurity=privileged", "podSecurity"),
         ("admissionPolicy.enable=false", "enable"),
         ("networkPolicy.metricsFrom=monitoring", "metricsFrom"),
+        ("page.listen=Everywhere", "listen"),
+        ("page.listen=Service,page.access=Token", "tokenSecret"),
+        ("page.listen=Service,page.access=Header", "proxies"),
         ("networkPolicy.trainingPods.namespaces={Not_A_Name}", "namespaces"),
     ],
 )

@@ -58,6 +58,13 @@ def test_others_may_be_let_in_to_the_receiver(render: Render) -> None:
     ]
 
 
+def test_a_page_under_a_service_is_reached_from_everywhere_or_from_chosen_places(render: Render) -> None:
+    assert to_port(spec(render())["ingress"], "page") == []
+    assert to_port(spec(render("page.listen=Service"))["ingress"], "page") == [None]
+    chosen = render("page.listen=Service", "networkPolicy.pageFrom[0].ipBlock.cidr=192.0.2.0/24")
+    assert to_port(spec(chosen)["ingress"], "page") == [[{"ipBlock": {"cidr": "192.0.2.0/24"}}]]
+
+
 def test_nothing_holds_the_operator_back_until_somebody_says_where_it_may_go(render: Render) -> None:
     assert spec(render())["policyTypes"] == ["Ingress"]
     objects = render("networkPolicy.egress[0].to[0].ipBlock.cidr=192.0.2.10/32")

@@ -86,7 +86,7 @@ class Stage:
     def __init__(self, doorman: Doorman | None = None) -> None:
         self.board = Board(clock=SystemClock(), started="1")
         self.history, self.cluster, self.reviews = MemoryHistory(), MemoryCluster(), MemoryReviews()
-        self.doorman = doorman or Doorman("open", reviews=self.reviews, clock=SystemClock())
+        self.doorman = doorman or Doorman("Open", reviews=self.reviews, clock=SystemClock())
         self.port = 0
 
     def put(self, raw: Raw) -> Raw:

@@ -163,7 +163,7 @@ async def test_a_reader_that_goes_leaves_nothing_behind(session: aiohttp.ClientS
         assert stage.board._readers == 0
 
 
-@pytest.mark.parametrize("access", ["token", "kubernetes", "header"])
+@pytest.mark.parametrize("access", ["Token", "Kubernetes", "Header"])
 async def test_whoever_is_not_let_in_learns_nothing(access: str, session: aiohttp.ClientSession) -> None:
     async with staged(access).served() as stage:
         stage.put(training_run("agent-sre-7"))
@@ -174,7 +174,7 @@ async def test_whoever_is_not_let_in_learns_nothing(access: str, session: aiohtt
 
 
 async def test_a_person_sees_the_runs_that_kubectl_would_show_him(session: aiohttp.ClientSession) -> None:
-    async with staged("kubernetes").served() as stage:
+    async with staged("Kubernetes").served() as stage:
         stage.put(training_run("mine"))
         stage.put(training_run("theirs", namespace="team-b"))
         ann = {"headers": {"Authorization": "Bearer ann"}}
@@ -194,7 +194,7 @@ async def test_a_person_sees_the_runs_that_kubectl_would_show_him(session: aioht
 
 
 async def test_a_login_is_a_cookie_that_scripts_and_other_sites_do_not_get(session: aiohttp.ClientSession) -> None:
-    async with staged("token").served() as stage:
+    async with staged("Token").served() as stage:
         stage.put(training_run("mine"))
         login = f"http://127.0.0.1:{stage.port}/login"
         async with session.post(login, data={"token": "wrong"}, allow_redirects=False) as answer:

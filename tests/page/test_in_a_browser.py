@@ -187,7 +187,7 @@ async def test_the_keyboard_reaches_everything(stage: Stage, tab: Tab) -> None:
 
 
 async def test_where_a_token_is_needed_it_is_asked_for(tab: Tab) -> None:
-    doorman = Doorman("token", reviews=MemoryReviews(), clock=SystemClock(), token="the-token")
+    doorman = Doorman("Token", reviews=MemoryReviews(), clock=SystemClock(), token="the-token")
     async with Stage(doorman).served() as stage:
         stage.put(training_run("mine"))
         await tab.open(url(stage))

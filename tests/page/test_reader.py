@@ -21,10 +21,10 @@ async def reader(
 
 
 async def test_open_means_everybody() -> None:
-    assert await reader(doorman("open")) == EVERYBODY
+    assert await reader(doorman("Open")) == EVERYBODY
 
 
-@pytest.mark.parametrize("access", ["token", "kubernetes"])
+@pytest.mark.parametrize("access", ["Token", "Kubernetes"])
 async def test_without_a_token_nobody_is_let_in(access: str) -> None:
     door = doorman(access, token="the-token")
     for bearer in ("", "wrong", "x" * 100_000):
@@ -38,12 +38,12 @@ async def test_without_a_token_nobody_is_let_in(access: str) -> None:
 
 async def test_an_installation_without_a_token_lets_nobody_in() -> None:
     with pytest.raises(Refused):
-        await reader(doorman("token", token=""), bearer="")
+        await reader(doorman("Token", token=""), bearer="")
 
 
 async def test_a_login_holds_for_a_working_day() -> None:
     clock = FakeClock()
-    door = doorman("token", token="the-token", clock=clock)
+    door = doorman("Token", token="the-token", clock=clock)
     session = await door.log_in("the-token\n")
     assert await reader(door, session=session) == EVERYBODY
     await clock.advance(SESSION_SECONDS + 1)
@@ -52,7 +52,7 @@ async def test_a_login_holds_for_a_working_day() -> None:
 
 
 async def test_a_person_sees_the_namespaces_in_which_he_may_list_runs() -> None:
-    door = doorman("kubernetes")
+    door = doorman("Kubernetes")
     ann, bob = await reader(door, bearer="ann"), await reader(door, bearer="bob")
     assert await door.visible(ann, ["team-a", "team-b"]) == {"team-a"}
     assert await door.visible(bob, ["team-a", "team-b"]) == {"team-a", "team-b"}
@@ -60,7 +60,7 @@ async def test_a_person_sees_the_namespaces_in_which_he_may_list_runs() -> None:
 
 async def test_an_answer_about_rights_is_asked_for_once_a_minute() -> None:
     clock, reviews = FakeClock(), MemoryReviews()
-    door = Doorman("kubernetes", reviews=reviews, clock=clock)
+    door = Doorman("Kubernetes", reviews=reviews, clock=clock)
     ann = Person("ann", ("team-a",))
     for _ in range(5):
         await door.visible(ann, ["team-a", "team-b"])
@@ -71,7 +71,7 @@ async def test_an_answer_about_rights_is_asked_for_once_a_minute() -> None:
 
 
 async def test_a_header_is_believed_from_the_proxy_alone() -> None:
-    door = doorman("header", proxies=[ip_network("10.0.0.0/24")])
+    door = doorman("Header", proxies=[ip_network("10.0.0.0/24")])
     said = {"X-Forwarded-User": "ann", "X-Forwarded-Groups": "team-a, dev"}
     assert await reader(door, headers=said) == Person("ann", ("team-a", "dev"))
     assert await reader(door, headers=said, remote="::ffff:10.0.0.9") == Person("ann", ("team-a", "dev"))

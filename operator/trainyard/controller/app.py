@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -37,7 +39,12 @@ from trainyard.controller.loop.subjects import Key, log_failure
 from trainyard.controller.loop.watchdog import Watchdog
 from trainyard.controller.manifests.metadata import Defaults
 from trainyard.controller.metrics import Metrics
+from trainyard.controller.page.application import STREAM_SECONDS, Page
+from trainyard.controller.page.board import Board
+from trainyard.controller.page.reader import Doorman
+from trainyard.controller.page.reviews import ApiReviews
 from trainyard.controller.ports import Limits, Served
+from trainyard.controller.reports.history import History
 from trainyard.controller.reports.keeper import ConfigMaps, Keeper
 from trainyard.controller.reports.lab_routes import LabRoutes
 from trainyard.controller.reports.memory import HistoryMemory
@@ -92,6 +99,7 @@ class _Operator:
         self._ready = False
         self._queue: WorkQueue[Key] = WorkQueue(clock=clock, retry_after=errors.retry_after, observe=self._looked)
         self._inbox = Inbox(queue=self._queue, runs=metrics)
+        self._board = Board(clock=clock, started=format(int(clock.now().timestamp() * 1000), "x"))
         self._schedules = ScheduleDesk(
             cluster=cluster,
             clock=clock,
@@ -214,6 +222,8 @@ class _Operator:
             await self._open(
                 ports, "receiver", receiver.application(), port=settings.receiver_listen_port, limits=limits
             )
+            if settings.page != "Off":
+                await self._open_page(ports, history)
             stop_watching = asyncio.Event()
             tasks = {
                 asyncio.create_task(part, name=name)
@@ -264,6 +274,7 @@ class _Operator:
         await handlers.watch(
             inbox=self._inbox,
             schedules=self._schedules.inbox,
+            board=self._board,
             credentials=self._cluster.credentials,
             namespaces=self._settings.namespaces,
             stop=stop,
@@ -303,11 +314,31 @@ class _Operator:
         if error is not None:
             log_failure("run", key, delay=delay, error=error)
 
+    async def _open_page(self, stack: AsyncExitStack, history: History) -> None:
+        settings = self._settings
+        page = Page(
+            board=self._board,
+            history=history,
+            cluster=self._cluster,
+            doorman=_doorman(settings, self._cluster, self._clock),
+        )
+        host = "127.0.0.1" if settings.page == "Loopback" else None
+        # Whoever forwards a port comes from one address, with a connection for each file and one that stays.
+        limits = Limits(in_all=256, of_one_address=256, seconds=STREAM_SECONDS + 60)
+        await self._open(stack, "page", page.application(), port=settings.page_listen_port, limits=limits, host=host)
+
     async def _open(
-        self, stack: AsyncExitStack, name: str, application: web.Application, *, port: int, limits: Limits | None = None
+        self,
+        stack: AsyncExitStack,
+        name: str,
+        application: web.Application,
+        *,
+        port: int,
+        limits: Limits | None = None,
+        host: str | None = None,
     ) -> None:
         dropped = partial(self._metrics.connection_dropped, name)
-        served = Served(application, port=port, limits=limits or Limits(), on_dropped=dropped)
+        served = Served(application, port=port, host=host, limits=limits or Limits(), on_dropped=dropped)
         try:
             await served.start()
         except OSError as error:
@@ -353,6 +384,33 @@ def _policy(settings: Settings) -> Policy:
         ),
         retry_base_seconds=settings.retry_base_seconds,
         retry_cap_seconds=settings.retry_cap_seconds,
+    )
+
+
+def _doorman(settings: Settings, cluster: Cluster, clock: Clock) -> Doorman:
+    access = "Open" if settings.page == "Loopback" else settings.page_access
+    token = ""
+    if access == "Token":
+        try:
+            token = Path(settings.page_token_file).read_text().strip()
+        except OSError as error:
+            raise CannotStart(
+                f"TRAINYARD_PAGE_TOKEN_FILE {settings.page_token_file!r} cannot be read: {error.strerror}"
+            ) from None
+        if not token:
+            raise CannotStart(f"TRAINYARD_PAGE_TOKEN_FILE {settings.page_token_file} is empty: put the token into it")
+    if access == "Header" and not settings.page_proxies:
+        raise CannotStart(
+            "TRAINYARD_PAGE_ACCESS=Header needs TRAINYARD_PAGE_PROXIES: the networks of the proxies that are believed"
+        )
+    return Doorman(
+        access,
+        reviews=ApiReviews(cluster),
+        clock=clock,
+        token=token,
+        user_header=settings.page_user_header,
+        groups_header=settings.page_groups_header,
+        proxies=tuple(ip_network(str(network)) for network in settings.page_proxies),
     )
 
 

@@ -16,6 +16,7 @@ from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
 from trainyard.controller.kube.cluster import JOBS, PODS, PVCS, TRAININGRUNS, Credentials, Resource
 from trainyard.controller.kube.resources import TRAININGSCHEDULES
 from trainyard.controller.loop.inbox import Inbox
+from trainyard.controller.page.board import Board
 from trainyard.controller.schedules.inbox import ScheduleInbox
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def watch_settings() -> kopf.OperatorSettings:
 
 
 def watch_registry(
-    inbox: Inbox, credentials: Callable[[], Awaitable[Credentials]], *, schedules: ScheduleInbox
+    inbox: Inbox, credentials: Callable[[], Awaitable[Credentials]], *, schedules: ScheduleInbox, board: Board
 ) -> kopf.OperatorRegistry:
     """Handlers for schedules, runs and their children, and the login."""
     registry = kopf.OperatorRegistry()
@@ -75,10 +76,12 @@ def watch_registry(
     async def run_changed(event: Any, **_: Any) -> None:
         inbox.run_event(event["type"], event["object"])
         schedules.run_event(event["type"], event["object"])
+        board.run_event(event["type"], event["object"])
 
     @kopf.on.event(TRAININGSCHEDULES.group, TRAININGSCHEDULES.version, TRAININGSCHEDULES.plural, registry=registry)
     async def schedule_changed(event: Any, **_: Any) -> None:
         schedules.schedule_event(event["type"], event["object"])
+        board.schedule_event(event["type"], event["object"])
 
     def watch(child: Resource) -> None:
         @kopf.on.event(child.group, child.version, child.plural, registry=registry, id=f"{child.plural}_changed")
@@ -114,6 +117,7 @@ async def watch(
     *,
     inbox: Inbox,
     schedules: ScheduleInbox,
+    board: Board,
     credentials: Callable[[], Awaitable[Credentials]],
     namespaces: Sequence[str],
     stop: asyncio.Event,
@@ -125,7 +129,7 @@ async def watch(
     """
     ours = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
-        registry=watch_registry(inbox, credentials, schedules=schedules),
+        registry=watch_registry(inbox, credentials, schedules=schedules, board=board),
         settings=watch_settings(),
         clusterwide=not namespaces,
         namespaces=list(namespaces),

@@ -98,6 +98,29 @@ class Settings(BaseModel):
     """Of these, how many may come from one address. Pods have addresses of their own; raise it where a proxy or a
     translation of addresses makes many pods look like one. With as many as in all, a single pod can keep the others out."""
 
+    page: Literal["Off", "Loopback", "Service"] = "Loopback"
+    """Where the live page listens. Loopback: inside of the operator's pod alone, for whoever may forward a port to it
+    (`trainyard page`). Service: for everybody who reaches the pod, within page_access."""
+
+    page_access: Literal["Kubernetes", "Token", "Header", "Open"] = "Kubernetes"
+    """Who is let in with page=Service. Kubernetes: a token that the API server knows, and what its owner may list. Token: the
+    one in page_token_file. Header: whom a proxy in front names, and what that user may list. Open: everybody, all runs."""
+
+    page_token_file: str = ""
+    """With page_access=Token: the file with the token."""
+
+    page_user_header: str = Field("X-Forwarded-User", min_length=1)
+    """With page_access=Header: the header with the user's name."""
+
+    page_groups_header: str = Field("X-Forwarded-Groups", min_length=1)
+    """With page_access=Header: the header with his groups, separated by commas."""
+
+    page_proxies: Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_split)] = ()
+    """With page_access=Header: comma-separated networks of the proxies whose headers are believed."""
+
+    page_listen_port: Port = 8082
+    """Port of the page."""
+
     metrics_listen_port: Port = 9090
     """Port of /metrics."""
 

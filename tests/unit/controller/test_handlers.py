@@ -3,11 +3,12 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-from tests.unit.controller.fake_clock import eventually
+from tests.unit.controller.fake_clock import FakeClock, eventually
 from tests.unit.controller.fake_kube import FakeKube
 from trainyard.controller import handlers
 from trainyard.controller.kube.transport import Credentials
 from trainyard.controller.loop.inbox import Inbox
+from trainyard.controller.page.board import Board
 from trainyard.controller.schedules.inbox import ScheduleInbox
 
 WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods", "persistentvolumeclaims"}
@@ -16,6 +17,7 @@ WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods", "persistentvolum
 class Keys:
     def __init__(self) -> None:
         self.all: list[tuple[str, str]] = []
+        self.board = Board(clock=FakeClock(), started="1")
 
     def add(self, key, *, urgent=False):
         self.all.append(key)
@@ -42,6 +44,7 @@ async def watching(kube: FakeKube, *namespaces: str):
         handlers.watch(
             inbox=Inbox(queue=keys, runs=Runs()),
             schedules=ScheduleInbox(queue=keys),
+            board=keys.board,
             credentials=credentials,
             namespaces=namespaces,
             stop=stop,
@@ -74,8 +77,20 @@ async def test_runs_and_children_arrive_as_keys_and_nothing_is_written(kube: Fak
         kube.remove("trainingruns", "ns", "listed")
         await eventually(lambda: {("ns", "fresh"), ("ns", "worked")} <= set(keys.all))
         await eventually(lambda: keys.all.count(("ns", "listed")) == 2)
+        kube.put("trainingschedules", run("monthly"))
+        await eventually(lambda: keys.board.rows("schedule"))
+        assert [row["name"] for row in keys.board.rows("run")] == ["fresh"]
     assert kube.writes() == []
     assert kube.authorizations == {"Bearer secret"}
+
+
+async def test_runs_are_listed_in_small_pages(kube: FakeKube):
+    """Each may have almost a megabyte of inline data, and a page is held as a whole."""
+    async with watching(kube):
+        pass
+    limits = [int(q["limit"]) for path, q in kube.queries if path.endswith("/trainingruns") and "limit" in q]
+    assert limits
+    assert max(limits) <= 20
 
 
 async def test_a_claim_that_is_being_deleted_arrives_and_no_other_does(kube: FakeKube):

@@ -1,9 +1,9 @@
 """Who reads the page, and what he may see.
 
-    loopback   whoever may forward a port to the operator's pod; the page listens on no other address, and asks nothing
-    token      whoever has the token of the installation's Secret
-    header     whoever a proxy in front has let in (OIDC), named by a header that is believed from the proxy's addresses alone
-    kubernetes whoever shows a token that the API server knows (TokenReview)
+    Open        everybody; also where the page listens on the loopback address, to which only those come who may forward a port
+    Token       whoever has the token of the installation's Secret
+    Header      whoever a proxy in front has let in (OIDC), named by a header that is believed from the proxy's addresses alone
+    Kubernetes  whoever shows a token that the API server knows (TokenReview)
 
 Of the last two the API server is asked, too, in which namespaces they may list TrainingRuns (SubjectAccessReview): the page
 shows nobody more than kubectl would.
@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from trainyard.api import GROUP
 from trainyard.controller.clock import Clock
 
-Access = Literal["open", "token", "header", "kubernetes"]
+Access = Literal["Open", "Token", "Header", "Kubernetes"]
 
 REMEMBER_SECONDS = 60.0
 """An answer of the API server."""
@@ -96,9 +96,9 @@ class Doorman:
     async def reader(self, *, session: str, bearer: str, headers: Any, remote: str | None) -> Person:
         """Who asks. Raises `Refused`."""
         match self.access:
-            case "open":
+            case "Open":
                 return EVERYBODY
-            case "header":
+            case "Header":
                 return self._forwarded(headers, remote)
         until, person = self._sessions.get(session, (0.0, EVERYBODY))
         if until > self._clock.monotonic():
@@ -118,7 +118,7 @@ class Doorman:
     async def _owner(self, token: str) -> Person | None:
         if not token:
             return None
-        if self.access == "token":
+        if self.access == "Token":
             return EVERYBODY if hmac.compare_digest(token.encode(), self._token.encode()) and self._token else None
         return await self._reviews.review_token(token)
 
