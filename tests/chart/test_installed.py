@@ -76,7 +76,9 @@ def may(server: ApiServer, verb: str, group: str, resource: str, *, namespace: s
         ("update", "trainyard.dev", "trainingruns", "default", False),
         ("create", "coordination.k8s.io", "leases", "default", False),
         ("create", "rbac.authorization.k8s.io", "rolebindings", "default", False),
-        ("get", "", "configmaps", "default", False),
+        ("patch", "", "configmaps", "default", True),
+        ("list", "", "configmaps", "default", False),
+        ("delete", "", "configmaps", "default", False),
     ],
 )
 def test_the_operator_may_do_its_work_and_no_more(

@@ -47,7 +47,8 @@ async def test_every_alert_is_told_once_by_its_key_and_none_is_missing(kube: Fak
     kube.put("customresourcedefinitions", training_run_crd())
     began = time.monotonic()
     told: list[tuple[str, dict]] = []
-    asked = away = 0
+    asked = away = kills = 0
+    lives: Counter[tuple[str, int]] = Counter()
 
     def answer(request: Asked) -> Reply:
         nonlocal asked, away
@@ -55,6 +56,7 @@ async def test_every_alert_is_told_once_by_its_key_and_none_is_missing(kube: Fak
         if (time.monotonic() - began) % (AWAY_SECONDS + BACK_SECONDS) < AWAY_SECONDS:
             away += 1
             return Reply(status=503)
+        lives[str(request.headers["Idempotency-Key"]), kills] += 1
         told.append((str(request.headers["Idempotency-Key"]), json.loads(request.body)))
         return Reply({"success": True})
 
@@ -67,7 +69,7 @@ async def test_every_alert_is_told_once_by_its_key_and_none_is_missing(kube: Fak
         )
         player = asyncio.create_task(Player(kube, seconds=1.0).play())
         expected: dict[str, set[str]] = {}
-        kills = made = 0
+        made = 0
         dice = random.Random(1)
         try:
             while kills < KILLS:
@@ -103,6 +105,7 @@ async def test_every_alert_is_told_once_by_its_key_and_none_is_missing(kube: Fak
         f"{len(kube.objects['trainingruns'])} runs, {kills} kills, {asked} posts of which {away} found nobody, "
         f"{len(keys)} alerts, {sum(keys.values()) - len(keys)} sent more than once, {time.monotonic() - began:.0f} s"
     )
+    assert max(lives.values()) == 1, "sent again without a kill in between"
     by_run: dict[str, Counter[str]] = {}
     for key in keys:
         body = next(body for told_key, body in told if told_key == key)
