@@ -56,7 +56,7 @@ def test_a_start_by_hand(kube: Kube, space: str) -> None:
     done = trainyard("run-now", "agents", "-n", space, "--set", "backoffLimit=7", "--variant", "billing")
     took = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
-    name = done.stdout.split()[-1]
+    name = done.stdout.splitlines()[0].split()[-1]
     run = kube.need(TRAININGRUNS, space, name)
     assert run["spec"]["backoffLimit"] == 7
     assert run["metadata"]["labels"]["agent"] == "billing"

@@ -1,6 +1,7 @@
 """The command line: `trainyard`, which kubectl also finds as `kubectl trainyard`.
 
-It checks manifests before they go anywhere and runs them on the machine at hand. Everything else is kubectl's work, and
-is left to it. Each verb is a module with a function of its name, imported when the verb is called and not before: a
-module imports what it likes, and `--help` pays for none of it.
+Each verb is a module in `verbs/` with two functions: `arguments` says what may stand after it, `call` does it. A module is
+imported when its verb is called and not before, and what a verb seldom needs is imported where it is needed: the program is
+meant to have answered before anybody notices that it was started. So the words are read by argparse, and the cluster is
+spoken to by `trainyard.client`, both without anything that is slow to import.
 """

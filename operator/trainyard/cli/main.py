@@ -1,83 +1,120 @@
-"""Entry point: the verbs by name, and what becomes of one that refuses.
+"""Entry point: from words to a verb, and what becomes of one that refuses."""
 
-Only the verb that is called gets imported; the others are a name and a line of `--help`. A new verb is a module beside
-this one, with a function of its name, and a row in `VERBS`.
-"""
-
-import functools
-import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-import typer
+from trainyard.cli.catalogue import OTHER_NAMES, VERBS, Parser, module_of, wrapped_plainly
+from trainyard.cli.exits import Exit, Refused, code_of
+from trainyard.client.errors import ClientError
 
-from trainyard.cli.exits import Refused
-
-VERBS = {
-    "validate": "Check manifests and list everything that is wrong with them, each fault with its line.",
-    "run": "Run a TrainingRun on this machine: the same manifest, the same trainer, no Kubernetes.",
-    "run-now": "Have a TrainingSchedule start its runs now, whatever its clock says, even while it is suspended.",
-    "version": "Print the version of this program and of the API it knows.",
-}
-"""In the order of the help; the sentence is the one that the verb's own help begins with."""
+ASKED_BY_THE_SHELL = "__complete"
 
 
-def program(words: Sequence[str]) -> typer.Typer:
-    """The program, ready to be called with these words."""
-    app = typer.Typer(
-        help="Check TrainingRuns and TrainingSchedules, and run a TrainingRun on this machine without a cluster.",
-        epilog="In a cluster: kubectl apply -f FILE, then kubectl get trainingruns -w.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    for name, sentence in VERBS.items():
-        if name in words:
-            app.command(name)(_refusing(verb(name)))
-        else:
-            app.command(name, help=sentence)(_not_called)
-    return app
+def call(words: Sequence[str], *, name: str = "trainyard") -> int:
+    """Do what the words say; how the program has to end. `name` is what it calls itself."""
+    verb, rest = _verb_first(words)
+    if verb == ASKED_BY_THE_SHELL:
+        from trainyard.cli.completing import answer
+
+        print(answer(rest))
+        return Exit.DONE
+    if verb in ("", "-h", "--help", "help"):
+        print(overview(name))
+        return Exit.DONE if words else Exit.MISUSED
+    verb = OTHER_NAMES.get(verb, verb)
+    if verb not in VERBS:
+        return _unknown(verb, name)
+    try:
+        module = module_of(verb)
+        parser = Parser(f"{name} {verb}", module)
+        words, command = _cut(rest)
+        options = parser.parse_args(words)
+        if command and not getattr(options, "takes_command", False):
+            parser.error(f"nothing may stand after --: {' '.join(command)}")
+        options.called_as, options.command = name, command
+        return int(module.call(options) or Exit.DONE)
+    except Refused as refused:
+        return _tell(str(refused), refused.code, name)
+    except ClientError as error:
+        return _tell(str(error), code_of(error), name)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
 
 
-def verb(name: str) -> Callable[..., None]:
-    """The function of a verb: `run_now` in `run_now.py`, for `run-now`."""
-    word = name.replace("-", "_")
-    found: Callable[..., None] = getattr(importlib.import_module(f"trainyard.cli.{word}"), word)
-    return found
+def _cut(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before `--`, and those after it."""
+    place = words.index("--") if "--" in words else len(words)
+    return list(words[:place]), list(words[place + 1 :])
 
 
-def _refusing(function: Callable[..., None]) -> Callable[..., None]:
-    """The verb, with its refusals told in one line and no traceback."""
+def overview(name: str) -> str:
+    """The help of the whole program."""
+    lines = [
+        f"Usage: {name} VERB [...]",
+        "",
+        "Train models on Kubernetes: start runs, follow them, fetch their results.",
+    ]
+    group = ""
+    for word, verb in VERBS.items():
+        if verb.group != group:
+            lines += ["", verb.group]
+            group = verb.group
+        first, *more = wrapped_plainly(verb.sentence, 64)
+        lines += [f"  {word:<13}{first}", *(f"{'':<15}{line}" for line in more)]
+    other = ", ".join(f"{short} = {long}" for short, long in OTHER_NAMES.items())
+    ends = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 no right, 5 cluster away, 124 time-out, 130 interrupted."
+    return "\n".join([*lines, "", f"Also: {other}.", *wrapped_plainly(ends, 78), f"Each verb: {name} VERB --help"])
 
-    @functools.wraps(function)
-    def told(*arguments: Any, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except Refused as refused:
-            typer.echo(f"trainyard: {refused}", err=True)
-            raise typer.Exit(refused.code) from refused
 
-    return told
-
-
-def _not_called() -> None:
-    """Stands in the help for a verb that is not called."""
+def _verb_first(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb and what belongs to it: `-n lab list` means the same as `list -n lab`."""
+    for place, word in enumerate(words):
+        if word in VERBS or word in OTHER_NAMES or word == ASKED_BY_THE_SHELL:
+            return word, [*words[:place], *words[place + 1 :]]
+        if not words[0].startswith("-") or word in ("-h", "--help"):
+            break
+    return (words[0] if words else ""), list(words[1:])
 
 
-def main() -> None:
+def _unknown(word: str, name: str) -> int:
+    import difflib
+
+    close = difflib.get_close_matches(word, [*VERBS, *OTHER_NAMES], n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"{name} --help lists the verbs"
+    return _tell(f"there is no verb {word!r}; {hint}", Exit.MISUSED, name)
+
+
+def _tell(message: str, code: Exit, name: str) -> int:
+    sys.stdout.flush()
+    print(f"{name}: {message} (exit code {int(code)})", file=sys.stderr)
+    return code
+
+
+def main() -> NoReturn:
     """Run the program under the name it was called by."""
     called_as = Path(sys.argv[0]).name
     name = called_as.replace("kubectl-", "kubectl ").replace("_", "-")
     try:
-        program(sys.argv[1:])(prog_name=name if name.endswith("trainyard") else "trainyard")
+        code = call(sys.argv[1:], name=name if name.endswith("trainyard") else "trainyard")
+        sys.stdout.flush()
     except BrokenPipeError:
         # The reader (head, less) has gone. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = Exit.FAILED
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    sys.exit(code)
+
+
+def complete() -> NoReturn:
+    """`kubectl_complete-trainyard`: kubectl calls it with the words so far, and prints what it prints."""
+    from trainyard.cli.completing import answer
+
+    print(answer(sys.argv[1:]))
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def ask_server(report: FileReport) -> FileReport:
     """The report with the API server's faults added to each object that has none of its own.
 
     Raises:
-        NoKubectl: kubectl is missing, or no API server answers.
+        Misused: kubectl is missing.
+        Unreachable: no API server answers.
     """
     return replace(report, objects=tuple(_ask(one) if one.valid else one for one in report.objects))
 

@@ -83,4 +83,4 @@ def test_what_the_trainer_refuses_is_told_with_its_hint(calls: list[Any], monkey
     monkeypatch.setattr(trainer, "run_local", refuse)
     code, output = run("-f", str(QUICKSTART))
     assert code == 1
-    assert output == "trainyard: claim data has no folder here (add --volume data=FOLDER)\n"
+    assert output == "trainyard: claim data has no folder here (add --volume data=FOLDER) (exit code 1)\n"

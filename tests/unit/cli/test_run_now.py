@@ -1,16 +1,15 @@
-"""`trainyard run-now`: the request's form, what is checked before it is made, and what kubectl is asked to do."""
+"""`trainyard run-now`: the request's form, what is checked before it is made, and what becomes of it."""
 
 import json
-import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.cli.calling import call
+from tests.unit.cli.fake_cluster import FakeCluster
 from trainyard.api.schedule.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
 from trainyard.cli.exits import Refused
-from trainyard.cli.run_now import patch_of
+from trainyard.cli.patches import patch_of
 
 SCHEDULE: dict[str, Any] = {
     "apiVersion": "trainyard.dev/v1alpha1",
@@ -30,74 +29,61 @@ SCHEDULE: dict[str, Any] = {
 }
 
 
-class Kubectl:
-    """A kubectl that answers `get` with the schedule, takes every patch, and writes down how it was called.
+PATH = "/apis/trainyard.dev/v1alpha1/namespaces/lab/trainingschedules/agents"
 
-    With `answers`, the operator is there: the schedule carries the last request's value in its status.
-    """
 
-    def __init__(self, folder: Path, *, answers: bool = True) -> None:
-        self._folder = folder
-        (folder / "schedule.json").write_text(json.dumps(SCHEDULE))
-        program = folder / "kubectl"
-        program.write_text(
-            "#!/bin/sh\n"
-            f'for word in "$@"; do printf "%s\\0" "$word"; done >> {shlex.quote(str(folder / "calls"))}\n'
-            f"printf '\\n' >> {shlex.quote(str(folder / 'calls'))}\n"
-            f'case "$*" in *" patch "*) {self._take(answers)};; *" get "*) cat {folder}/schedule.json;; esac\n'
-        )
-        program.chmod(0o755)
+class Operator:
+    """The schedule, and what the operator makes of a request for a start; with `answers` false there is none."""
 
-    def _take(self, answers: bool) -> str:
-        if not answers:
-            return ":"
-        done = self._folder / "done.py"
-        done.write_text(
-            "import json, sys\n"
-            f"path = {str(self._folder / 'schedule.json')!r}\n"
-            "schedule = json.load(open(path))\n"
-            f"value = json.loads(sys.argv[-1])['metadata']['annotations'][{RUN_NOW_ANNOTATION!r}]\n"
-            "schedule['status'] = {'lastRunNow': value, 'lastMoment': '2026-03-01T00:00:00Z', 'message': 'm'}\n"
-            "json.dump(schedule, open(path, 'w'))\n"
-        )
-        return f'python3 {shlex.quote(str(done))} "$@"'
+    def __init__(self, cluster: FakeCluster, *, answers: bool = True) -> None:
+        self._cluster = cluster
+        cluster.put(PATH, json.loads(json.dumps(SCHEDULE)))
+        ask = cluster.answer
 
-    def calls(self) -> list[list[str]]:
-        path = self._folder / "calls"
-        return [line.split("\0")[:-1] for line in path.read_text().splitlines()] if path.exists() else []
+        def answer(method: str, target: str, body: Any) -> tuple[int, Any]:
+            found = ask(method, target, body)
+            if method == "PATCH" and answers:
+                value = body["metadata"]["annotations"][RUN_NOW_ANNOTATION]
+                status = {"lastRunNow": value, "lastMoment": "2026-03-01T00:00:00Z", "message": "m"}
+                cluster.put(PATH, {**cluster.objects[PATH], "status": status})
+                for variant in ("sre", "billing"):
+                    cluster.run(f"agents-{variant}-1772323200")
+            return found
+
+        cluster.answer = answer  # type: ignore[method-assign]
 
     def patched(self) -> dict[str, str | None]:
-        (patch,) = [call for call in self.calls() if "patch" in call]
-        annotations: dict[str, str | None] = json.loads(patch[-1])["metadata"]["annotations"]
+        (patch,) = self._cluster.bodies("PATCH")
+        annotations: dict[str, str | None] = patch["metadata"]["annotations"]
         return annotations
 
 
-def run_now(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    result = call("run-now", "agents", "-n", "lab", *words)
+def run_now(*words: str) -> tuple[int, str]:
+    result = call("run-now", "agents", "-n", "lab", "--wait", "0.2s", *words)
     return result.exit_code, result.output
 
 
-def test_a_request_is_one_patch_and_names_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kubectl = Kubectl(tmp_path)
-    code, output = run_now(tmp_path, monkeypatch)
+def test_a_request_is_one_patch_and_names_the_runs(cluster: FakeCluster) -> None:
+    operator = Operator(cluster)
+    code, output = run_now()
     assert code == 0, output
+    first, *following = output.splitlines()
     assert (
-        output
-        == "made agents-sre-1772323200; agents-billing-1772323200 will follow, each at the end of the one before\n"
+        first == "made agents-sre-1772323200; agents-billing-1772323200 will follow, each at the end of the one before"
     )
-    annotations = kubectl.patched()
+    assert following[0] == "Next: trainyard watch agents-sre-1772323200"
+    annotations = operator.patched()
     assert annotations[OVERRIDES_ANNOTATION] is None  # what an earlier request left behind goes
     assert annotations[VARIANTS_ANNOTATION] is None
     assert not (annotations[RUN_NOW_ANNOTATION] or "force").startswith("force")
 
 
-def test_everything_that_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kubectl = Kubectl(tmp_path)
+def test_everything_that_can_be_asked_for(cluster: FakeCluster) -> None:
+    operator = Operator(cluster)
     words = ["--set", "training.maxSteps=3", "--set", "training.learningRate=1e-4", "--variant", "billing", "--force"]
-    code, output = run_now(tmp_path, monkeypatch, *words)
-    assert (code, output) == (0, "made agents-billing-1772323200\n")
-    annotations = kubectl.patched()
+    code, output = run_now(*words)
+    assert (code, output.splitlines()[0]) == (0, "made agents-billing-1772323200")
+    annotations = operator.patched()
     assert json.loads(annotations[OVERRIDES_ANNOTATION] or "") == {"training": {"maxSteps": 3, "learningRate": 1e-4}}
     assert annotations[VARIANTS_ANNOTATION] == "billing"
     assert str(annotations[RUN_NOW_ANNOTATION]).startswith("force-")
@@ -114,19 +100,17 @@ def test_everything_that_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.Mo
         (["--variant", "sales"], "the schedule has sre, billing"),
     ],
 )
-def test_a_wrong_request_is_never_made(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kubectl = Kubectl(tmp_path)
-    code, output = run_now(tmp_path, monkeypatch, *words)
+def test_a_wrong_request_is_never_made(words: list[str], said: str, cluster: FakeCluster) -> None:
+    Operator(cluster)
+    code, output = run_now(*words)
     assert code == 1
     assert said in output
-    assert not any("patch" in call for call in kubectl.calls())
+    assert not cluster.bodies("PATCH")
 
 
-def test_an_operator_that_is_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Kubectl(tmp_path, answers=False)
-    code, output = run_now(tmp_path, monkeypatch)
+def test_an_operator_that_is_away_is_told(cluster: FakeCluster) -> None:
+    Operator(cluster, answers=False)
+    code, output = run_now()
     assert code == 1
     assert "is it running?" in output
 

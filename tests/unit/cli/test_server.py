@@ -66,7 +66,7 @@ def test_the_api_servers_refusal_is_shown(tmp_path: Path, monkeypatch: pytest.Mo
 def test_no_cluster_is_no_fault_of_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_kubectl(tmp_path, 'echo "The connection to the server 127.0.0.1:1 was refused" >&2; exit 1')
     code, output = validate(tmp_path, monkeypatch)
-    assert code == 2
+    assert code == 5
     assert "cannot reach an API server" in output
 
 

@@ -20,7 +20,7 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*/*.md"), *ROOT.glob("examp
 METRIC = re.compile(r'"(trainyard_[a-z_]+)"')
 
 ROOTS = {
-    **dict.fromkeys(("api", "controller", "cli"), "operator/trainyard"),
+    **dict.fromkeys(("api", "controller", "cli", "client"), "operator/trainyard"),
     "trainer": "trainer-image/trainyard",
 }
 """Where the packages lie that the page on architecture names files from."""
@@ -71,7 +71,8 @@ def test_make_targets_in_the_text_exist(page: Path) -> None:
 
 def test_what_the_page_on_architecture_names_is_in_the_code() -> None:
     named = re.findall(
-        r"`((api|controller|cli|trainer|tools|tests)/[\w/]+\.py)(?:: ([\w., ]+))?`", text("docs/inside/architecture.md")
+        r"`((api|controller|cli|client|trainer|tools|tests)/[\w/]+\.py)(?:: ([\w., ]+))?`",
+        text("docs/inside/architecture.md"),
     )
     assert len(named) > 80, "the page has another form than this test reads"
     for path, package, names in named:

@@ -293,7 +293,7 @@ def phase_faults(spec: TrainingRunSpec) -> list[str]:
 class Metadata(BaseModel):
     """The part of an object's metadata that is read here; the rest is Kubernetes' own and passes unread."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(defer_build=True, extra="ignore", frozen=True, populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -312,7 +312,7 @@ class Metadata(BaseModel):
 class TrainingRun(BaseModel):
     """A whole object, as read from a file or from the API server. The status stays a plain mapping here."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, populate_by_name=True)
 
     api_version: Literal["trainyard.dev/v1alpha1"] = Field(alias="apiVersion")
     kind: Literal["TrainingRun"]

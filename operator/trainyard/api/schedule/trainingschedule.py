@@ -184,7 +184,7 @@ class TrainingScheduleSpec(ApiModel):
 class ScheduleMetadata(BaseModel):
     """The part of the metadata that is read here."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(defer_build=True, extra="ignore", frozen=True, populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,138 @@
+"""What people see of runs: lists, one screen, explanations; at eighty columns, letter by letter."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from tests.unit.cli import runs
+from tests.unit.cli.calling import call
+from tests.unit.cli.fake_cluster import FakeCluster
+from tests.unit.cli.golden import same_as
+from trainyard.api.conditions import Reason
+from trainyard.cli.reasons import ADVICE
+
+
+@pytest.fixture
+def lab(cluster: FakeCluster) -> FakeCluster:
+    """Four runs, each in another state."""
+    for state in (runs.training, runs.failed, runs.succeeded, runs.waiting):
+        state(cluster)
+    return cluster
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eighty columns."""
+    for module in ("columns", "printing"):
+        monkeypatch.setattr(f"trainyard.cli.{module}.terminal_width", lambda: 80)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "list",
+        "list -o name",
+        "list --state failed",
+        "status runbook",
+        "status served",
+        "status broken",
+        "status queued",
+        "explain runbook",
+        "explain broken",
+        "explain queued",
+        "explain served",
+    ],
+)
+def test_at_eighty_columns_it_looks_like_this(words: str, lab: FakeCluster, terminal: None) -> None:
+    result = call(*words.split())
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    same_as(words.replace(" ", "_").replace("--", ""), result.stdout)
+
+
+def test_a_pipe_gets_every_column_whole(lab: FakeCluster) -> None:
+    same_as("list_piped", call("list").stdout)
+    same_as("list_piped_wide", call("list", "-o", "wide").stdout)
+
+
+def test_json_and_yaml_are_what_the_api_server_has(lab: FakeCluster) -> None:
+    assert json.loads(call("status", "runbook", "-o", "json").stdout) == lab.read("runbook")
+    assert yaml.safe_load(call("status", "runbook", "-o", "yaml").stdout) == lab.read("runbook")
+    names = [item["metadata"]["name"] for item in json.loads(call("list", "-o", "json").stdout)["items"]]
+    assert names == ["broken", "queued", "runbook", "served"]
+
+
+def test_all_namespaces_are_told_apart(lab: FakeCluster) -> None:
+    lines = call("list", "-A").stdout.splitlines()
+    assert lines[0].startswith("NAMESPACE   NAME ")
+    assert all(line.startswith("lab ") for line in lines[1:])
+    assert any("/trainyard.dev/v1alpha1/trainingruns" in target for _, target, _ in lab.asked)
+
+
+def test_a_selector_is_the_api_servers_to_apply(lab: FakeCluster) -> None:
+    assert len(call("list", "-l", "agent=sre", "-o", "name").stdout.splitlines()) == 4
+    assert call("list", "-l", "agent=none").stdout == "no runs in namespace lab; trainyard list -A looks everywhere\n"
+
+
+def test_colours_are_for_terminals_that_want_them(lab: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b" not in call("list").stdout
+    monkeypatch.setattr("trainyard.cli.printing.sys", _Terminal)
+    assert "\x1b[31mFailed" in call("list").stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in call("list").stdout
+
+
+class _Terminal:
+    """`sys`, with a terminal to write to."""
+
+    class stdout:
+        @staticmethod
+        def isatty() -> bool:
+            return True
+
+        @staticmethod
+        def fileno() -> int:
+            return sys.__stdout__.fileno() if sys.__stdout__ else 1
+
+
+def test_schedules_are_listed_as_well(cluster: FakeCluster) -> None:
+    cluster.put(
+        "/apis/trainyard.dev/v1alpha1/namespaces/lab/trainingschedules/agents",
+        {
+            "metadata": {"name": "agents", "namespace": "lab", "uid": "u", "creationTimestamp": "2026-03-01T11:00:00Z"},
+            "spec": {"schedule": "0 0 * * *"},
+            "status": {"state": "Scheduled", "nextScheduleTime": "2026-03-02T00:00:00Z"},
+        },
+    )
+    same_as("list_schedules", call("list", "--schedules").stdout)
+
+
+def test_a_run_that_no_operator_has_seen_sends_to_the_doctor(cluster: FakeCluster) -> None:
+    cluster.run()
+    cluster.read()["status"] = {"restarts": 0}
+    said = " ".join(call("explain", "runbook").stdout.split())
+    assert "no operator has looked at it yet; it was created 10m0s ago" in said
+    assert "trainyard doctor" in said
+
+
+def test_a_pod_that_is_silent_is_told(cluster: FakeCluster) -> None:
+    runs.training(cluster)
+    cluster.read()["status"]["trainerStatus"]["lastUpdatedTime"] = "2026-03-01T11:50:00Z"
+    assert "Its pod has not reported for 20m0s" in call("explain", "runbook").stdout
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_explained(reason: Reason) -> None:
+    means, do = ADVICE[reason]
+    assert means
+    assert not means.endswith(".")
+    assert do.format(called="trainyard", run="a").count("{") == 0
+
+
+def test_a_reason_of_a_newer_operator_is_no_error(cluster: FakeCluster) -> None:
+    cluster.run(state="Pending", conditions=[runs.condition("Ready", "False", "StarsAreWrong")])
+    said = call("explain", "runbook")
+    assert said.exit_code == 0
+    assert "the operator says StarsAreWrong" in said.stdout
