@@ -90,26 +90,34 @@ def audit() -> int:
             print(f"{image}: NOT CHECKED, the vulnerability service gave no answer: {last}", file=sys.stderr)
             code = code or NOT_CHECKED
             continue
-        found = findings(json.loads(report.read_text()))
+        answer = json.loads(report.read_text())
+        found, skipped = findings(answer), passed_over(answer)
         for line in found:
             print(f"{image}: {line}")
         print(f"{image}: {len(found)} known vulnerabilities in the packages of {lock}")
-        code = FOUND if found else code
+        if skipped:
+            print(f"{image}: NOT CHECKED, {len(skipped)} of {len(answer['dependencies'])} packages:", file=sys.stderr)
+            for line in skipped:
+                print(f"{image}: {line}", file=sys.stderr)
+        code = FOUND if found else code or (NOT_CHECKED if skipped else 0)
     return code
 
 
 def findings(report: Mapping[str, Any]) -> list[str]:
-    """A line for each known vulnerability, with the version that is free of it; and for each package that was passed over."""
+    """A line for each known vulnerability, with the version that is free of it."""
     lines = []
     for package in report["dependencies"]:
-        if "skip_reason" in package:
-            lines.append(f"{package['name']}: not looked up: {package['skip_reason']}")
         for known in package.get("vulns", ()):
             way_out = (
                 f"raise it to {' or '.join(known['fix_versions'])}" if known["fix_versions"] else "no version is free"
             )
             lines.append(f"{package['name']} {package['version']}: {known['id']}: {way_out}")
     return lines
+
+
+def passed_over(report: Mapping[str, Any]) -> list[str]:
+    """A line for each package that the service knows nothing of; of such a one nobody has said that it is free."""
+    return [f"{p['name']}: not looked up: {p['skip_reason']}" for p in report["dependencies"] if "skip_reason" in p]
 
 
 def _output(command: list[str]) -> str:

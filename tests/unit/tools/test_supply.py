@@ -85,11 +85,6 @@ def test_a_finding_names_the_package_and_the_way_out() -> None:
     assert supply.findings(CLEAN) == []
 
 
-def test_a_package_that_was_passed_over_is_told() -> None:
-    report = {"dependencies": [{"name": "own", "skip_reason": "not on the index"}]}
-    assert supply.findings(report) == ["own: not looked up: not on the index"]
-
-
 @pytest.fixture
 def auditor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A pip-audit that answers with a report, or with none, as the real one does when the service is away."""
@@ -127,6 +122,19 @@ def test_no_answer_is_not_taken_for_nothing_found(auditor: Any, capsys: pytest.C
     told = capsys.readouterr()
     assert "operator: NOT CHECKED, the vulnerability service gave no answer: ERROR: could not connect" in told.err
     assert "0 known" not in told.out
+
+
+def test_a_package_that_was_passed_over_is_neither_vulnerable_nor_free(
+    auditor: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = {"name": "own", "skip_reason": "not on the index"}
+    auditor({"dependencies": [*CLEAN["dependencies"], unknown]})
+    assert supply.audit() == supply.NOT_CHECKED
+    told = capsys.readouterr()
+    assert "operator: 0 known vulnerabilities" in told.out
+    assert "operator: NOT CHECKED, 1 of 2 packages:\noperator: own: not looked up: not on the index" in told.err
+    auditor({"dependencies": [*VULNERABLE["dependencies"], unknown]})
+    assert supply.audit() == supply.FOUND
 
 
 def test_an_old_report_is_not_taken_for_an_answer(auditor: Any) -> None:
