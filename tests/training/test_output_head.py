@@ -14,7 +14,7 @@ from trainyard.trainer.models.output_head import CPU_TILE, add_output_head
 pytestmark = pytest.mark.slow
 
 
-def test_tiles_give_the_loss_and_the_gradients_of_the_whole() -> None:
+def test_tiles_of_the_fused_head_give_the_loss_and_the_gradients_of_the_quick_way() -> None:
     tokens, entries = CPU_TILE
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

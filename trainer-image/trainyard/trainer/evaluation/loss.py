@@ -1,8 +1,7 @@
 """Loss and perplexity over held-out sequences.
 
-The mean is over all tokens that count, not over batches, so it does not depend on the batch size. Where the logits of a
-batch would be large, TRL's fused output head goes through the positions in tiles and never holds them as a whole: with a
-vocabulary of a quarter of a million entries that is the difference between 1 GB and 20.
+The mean is over all tokens that count, not over batches, so it does not depend on the batch size. Large logits are never held
+as a whole (`methods/loss.py`): with a vocabulary of a quarter of a million entries that is the difference between 1 GB and 20.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 
 from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.methods.batches import TOKEN_COUNT, collate
-from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
+from trainyard.trainer.methods.loss import sum_of_losses
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,7 @@ def measure(
             batch = make_batch(rows)
             batch.pop(TOKEN_COUNT)
             inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-            if logits_are_small(model, inputs):
-                total += float(sum_of_losses(model, inputs))
-            else:
-                total -= float(model(**inputs, fused_lm_head=True).log_probs.double().sum())
+            total += float(sum_of_losses(model, inputs))
             count += int((inputs["labels"][:, 1:] != IGNORED).sum())
             progress(start + len(rows), len(sequences))
     return HeldOut(total / max(count, 1), count)

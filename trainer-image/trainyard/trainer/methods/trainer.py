@@ -40,7 +40,7 @@ from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.continuation import put_settings_back, settings_of
-from trainyard.trainer.methods.loss import logits_are_small, sum_of_losses
+from trainyard.trainer.methods.loss import has_a_quick_way, sum_of_losses
 from trainyard.trainer.methods.objective import Interrupted, Objective
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.volume.commit import Write
@@ -192,7 +192,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
                 self._metrics["train"][name].append(value)
             return loss
         plain = self.args.loss_type == "nll" and self.label_smoother is None and not self.aux_loss_enabled
-        if return_outputs or not plain or not logits_are_small(self.model, inputs):
+        if return_outputs or not plain or not has_a_quick_way(self.model, inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED).sum()
