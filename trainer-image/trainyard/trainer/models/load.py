@@ -19,6 +19,7 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
+from trainyard.trainer.models.adapter_linear import quicken
 from trainyard.trainer.models.lora import add_adapter, load_adapter
 from trainyard.trainer.models.output_head import add_output_head
 from trainyard.trainer.models.quantize import nf4
@@ -78,6 +79,7 @@ def load_for_training(
         base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization)
         _check_fit(base, vocab_size, max_length)
         adapted = load_adapter(base, resume, trainable=True) if resume else add_adapter(base, spec.adapter.lora)
+        quicken(adapted)
         return _loaded(adapted, revision=revision_of(folder), source_dtype=source_dtype)
     dtype = _master_dtype(folder, device)
     model = _from_folder(resume or folder, dtype, uri=spec.storage_uri)
