@@ -23,8 +23,12 @@ def telling(job: JobView, pods: tuple[PodView, ...]) -> PodView | None:
 
 
 def all_succeeded(job: JobView, pods: tuple[PodView, ...]) -> bool:
-    """Whether every pod has, a moment before the Job controller has booked it."""
-    return len(pods) == job.pods and all(p.phase == "Succeeded" for p in pods)
+    """Whether every pod has, a moment before the Job controller has booked it.
+
+    One that was told to go and ended well on the way is not among them: the Job controller may have let it go already (the Job
+    was suspended by hand), and makes another one, which must not work beside the next step.
+    """
+    return len(pods) == job.pods and all(p.phase == "Succeeded" and not p.terminating for p in pods)
 
 
 def others(job: JobView, pod: PodView | None, pods: tuple[PodView, ...]) -> str:

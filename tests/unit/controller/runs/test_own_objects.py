@@ -134,6 +134,29 @@ def test_a_job_that_somebody_has_suspended_waits_for_no_queue() -> None:
     assert world.status().state == "Training"
 
 
+def test_a_pod_that_ended_well_on_its_way_out_of_a_suspended_job_is_not_the_end_of_its_step() -> None:
+    """The Job makes another one when it goes on, and that one must not work beside the next step."""
+    world = World()
+    world.settle()
+    world.end(record={"dataset": {"digest": "sha256:1", "records": 3, "splits": {"train": 2, "eval": 1}}})
+    job, pod = world.jobs["tiny-prepare-1"], world.pods["tiny-prepare-1-x"]
+    complete, job["status"] = job["status"], {}
+    job["spec"]["suspend"] = True
+    pod["metadata"]["deletionTimestamp"] = world.now.isoformat()
+    world.settle()
+    job["spec"]["suspend"] = False
+    world.settle()
+    assert list(world.jobs) == ["tiny-prepare-1"]
+    world.pods.clear()
+    world.start_pod()
+    world.settle()
+    assert list(world.jobs) == ["tiny-prepare-1"]
+    world.end(record={"dataset": {"digest": "sha256:1", "records": 3, "splits": {"train": 2, "eval": 1}}})
+    assert job["status"] == complete
+    world.settle()
+    assert list(world.jobs) == ["tiny-prepare-1", "tiny-train-1"]
+
+
 # Claims that people have deleted
 
 
