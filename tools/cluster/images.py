@@ -38,7 +38,7 @@ class Image:
 
 IMAGES = (
     Image("operator", "operator/Dockerfile"),
-    Image("trainer", "trainer-image/Dockerfile", {"TORCH": "cpu"}),
+    Image("trainer", "trainer-image/Dockerfile", {"TORCH": "cpu", "SIMULATED_GPU": "1"}),
 )
 
 

@@ -59,7 +59,13 @@ DatasetUri = Annotated[
     _CHECKED,
 ]
 PuzzleUri = Annotated[str, _kinds(_S3, _HTTP_FILE, rf"{_CLAIM}/\S+", _FILE), _CHECKED]
-ModelUri = Annotated[str, _kinds(r"hf://[^/\s]+/[^/\s@]+(@\S+)?", rf"{_CLAIM}/\S+", _FILE), _CHECKED]
+FolderUri = Annotated[str, _kinds(r"hf://[^/\s]+/[^/\s@]+(@\S+)?", rf"{_CLAIM}/\S+", _FILE), _CHECKED]
+_RUN = r"run://[a-z0-9]([-a-z0-9]*[a-z0-9])?(/[a-z0-9]([-a-z0-9]*[a-z0-9])?)?"
+ModelUri = Annotated[
+    str,
+    _kinds(r"hf://[^/\s]+/[^/\s@]+(@\S+|/\S+\.gguf)?", rf"{_CLAIM}/\S+", _FILE, _S3, _HTTP_FILE, _RUN),
+    _CHECKED,
+]
 BucketUri = Annotated[str, _kinds(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S*[^/\s]/?"), _CHECKED]
 
 CUT = "…"

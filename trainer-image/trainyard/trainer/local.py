@@ -88,6 +88,7 @@ def step_environment(run: TrainingRun, work: Path, volumes: Path, secrets: Path 
     run_file.write_text(json.dumps(manifest, indent=1))
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trainyard"
     return {
+        names.ENV_SIMULATED_GPU: "local",  # a manifest for a cluster may be tried on a machine without one
         **os.environ,
         names.ENV_RUN_NAME: run.metadata.name,
         names.ENV_NAMESPACE: run.metadata.namespace,

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from trainyard.api.addresses import ModelUri
+from trainyard.api.addresses import FolderUri, ModelUri
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one, opaque
 from trainyard.api.run.trm import Trm
 
@@ -27,7 +27,7 @@ class Tokenizer(ApiModel):
         le=262144,
         description="Train a byte-level BPE tokenizer with this many entries on the training data.",
     )
-    storage_uri: ModelUri | None = Field(
+    storage_uri: FolderUri | None = Field(
         None,
         description="Existing tokenizer: hf://org/name[@revision], pvc://claim/path or file:///path in the image.",
     )
@@ -110,11 +110,16 @@ class ModelSource(ApiModel):
 
     storage_uri: ModelUri | None = Field(
         None,
-        description="Weights to start from: hf://org/name[@revision], pvc://claim/path, or file:///path in the image.",
+        description="Weights to start from: hf://org/name[@revision], a folder at pvc://claim/path, file:///path in the image, "
+        "s3://bucket/prefix or https:// (a folder, or a .tar or .tar.gz of one), run://name[/phase] for the result of another "
+        "run on the same checkpoint volume; or, at any of these but the last, a file that ends in .gguf "
+        "(hf://org/name[@revision]/file.gguf), which is unpacked once.",
     )
     scratch: Scratch | None = Field(None, description="Start from random weights with this configuration.")
     trm: Trm | None = Field(None, description="A Tiny Recursive Model, for method TRM.")
     secret_ref: SecretRef | None = Field(
-        None, description="Secret with the key token (or HF_TOKEN), for gated or private models on the hub."
+        None,
+        description="Secret to fetch it with: key token (or HF_TOKEN) for the hub; AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+        "AWS_ENDPOINT_URL and AWS_REGION for s3; token, or username and password, for https; ca.crt for either.",
     )
     adapter: Adapter | None = Field(None, description="Train an adapter; absent means all weights are trained.")

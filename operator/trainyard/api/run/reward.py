@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trainyard.api.addresses import ModelUri
+from trainyard.api.addresses import FolderUri
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one
 
 
@@ -41,7 +41,7 @@ class Length(ApiModel):
 class RewardModel(ApiModel):
     """The score of a sequence-classification model with one output, over prompt and response as one text."""
 
-    storage_uri: ModelUri = Field(
+    storage_uri: FolderUri = Field(
         description="The model: hf://org/name[@revision], pvc://claim/path, or file:///path in the image.",
     )
     secret_ref: SecretRef | None = Field(

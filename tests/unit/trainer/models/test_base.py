@@ -40,10 +40,9 @@ def model(tmp_path: Path) -> Path:
 
 def context(tmp_path: Path, **spec: Any) -> RunContext:
     text = {"name": "d", "inline": {"text": "some text"}}
+    model = spec.pop("model", {"storageUri": "pvc://m/base"})
     training = {"method": "CPT", "maxLength": 64, **spec.pop("training", {})}
-    return context_of(
-        tmp_path, {"model": {"storageUri": "pvc://m/base"}, "datasets": [text], "training": training, **spec}
-    )
+    return context_of(tmp_path, {"model": model, "datasets": [text], "training": training, **spec})
 
 
 def refused(tmp_path: Path, **spec: Any) -> str:
@@ -127,7 +126,29 @@ class TestConfigurations:
             "pvc://m/base has weights packed with gptq, and the image has no optimum to read them (use the model as it was before"
         )
         configured(model, quantization_config={"quant_method": "fp8"})
-        check_model(context(tmp_path))
+        check_model(context(tmp_path, model={"storageUri": "pvc://m/base", "adapter": {"lora": {}}}))
+
+    def test_packed_weights_that_cannot_be_trained(self, tmp_path: Path, model: Path) -> None:
+        configured(model, quantization_config={"quant_method": "fp8"})
+        assert refused(tmp_path) == (
+            "pvc://m/base has weights packed with fp8, which cannot be trained as a whole (use the model as it was before it was "
+            "packed, or train an adapter over it (spec.model.adapter))"
+        )
+        configured(model, quantization_config={"quant_method": "quark"})
+        adapter = {"storageUri": "pvc://m/base", "adapter": {"lora": {}}}
+        assert "packed with quark, which cannot be trained (use" in refused(tmp_path, model=adapter)
+
+    def test_an_adapter_instead_of_a_model(self, tmp_path: Path, model: Path) -> None:
+        (model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/base"}))
+        assert refused(tmp_path) == (
+            "pvc://m/base is an adapter (adapter_config.json) and not a model (name its base (org/base) to train a new adapter, or "
+            "a model with the adapter merged into it (spec.model.adapter.merge: true))"
+        )
+
+    def test_an_adapter_on_the_embeddings(self, tmp_path: Path, model: Path) -> None:
+        lora = {"targetModules": ["q_proj", "model.embed_tokens"]}
+        told = refused(tmp_path, model={"storageUri": "pvc://m/base", "adapter": {"lora": lora}})
+        assert "targetModules: model.embed_tokens holds embeddings, which cannot carry an adapter here" in told
 
     def test_a_model_with_code_of_its_own(self, tmp_path: Path, model: Path) -> None:
         configured(model, model_type="ours", auto_map={"AutoModelForCausalLM": "modeling_ours.Ours"})

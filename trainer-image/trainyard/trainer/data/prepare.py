@@ -34,6 +34,7 @@ from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.log import say
 from trainyard.trainer.phases import SHARED_TOKENIZER
 from trainyard.trainer.reporter import PreparedDataset, Reporter
+from trainyard.trainer.volume.bases import base_folder, is_made
 from trainyard.trainer.volume.commit import (
     Committed,
     commit_folder,
@@ -160,7 +161,10 @@ def make_tokenizer(context: RunContext, folder: Path, built: Callable[[], Built]
         return tokenizer
     uri = model.scratch.tokenizer.storage_uri if model.scratch else model.storage_uri
     assert uri is not None
-    source = local_folder(uri, context=context, secret_ref=model.secret_ref, weights=False)
+    if model.scratch is None:
+        source = base_folder(context, weights=False)
+    else:
+        source = local_folder(uri, context=context, secret_ref=model.secret_ref, weights=False)
     tokenizer = copy_tokenizer(source, folder, uri=uri)
     entries = max(tokenizer.get_vocab().values()) + 1
     if model.scratch is None and (rows := embeddings_of(source)) is not None and entries > rows:
@@ -246,6 +250,6 @@ def _prefetch_model(context: RunContext, reporter: Reporter) -> None:
     wanted = [(spec.model.storage_uri, spec.model.secret_ref)] if spec.model else []
     wanted += [(reward.storage_uri, reward.secret_ref) for _, reward in spec.reward_models()]
     for uri, secret_ref in wanted:
-        if uri and uri.startswith("hf://") and spec.storage.cache is not None:
+        if uri and uri.startswith("hf://") and not is_made(uri) and spec.storage.cache is not None:
             reporter.report(message=told(f"downloading {uri}"))
             check_weights(local_folder(uri, context=context, secret_ref=secret_ref, weights=True), uri)

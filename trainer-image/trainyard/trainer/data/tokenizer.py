@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainyard.trainer.data.tokenizer_files import write_for_others
 from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.volume.weights import POINTER
 
@@ -61,6 +62,7 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int, folder: Path) -> PreT
     )
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
+    write_for_others(folder)
     return wrapped
 
 
@@ -103,6 +105,7 @@ def copy_tokenizer(source: Path, folder: Path, *, uri: str) -> PreTrainedTokeniz
             hint="set eos_token in its tokenizer_config.json, or the model never learns to stop",
         )
     tokenizer.save_pretrained(folder)
+    write_for_others(folder, source)
     return tokenizer
 
 

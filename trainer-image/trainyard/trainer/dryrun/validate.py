@@ -50,8 +50,8 @@ from trainyard.trainer.models.estimate import Estimate, estimate, estimate_quick
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.phases import in_phase, settle_start
 from trainyard.trainer.reporter import PreparedDataset, Reporter
+from trainyard.trainer.volume.bases import base_folder
 from trainyard.trainer.volume.commit import commit_folder
-from trainyard.trainer.volume.origin import local_folder
 
 SAMPLE_LENGTHS = (0.5, 0.9, 0.99, 1.0)
 
@@ -234,7 +234,7 @@ def _size(context: RunContext, tokenizer: Any, vocab_size: int) -> tuple[str, Es
         simple = isinstance(positions, int) and positions >= context.positions and values["vocab_size"] >= vocab_size
     else:
         assert spec.storage_uri is not None
-        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=False)
+        folder = base_folder(context, weights=False)
         values = read_configuration(folder, spec.storage_uri)
         architecture, simple = str(values.get("model_type")), True
     if simple and (

@@ -11,11 +11,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from trainyard.api.run.exports import Export
 from trainyard.api.run.targets.hub import Hub
@@ -23,11 +21,11 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config, source_unavailable
 from trainyard.trainer.exports.exported import Exported, digest_of
 from trainyard.trainer.log import say
+from trainyard.trainer.models.card import CARD, base_of, base_or_none, model_card
 from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import Committed, read_committed
 from trainyard.trainer.volume.origin import PAUSES, TRIES, hub_token
 
-CARD = "README.md"
 ADAPTER_CONFIG = "adapter_config.json"
 T = TypeVar("T")
 
@@ -67,29 +65,6 @@ def send(
     return Exported(uri=f"hf://{target.repo}@{done.oid}", digest=digest_of(result), version=str(done.oid))
 
 
-def model_card(context: RunContext, target: Hub, result: Committed) -> str:
-    """README.md: what the hub's search reads, and for people what the model was made from. No addresses of data: they may
-    be nobody's business."""
-    training, spec = context.training, context.model
-    head: dict[str, Any] = {"tags": ["trainyard", training.method.lower()]}
-    facts = {"run": context.run.metadata.name, "method": training.method, "steps": result.manifest.get("step")}
-    if spec.trm is None:
-        head |= {"library_name": "transformers" if _is_whole(result) else "peft", "pipeline_tag": "text-generation"}
-    if base := _base(context):
-        repository, _, revision = base.partition("@")
-        head["base_model"] = repository
-        facts["base model"] = f"{repository} at {revision}" if revision else repository
-    facts |= {
-        "datasets": ", ".join(dataset.name for dataset in context.datasets),
-        "dataset digest": result.manifest.get("data"),
-        "seed": training.seed,
-        "made with": f"torch {version('torch')}, transformers {version('transformers')}",
-    }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value is not None)
-    title = target.repo.partition("/")[2]
-    return f"---\n{yaml.safe_dump(head)}---\n\n# {title}\n\n| | |\n|---|---|\n{rows}\n"
-
-
 def _api(context: RunContext, export: Export, target: Hub) -> Any:
     from huggingface_hub import HfApi
 
@@ -106,12 +81,6 @@ def _is_whole(result: Committed) -> bool:
     return ADAPTER_CONFIG not in result.manifest["files"]
 
 
-def _base(context: RunContext) -> str | None:
-    """The model's name on the hub, `org/name[@revision]`, where it comes from one."""
-    uri = context.model.storage_uri or ""
-    return uri.removeprefix("hf://") if uri.startswith("hf://") else None
-
-
 def _files(context: RunContext, target: Hub, result: Committed) -> Iterator[tuple[str, str | bytes]]:
     """Path in the repository, and file or content: the result, the adapter beside the model it was merged into, the card."""
     folders = [("", result)]
@@ -123,14 +92,18 @@ def _files(context: RunContext, target: Hub, result: Committed) -> Iterator[tupl
                 yield prefix + name, _adapter_config(context, folder.path / name)
             elif name != CARD:  # peft's template of one
                 yield prefix + name, str(folder.path / name)
-    yield CARD, model_card(context, target, result).encode()
+    title, about = target.repo.partition("/")[2], result.manifest
+    card = partial(
+        model_card, context, title=title, step=about.get("step"), digest=about.get("data"), base=base_or_none(context)
+    )
+    yield CARD, card(whole=_is_whole(result)).encode()
 
 
 def _adapter_config(context: RunContext, file: Path) -> bytes:
     """With the base's name on the hub instead of its folder in this pod."""
     config = json.loads(file.read_text())
-    repository, _, revision = (_base(context) or "").partition("@")
-    config |= {"base_model_name_or_path": repository or None, "revision": revision or None}
+    repository, revision = base_of(context)
+    config |= {"base_model_name_or_path": repository, "revision": revision}
     return json.dumps(config, indent=2).encode()
 
 

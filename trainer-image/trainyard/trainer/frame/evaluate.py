@@ -24,6 +24,7 @@ from trainyard.trainer.frame.train import may_reduce
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device, find_device
 from trainyard.trainer.machine.imports import quick_imports
+from trainyard.trainer.machine.missing_gpu import gpus_asked
 from trainyard.trainer.reporter import Metrics, Reporter
 from trainyard.trainer.volume.commit import Committed, commit_folder, read_committed
 from trainyard.trainer.volume.result import find_result
@@ -105,7 +106,7 @@ def evaluate(
         measure = load()
     reporter.report(phase="evaluate", percentage=0.0, timings={"imports": round(time.monotonic() - started, 2)})
     context = fitted(context, recall(context.work_dir, context.training))
-    device = find_device(context.training.precision)
+    device = find_device(context.training.precision, gpus_asked=gpus_asked(context.run.spec, context.step))
     batch = EvaluationBatch(
         context.training.per_device_eval_batch_size,
         may_shrink=may_reduce(context),

@@ -36,6 +36,7 @@ from trainyard.trainer.frame.out_of_memory import (
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device, find_device, free_memory, is_cuda, keep_freed_memory
 from trainyard.trainer.machine.imports import quick_imports
+from trainyard.trainer.machine.missing_gpu import gpus_asked
 from trainyard.trainer.machine.team import Team, team_of
 from trainyard.trainer.provenance import provenance
 from trainyard.trainer.reporter import Reporter, position
@@ -218,7 +219,11 @@ def new_attempt(
     resume = find_checkpoint(context, data)
     if resume is not None:
         check_resumable(context, resume)
-    device = find_device(context.training.precision, processes=team.local_size)
+    device = find_device(
+        context.training.precision,
+        processes=team.local_size,
+        gpus_asked=gpus_asked(context.run.spec, context.step),
+    )
     if device.kind == "cpu":
         keep_freed_memory()
     return Attempt(context, reporter, data, device, team, resume, reductions)

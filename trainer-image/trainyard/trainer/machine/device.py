@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.log import warn
+from trainyard.trainer.machine.missing_gpu import check_simulated
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +46,11 @@ class Device:
         return torch.cuda.max_memory_allocated() if self.kind == "cuda" else peak_memory_of_process()
 
 
-def find_device(wanted: Literal["Auto", "FP32", "BF16", "FP16"], *, processes: int = 1) -> Device:
+def find_device(wanted: Literal["Auto", "FP32", "BF16", "FP16"], *, processes: int = 1, gpus_asked: int = 0) -> Device:
     """The device of this process, of so many in this container, with `spec.training.precision` resolved.
 
     Raises:
-        UserError: the precision cannot be had here.
+        UserError: the precision cannot be had here, or a GPU was asked for and is not there.
     """
     import torch
 
@@ -68,6 +69,7 @@ def find_device(wanted: Literal["Auto", "FP32", "BF16", "FP16"], *, processes: i
             )
         precision: Precision = wanted if wanted != "Auto" else "BF16" if native_bf16 else "FP16"
         return Device("cuda", properties.name, precision, properties.total_memory)
+    check_simulated(gpus_asked)
     if wanted == "FP16":
         raise invalid_config(
             "spec.training.precision FP16 needs a GPU, and this step has none",

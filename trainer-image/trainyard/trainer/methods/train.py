@@ -8,8 +8,10 @@ and loss (`recipes.py`), and share the rest. What all trainings share is in `fra
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,15 @@ from trainyard.trainer.methods.recipes import Material, open_recipe
 from trainyard.trainer.methods.reporting import Reporting
 from trainyard.trainer.methods.samples import Sampling
 from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
+from trainyard.trainer.models.card import CARD, HELD_OUT_LOSS, TRAINING_LOSS, model_card
 from trainyard.trainer.models.estimate import optimizer_bytes
 from trainyard.trainer.models.finite import refuse_broken_weights
+from trainyard.trainer.models.handover import beside, save_model
 from trainyard.trainer.models.load import Loaded, load_for_training, merge_into_source
 from trainyard.trainer.models.output_head import use_small_tiles
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.signals import STOP
+from trainyard.trainer.volume.bases import base_folder
 from trainyard.trainer.volume.commit import Committed, commit_folder
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "tokenizers")
@@ -114,7 +119,14 @@ def train_once(attempt: Attempt) -> Committed | None:
     if not team.leads:
         return None
     attempt.reporter.report(phase="save")
-    return export(context, model, trainer_step=max(at, trainer.state.global_step), dtype=loaded.source_dtype, data=data)
+    return export(
+        context,
+        model,
+        trainer_step=max(at, trainer.state.global_step),
+        dtype=loaded.source_dtype,
+        data=data,
+        metrics=last_losses(trainer.state.log_history),
+    )
 
 
 def be_quiet() -> None:
@@ -184,14 +196,36 @@ def make_trainer(
     return trainer
 
 
-def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, data: Committed) -> Committed:
+def last_losses(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last that was logged of each loss."""
+    told = {"loss": TRAINING_LOSS, "eval_loss": HELD_OUT_LOSS}
+    found = {told[name]: line[name] for line in history for name in told if isinstance(line.get(name), float)}
+    return {name: round(value, 6) for name, value in found.items() if math.isfinite(value)}
+
+
+def export(
+    context: RunContext,
+    model: Any,
+    *,
+    trainer_step: int,
+    dtype: Any,
+    data: Committed,
+    metrics: Mapping[str, float] | None = None,
+) -> Committed:
     """Write the outcome: the model, or the adapter and, if asked, the model with the adapter merged into it."""
-    facts = {"step": trainer_step, "run": context.run.metadata.name, "data": data.manifest["digest"]}
+    name, digest = context.run.metadata.name, data.manifest["digest"]
+    facts = {"step": trainer_step, "run": name, "data": digest}
     tokenizer = context.data_dir / "tokenizer"
+    base = base_folder(context) if context.model.storage_uri is not None else None
+
+    def write_beside(folder: Path, *, whole: bool) -> None:
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+        card = partial(model_card, context, title=name, step=trainer_step, digest=digest, metrics=metrics, base=base)
+        beside(CARD, lambda: (folder / CARD).write_text(card(whole=whole)))
 
     def write_adapter(folder: Path) -> None:
         model.save_pretrained(folder)
-        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+        write_beside(folder, whole=False)
 
     def write_model(folder: Path) -> None:
         if is_quantized(context):
@@ -199,8 +233,8 @@ def export(context: RunContext, model: Any, *, trainer_step: int, dtype: Any, da
         else:
             whole = model.merge_and_unload(safe_merge=True) if context.model.adapter else model
         whole.config.use_cache = True
-        whole.to(dtype or whole.dtype).save_pretrained(folder)
-        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+        save_model(whole.to(dtype or whole.dtype), folder, source=base)
+        write_beside(folder, whole=True)
 
     if context.model.adapter is not None:
         adapter = commit_folder(context.adapter_dir, write_adapter, **facts)

@@ -42,6 +42,7 @@ from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.continuation import put_settings_back, settings_of
 from trainyard.trainer.methods.loss import has_a_quick_way, sum_of_losses
 from trainyard.trainer.methods.objective import Interrupted, Objective
+from trainyard.trainer.models.handover import save_weights
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.volume.commit import Write
 from trainyard.trainer.volume.saving import Saver, copied, size_of
@@ -348,7 +349,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         def write(folder: Path) -> dict[str, Any]:
             shutil.copytree(staged.name, folder, dirs_exist_ok=True)
             staged.cleanup()
-            model.save_pretrained(folder, state_dict=weights)
+            save_weights(model, folder, state_dict=weights)
             torch.save(optimizer, folder / "optimizer.pt")
             return {"best": best} if best["step"] is not None else {}
 

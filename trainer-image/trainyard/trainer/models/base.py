@@ -1,8 +1,9 @@
-"""Whether a model that is on a volume or in the image can be trained, as far as its files tell without loading it.
+"""Whether a model can be trained, as far as its files tell without loading it.
 
 What the train step would find out with a GPU in its hands is found out here, in the first step: damaged weights, a
-configuration that nobody can read, a kind of model that writes no text, code of its own, weights in a packed form that
-the image cannot read. A model on a hub is looked at when it has been downloaded.
+configuration that nobody can read, a kind of model that writes no text, code of its own, an adapter instead of a model,
+weights in a packed form that the image cannot read or nobody can train. What has to be fetched or unpacked for that is. Of a model
+on a hub the small files are fetched, and the list of the others is asked for; its weights are looked at when they have come.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.models.known_names import causal_language_models, check_names, configuration_classes
-from trainyard.trainer.volume.origin import local_folder
-from trainyard.trainer.volume.weights import check_weights
+from trainyard.trainer.volume.bases import base_folder, is_made
+from trainyard.trainer.volume.origin import hub_listing, local_folder
+from trainyard.trainer.volume.weights import INDEX, SINGLE, check_weights, no_safetensors, shards_missing, shards_named
 
 READERS = {
     "gptq": "optimum",
@@ -31,6 +33,10 @@ READERS = {
     "compressed-tensors": "compressed_tensors",
 }
 """By how weights are packed, the Python package that transformers reads them with."""
+UNTRAINABLE = frozenset(("auto-round", "fbgemm_fp8", "quark", "nvfp4", "metal"))
+"""Packed forms that transformers trains nothing over, not even an adapter."""
+ADAPTER = "adapter_config.json"
+EMBEDDINGS = frozenset(("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in"))
 
 
 def check_model(context: RunContext) -> None:
@@ -40,27 +46,71 @@ def check_model(context: RunContext) -> None:
         UserError: what is wrong, and what to do.
     """
     check_names(context)
-    spec = context.model
-    if spec.storage_uri is not None and _is_here(spec.storage_uri, context):
-        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
-        values = read_configuration(folder, spec.storage_uri)
-        check_configuration(values, spec.storage_uri)
+    uri = context.model.storage_uri
+    if uri is not None and not _is_handed_on(uri, context):
+        on_hub = uri.startswith("hf://") and not is_made(uri)
+        folder = base_folder(context, weights=not on_hub)
+        if (folder / ADAPTER).exists():
+            raise _is_adapter(folder, uri)
+        if on_hub:
+            _check_listing(folder, context)
+        values = read_configuration(folder, uri)
+        check_configuration(values, uri, packed_base_trains=context.model.adapter is not None)
         _check_length(values, context)
-        check_weights(folder, spec.storage_uri)
+        _check_adapter(context)
+        if not on_hub:
+            check_weights(folder, uri)
     for _, reward in context.run.spec.reward_models():
-        if _is_here(reward.storage_uri, context):
+        if not reward.storage_uri.startswith("hf://") and not _is_handed_on(reward.storage_uri, context):
             folder = local_folder(reward.storage_uri, context=context, secret_ref=reward.secret_ref, weights=True)
             check_weights(folder, reward.storage_uri)
 
 
-def _is_here(uri: str, context: RunContext) -> bool:
-    """Whether a folder is there to be looked at. What a phase hands on to the next is on the run's own volume, later."""
+def _is_handed_on(uri: str, context: RunContext) -> bool:
+    """Whether it is what a phase hands on to the next: on the run's own volume, later."""
     scheme, _, rest = uri.partition("://")
-    return scheme == "pvc" or (scheme == "file" and not Path(rest).is_relative_to(context.volume))
+    return scheme == "file" and Path(rest).is_relative_to(context.volume)
 
 
-def check_configuration(values: dict[str, Any], uri: str) -> None:
-    """Raises UserError for a kind of model that is not trained here."""
+def _is_adapter(folder: Path, uri: str) -> UserError:
+    """transformers would load its base, put the adapter over it, and the training would drop or double that."""
+    try:
+        base = json.loads((folder / ADAPTER).read_text()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        base = None
+    return invalid_config(
+        f"{uri} is an adapter ({ADAPTER}) and not a model",
+        hint=f"name its base{f' ({base})' if base else ''} to train a new adapter, or a model with the adapter merged into it "
+        "(spec.model.adapter.merge: true)",
+    )
+
+
+def _check_listing(folder: Path, context: RunContext) -> None:
+    """The names of the files on a hub, where it tells them."""
+    uri = str(context.model.storage_uri)
+    names = hub_listing(uri, folder, context=context, secret_ref=context.model.secret_ref)
+    if names is None:
+        return
+    if not any(name.endswith(".safetensors") for name in names):
+        raise no_safetensors(uri, sorted(names))
+    if SINGLE not in names and INDEX in names:
+        shards = shards_named(folder / INDEX, uri)
+        if missing := [name for name in shards if name not in names]:
+            raise shards_missing(uri, missing, len(shards))
+
+
+def _check_adapter(context: RunContext) -> None:
+    adapter = context.model.adapter
+    for target in adapter.lora.target_modules if adapter is not None else ():
+        if target.rpartition(".")[2] in EMBEDDINGS:
+            raise invalid_config(
+                f"spec.model.adapter.lora.targetModules: {target} holds embeddings, which cannot carry an adapter here",
+                hint="remove it from the list",
+            )
+
+
+def check_configuration(values: dict[str, Any], uri: str, *, packed_base_trains: bool = True) -> None:
+    """Raises UserError for a kind of model that is not trained here; `packed_base_trains` is whether an adapter does."""
     kind, known = values.get("model_type"), causal_language_models()
     if "auto_map" in values and kind not in configuration_classes():
         raise invalid_config(
@@ -78,6 +128,13 @@ def check_configuration(values: dict[str, Any], uri: str) -> None:
         raise invalid_config(
             f"{uri} has weights packed with {method}, and the image has no {package} to read them",
             hint="use the model as it was before it was packed; spec.model.adapter.quantization: NF4 packs it for the training",
+        )
+    if isinstance(packed, dict) and (method in UNTRAINABLE or not (packed_base_trains or packed.get("dequantize"))):
+        raise invalid_config(
+            f"{uri} has weights packed with {method}, which cannot be trained"
+            + ("" if method in UNTRAINABLE else " as a whole"),
+            hint="use the model as it was before it was packed"
+            + ("" if method in UNTRAINABLE else ", or train an adapter over it (spec.model.adapter)"),
         )
 
 

@@ -20,10 +20,12 @@ from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.adapter_linear import quicken
+from trainyard.trainer.models.handover import try_to_save
 from trainyard.trainer.models.lora import add_adapter, load_adapter
 from trainyard.trainer.models.output_head import add_output_head
 from trainyard.trainer.models.quantize import nf4
 from trainyard.trainer.models.scratch import build_config
+from trainyard.trainer.volume.bases import base_folder
 from trainyard.trainer.volume.origin import local_folder, revision_of
 
 if TYPE_CHECKING:
@@ -72,18 +74,24 @@ def load_for_training(
         return _loaded(model, revision=None, source_dtype=None)
 
     assert spec.storage_uri is not None
-    folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+    folder = base_folder(context)
     source_dtype = dtype_of(folder)
     if spec.adapter is not None:
         quantization = nf4(device) if spec.adapter.quantization else None
         base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization)
         _check_fit(base, vocab_size, max_length)
+        check_numbers(base, spec.storage_uri)
+        if spec.adapter.merge and quantization is None:
+            try_to_save(base, spec.storage_uri)
         adapted = load_adapter(base, resume, trainable=True) if resume else add_adapter(base, spec.adapter.lora)
         quicken(adapted)
         return _loaded(adapted, revision=revision_of(folder), source_dtype=source_dtype)
     dtype = _master_dtype(folder, device)
     model = _from_folder(resume or folder, dtype, uri=spec.storage_uri)
     _check_fit(model, vocab_size, max_length)
+    if resume is None:
+        check_numbers(model, spec.storage_uri)
+    try_to_save(model, spec.storage_uri)
     return _loaded(model, revision=revision_of(folder), source_dtype=source_dtype)
 
 
@@ -122,7 +130,7 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
     else:
         spec = context.model
         assert spec.storage_uri is not None
-        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+        folder = base_folder(context)
         base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
         add_output_head(base)
         model = load_adapter(base, context.adapter_dir, trainable=False)
@@ -136,7 +144,7 @@ def merge_into_source(context: RunContext) -> PreTrainedModel:
 
     spec = context.model
     assert spec.storage_uri is not None
-    folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+    folder = base_folder(context)
     base = _from_folder(folder, dtype_of(folder) or torch.float32, uri=spec.storage_uri)
     merged: PreTrainedModel = load_adapter(base, context.adapter_dir, trainable=False).merge_and_unload(safe_merge=True)
     return merged
@@ -165,7 +173,7 @@ def load_untrained(
         model = model if as_trained else model.to(device.compute_dtype)
     else:
         assert spec.storage_uri is not None
-        folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+        folder = base_folder(context)
         dtype = _master_dtype(folder, device) if as_trained and spec.adapter is None else device.compute_dtype
         quantization = nf4(device) if quantized else None
         model = _from_folder(folder, dtype, uri=spec.storage_uri, quantization=quantization)
@@ -246,6 +254,20 @@ def _master_dtype(folder: Path, device: Device) -> torch.dtype:
         )
         return torch.bfloat16
     return torch.float32
+
+
+def check_numbers(model: PreTrainedModel, uri: str) -> None:
+    """Raises UserError for weights that are not numbers: the loss would not be one either, whatever the learning rate."""
+    import torch
+
+    for name, values in model.named_parameters():
+        if values.is_floating_point() and not torch.isfinite(values.sum(dtype=torch.float32)):
+            odd = int((~torch.isfinite(values)).sum())
+            if odd:
+                raise invalid_config(
+                    f"{uri}: {odd} of {values.numel()} weights of {name} are no finite numbers (NaN or infinite)",
+                    hint="the model is damaged: copy it again, or use another revision",
+                )
 
 
 def _check_fit(model: PreTrainedModel, vocab_size: int, max_length: int) -> None:

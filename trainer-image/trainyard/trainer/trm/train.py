@@ -28,6 +28,7 @@ from trainyard.trainer.frame.train import Attempt, Plan
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.machine.team import ALONE, Team
+from trainyard.trainer.models.card import CARD, model_card
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
@@ -309,6 +310,8 @@ def export(context: RunContext, fit: Fit, best: Best, data: Committed) -> Commit
                     (folder / name / file.name).write_bytes(file.read_bytes())
             elif source.exists():
                 (folder / name).write_bytes(source.read_bytes())
+        card = model_card(context, title=context.run.metadata.name, step=fit.step, digest=data.manifest["digest"])
+        (folder / CARD).write_text(card)
 
     facts = {"step": fit.step, "run": context.run.metadata.name, "data": data.manifest["digest"]}
     result = commit_folder(context.model_dir, write, **facts)

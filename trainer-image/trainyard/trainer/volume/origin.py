@@ -1,4 +1,5 @@
-"""Where a model or tokenizer lies, as a local folder: downloaded from a hub, on a mounted volume, or in the image.
+"""Where a model or tokenizer lies, as a local folder: downloaded from a hub, on a mounted volume, or in the image. What comes
+from elsewhere, or is no folder, is seen to in `bases.py`.
 
 A hub is asked for exactly the files that are used (weights as safetensors, configuration, tokenizer); nothing that would
 have to be unpickled or executed. What it answers is kept in the Hugging Face cache, which is a shared volume if the run has
@@ -16,6 +17,8 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
 from trainyard.trainer.volume.claims import own_folder_of
+from trainyard.trainer.volume.commit import read_committed
+from trainyard.trainer.volume.weights import INDEX
 
 TOKENIZER_FILES = [
     "tokenizer*",
@@ -25,9 +28,10 @@ TOKENIZER_FILES = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template*",
-    "config.json",
+    "*config.json",
+    "README.md",
 ]
-MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json", "*config.json"]
+MODEL_FILES = [*TOKENIZER_FILES, "*.safetensors", "*.safetensors.index.json"]
 TRIES = 3
 PAUSES = (1.0, 3.0)
 
@@ -47,9 +51,33 @@ def local_folder(uri: str, *, context: RunContext, secret_ref: SecretRef | None,
     return from_hub(repository, revision or None, uri, token, wanted=wanted, field="spec.model.secretRef")
 
 
+def hub_listing(uri: str, folder: Path, *, context: RunContext, secret_ref: SecretRef | None) -> set[str] | None:
+    """Names of all files of a model on a hub, of which `folder` is a snapshot; None where the hub does not tell. The index of the
+    weights is fetched, if there is one."""
+    import huggingface_hub
+
+    repository, revision = uri.removeprefix("hf://").partition("@")[0], revision_of(folder)
+    token = hub_token(context.secrets_dir, secret_ref, field="spec.model.secretRef")
+    try:
+        about = huggingface_hub.HfApi(token=token or False).model_info(repository, revision=revision, timeout=10)
+        names = {file.rfilename for file in about.siblings or ()}
+        if INDEX in names:
+            huggingface_hub.snapshot_download(
+                repository, revision=revision, token=token or False, allow_patterns=[INDEX]
+            )
+    except (
+        Exception
+    ):  # a question beside the way: whatever the hub or its client says, the weights will be asked for again
+        return None
+    return names or None
+
+
 def revision_of(folder: Path) -> str | None:
-    """The commit a hub model was downloaded at; None for other folders."""
-    return folder.name if folder.parent.name == "snapshots" else None
+    """The commit a hub model was downloaded at, or what else tells which one it is; None for other folders."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    committed = read_committed(folder)
+    return None if committed is None else committed.manifest.get("revision")
 
 
 def from_hub(

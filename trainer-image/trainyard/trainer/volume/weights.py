@@ -30,9 +30,7 @@ def check_weights(folder: Path, uri: str) -> None:
     files = _files(folder, uri)
     missing = [file.name for file in files if not file.exists()]
     if missing:
-        raise invalid_config(
-            f"{uri}: {len(missing)} of {len(files)} files of weights are missing: {', '.join(missing[:5])}", hint=COPY
-        )
+        raise shards_missing(uri, missing, len(files))
     for file in files:
         if (fault := _fault(file)) is not None:
             message, hint = fault
@@ -55,31 +53,50 @@ def _files(folder: Path, uri: str) -> list[Path]:
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
     if (folder / INDEX).exists():
-        try:
-            names = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-            return [folder / name for name in sorted(names)]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise _unreadable(uri, folder / INDEX) from error
+        return [folder / name for name in shards_named(folder / INDEX, uri)]
     found = sorted(folder.glob("*.safetensors"))
     if not found:
-        others = [f.name for f in sorted(folder.iterdir()) if f.suffix in (".bin", ".pt", ".pth", ".gguf", ".h5")]
-        has = f" (it has {', '.join(others[:3])})" if others else ""
-        raise invalid_config(
-            f"{uri} has no weights as safetensors{has}",
-            hint="convert it with model.save_pretrained(folder); files that have to be unpickled are not loaded",
-        )
+        raise no_safetensors(uri, [file.name for file in sorted(folder.iterdir())])
     return found
+
+
+def shards_named(index: Path, uri: str) -> list[str]:
+    """The files that an index names. Raises UserError if it is none."""
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _unreadable(uri, index) from error
+
+
+def shards_missing(uri: str, missing: list[str], total: int) -> UserError:
+    """The index names more than there is."""
+    return invalid_config(
+        f"{uri}: {len(missing)} of {total} files of weights are missing: {', '.join(missing[:5])}", hint=COPY
+    )
+
+
+def no_safetensors(uri: str, names: list[str]) -> UserError:
+    """No file of the model can be loaded without running code."""
+    others = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".gguf", ".h5"))]
+    has = f" (it has {', '.join(others[:3])})" if others else ""
+    files = [name for name in others if name.endswith(".gguf")]
+    return invalid_config(
+        f"{uri} has no weights as safetensors{has}",
+        hint=f"name the file itself: {uri.rstrip('/')}/{files[0]}"
+        if files
+        else "convert it with model.save_pretrained(folder); files that have to be unpickled are not loaded",
+    )
 
 
 def _unreadable(uri: str, file: Path) -> UserError:
     if _is_pointer(file):
-        return invalid_config(f"{uri}: {file.name} {_POINTER[0]}", hint=_POINTER[1])
+        return invalid_config(f"{uri}: {file.name} {POINTER_FAULT[0]}", hint=POINTER_FAULT[1])
     return invalid_config(f"{uri}: {file.name} is no index of weights", hint=COPY)
 
 
-_POINTER = ("is a pointer of git-lfs and not the file", "run git lfs pull in that folder")
+POINTER_FAULT = ("is a pointer of git-lfs and not the file", "run git lfs pull in that folder")
 
 
 def _is_pointer(file: Path) -> bool:
@@ -91,7 +108,7 @@ def _fault(file: Path) -> tuple[str, str] | None:
     """What is wrong with a file, and what to do."""
     size = file.stat().st_size
     if _is_pointer(file):
-        return _POINTER
+        return POINTER_FAULT
     header = _header(file)
     if header is None:
         return f"({size} bytes) is cut off, or no safetensors file", COPY
