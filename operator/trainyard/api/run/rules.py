@@ -310,6 +310,16 @@ SPEC_RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        None,  # it would mention four fields; the operator refuses it in the same words
+        "spec.model.storageUri run:// is a result on the same checkpoint volume: name the other run's in "
+        "spec.storage.checkpoints.claimName",
+        lambda s: (
+            s.model is None
+            or not (s.model.storage_uri or "").startswith("run://")
+            or s.storage.checkpoints.claim_name is not None
+        ),
+    ),
+    Rule(
         "!script || !has(self.phases)",
         "spec.phases belong to the built-in trainer: remove spec.command, or the phases",
         lambda s: s.phases is None or not s.command,
