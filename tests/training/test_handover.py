@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -94,7 +95,7 @@ def base(folder: Path, kind: str = "llama", **generation: Any) -> Path:
     }
     (source / "tokenizer_config.json").write_text(json.dumps(values))
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(CONFIGS[kind]).to(torch.bfloat16).save_pretrained(source)
+    AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[kind])).to(torch.bfloat16).save_pretrained(source)
     settings = {"bos_token_id": 0, "eos_token_id": [0, 3], **generation}
     (source / "generation_config.json").write_text(json.dumps(settings))
     (source / "preprocessor_config.json").write_text('{"image_processor_type": "SomeImageProcessor"}')
@@ -157,7 +158,7 @@ def test_a_base_with_a_temperature_is_trained_to_the_end(
 
 
 def test_a_save_that_would_be_refused_is_known_before_the_first_step(tmp_path: Path) -> None:
-    model: Any = AutoModelForCausalLM.from_config(CONFIGS["llama"])
+    model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS["llama"]))
     try_to_save(model, "pvc://m/base")
     model.hf_quantizer = None
     model.config.odd = object()
@@ -178,7 +179,7 @@ def test_the_weights_are_not_lost_for_a_file_beside_them(tmp_path: Path) -> None
 
 
 def test_a_save_leaves_the_model_as_it_was(tmp_path: Path) -> None:
-    model: Any = AutoModelForCausalLM.from_config(CONFIGS["llama"]).to(torch.bfloat16)
+    model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS["llama"])).to(torch.bfloat16)
     before, generation = model.config.dtype, model.generation_config
     save_model(model, tmp_path)
     assert model.config.dtype is before
@@ -186,7 +187,7 @@ def test_a_save_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_numbers_are_named() -> None:
-    model: Any = AutoModelForCausalLM.from_config(CONFIGS["llama"])
+    model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS["llama"]))
     check_numbers(model, "pvc://m/base")
     model.model.layers[1].mlp.up_proj.weight.data[3, 3] = float("nan")
     with pytest.raises(UserError, match=r"1 of 2048 weights of model\.layers\.1\.mlp\.up_proj\.weight are no finite"):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainyard.trainer.errors import first_line, invalid_config
+from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.log import warn
 
 CONFIG, GENERATION, WEIGHTS = "config.json", "generation_config.json", "model.safetensors"
@@ -89,6 +89,11 @@ def try_to_save(model: Any, uri: str) -> None:
     """
     import torch
 
+    if (quantizer := getattr(model, "hf_quantizer", None)) is not None:
+        # Its library makes the tensors anew from the packed ones; a shell of them says nothing.
+        if not quantizer.is_serializable():
+            raise _not_saved(uri, "its weights are packed in a form that is only read")
+        return
     shells: dict[int, Any] = {}
     weights = {}
     for name, value in model.state_dict().items():
@@ -104,14 +109,18 @@ def try_to_save(model: Any, uri: str) -> None:
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise invalid_config(
-                f"{uri} can be loaded and not saved again: {first_line(error)}",
-                hint="use the model as its authors published it, in safetensors and not packed",
-            ) from error
+            raise _not_saved(uri, first_line(error)) from error
         finally:
             model.config.dtype = dtype
             if generation is not None:
                 model.generation_config = generation
+
+
+def _not_saved(uri: str, why: str) -> UserError:
+    return invalid_config(
+        f"{uri} can be loaded and not saved again: {why}",
+        hint="use the model as its authors published it, in safetensors and not packed",
+    )
 
 
 def complete(folder: Path, *, source: Path | None = None) -> None:
