@@ -80,6 +80,7 @@ def cut(limit: int) -> BeforeValidator:
 
 Whole = Annotated[int, Field(ge=0, le=LARGEST)]
 Amount = Annotated[float, Field(ge=0, le=LARGEST)]
+Number = Annotated[float | None, AfterValidator(_finite)]
 Percentage = Annotated[float, Field(ge=0, le=100)]
 Moment = Annotated[str, Field(max_length=64), AfterValidator(_is_moment)]
 """RFC 3339."""
@@ -89,10 +90,11 @@ StepName = Annotated[str, Field(max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-
 MlflowRun = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 VolumePath = Annotated[str, Field(max_length=1024), AfterValidator(_is_relative), AfterValidator(_is_printable)]
 Reason = Annotated[str, cut(128)]
+GateText = Annotated[str, cut(512)]
 ShortText = Annotated[str, cut(1024)]
 LongText = Annotated[str, cut(4096)]
 LogLines = Annotated[list[str], BeforeValidator(_last_lines)]
 """The last few; the others are let go."""
-Metrics = Annotated[dict[Name, Annotated[float | None, AfterValidator(_finite)]], Field(max_length=ENTRIES)]
+Metrics = Annotated[dict[Name, Number], Field(max_length=ENTRIES)]
 Facts = Annotated[dict[Name, Annotated[Any, AfterValidator(_fact)]], Field(max_length=ENTRIES)]
 """Settings, versions and the like: flat."""

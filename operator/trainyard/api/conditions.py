@@ -17,6 +17,8 @@ class ConditionType(StrEnum):
     COMPLETE = "Complete"
     FAILED = "Failed"
     SUSPENDED = "Suspended"
+    GATES_PASSED = "GatesPassed"
+    """Whether the result is as good as spec.evaluation.gates ask; there once gates have been judged."""
 
 
 class State(StrEnum):
@@ -51,6 +53,11 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
     SUCCEEDED = "Succeeded"
+
+    # Whether the gates passed.
+    PROMOTE = "Promote"
+    REJECT = "Reject"
+    INCONCLUSIVE = "Inconclusive"
 
     # Why a pod waits.
     QUEUED = "Queued"

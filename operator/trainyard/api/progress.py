@@ -25,12 +25,14 @@ from trainyard.api.bounds import (
     LARGEST,
     Amount,
     Facts,
+    GateText,
     LogLines,
     LongText,
     Metrics,
     MlflowRun,
     Moment,
     Name,
+    Number,
     Percentage,
     Reason,
     RunUid,
@@ -133,6 +135,20 @@ class DatasetRecord(Record):
     sources: list[DatasetSource] = Field(default_factory=list, max_length=32)
 
 
+class GateRecord(Record):
+    """What became of one gate."""
+
+    metric: Annotated[Name, Field(max_length=160)]
+    verdict: Literal["Promote", "Reject", "Inconclusive"]
+    value: Number = None
+    reference: Number = None
+    gain: Number = None
+    interval: list[Number] | None = Field(None, max_length=2)
+    n: Whole | None = None
+    confidence: Amount | None = None
+    message: GateText | None = None
+
+
 class EvaluationRecord(Record):
     """How good the trained model is on held-out records."""
 
@@ -141,6 +157,9 @@ class EvaluationRecord(Record):
     metrics: Metrics = Field(default_factory=dict)
     baseline: Metrics | None = None
     """The same of the model before training."""
+    verdict: Literal["Promote", "Reject", "Inconclusive"] | None = None
+    gates: list[GateRecord] = Field(default_factory=list, max_length=16)
+    compared_with: ShortText | None = None
     passed: bool | None = None
     message: ShortText | None = None
 

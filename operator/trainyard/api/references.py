@@ -61,6 +61,10 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
             # Later phases start from the one before, and the last is compared with that.
             steps |= {first} | ({STEP_EVALUATE} if first == last else set())
         yield from _at("spec.model", model.secret_ref, steps, uris)
+    if (champion := spec.evaluation.compare_with) is not None:
+        yield from _at(
+            "spec.evaluation.compareWith", champion.secret_ref, {STEP_EVALUATE}, {"storageUri": champion.storage_uri}
+        )
     for dataset in spec.datasets or ():
         field = f"spec.datasets[{dataset.name}]"
         yield from _at(field, dataset.secret_ref, fetching | script, dataset.addresses())

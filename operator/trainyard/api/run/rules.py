@@ -10,8 +10,10 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import Fetched, Rule
 from trainyard.api.run.dataset import INLINE_LIMIT, Dataset
+from trainyard.api.run.evaluation import ALIASES, TINY_METRICS, canonical
 from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, TARGETS, in_order
-from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, none_of, one_of, sentence
+from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, listed, none_of, one_of, sentence
+from trainyard.api.steps import STEP_EVALUATE
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
 # asked last: in CEL, an error before `||` is nothing if what follows is true.
@@ -220,8 +222,8 @@ EXPORT_RULES = (
         about=_EXPORTS,
     ),
     Rule(
-        "exports.all(e, !has(e.when) || e.when != 'GatesPassed') || (has(self.evaluation) && has(self.evaluation.minimumGain) && "
-        "self.evaluation.enabled)",
+        "exports.all(e, !has(e.when) || e.when != 'GatesPassed') || (has(self.evaluation) && "
+        "(has(self.evaluation.gates) || has(self.evaluation.minimumGain)) && self.evaluation.enabled)",
         "an export waits for gates (when: GatesPassed), and the evaluation has none: give spec.evaluation a gate, or remove when",
         lambda s: s.has_gates or all(e.when != "GatesPassed" for e in s.exports or ()),
         about=_EXPORTS,
@@ -230,6 +232,76 @@ EXPORT_RULES = (
         None,
         f"{PUSHED_TO_HUB} is the name of the export that spec.pushToHub stands for: give the export another name",
         lambda s: all(e.name != PUSHED_TO_HUB for e in s.exports or ()),
+    ),
+)
+
+_JUDGED = Fetched("judged", "self.evaluation", unless="!has(self.evaluation)")
+_MEASURED_ALIKE = chosen(lambda method: method.learns.examples == "sequences")
+
+
+def _asks_for_gain(evaluation: Any) -> bool:
+    return any(gate.minimum_gain is not None for gate in evaluation.gates or ())
+
+
+def _asks(evaluation: Any) -> bool:
+    return any(v is not None for v in (evaluation.metrics, evaluation.gates, evaluation.compare_with))
+
+
+EVALUATION_RULES = (
+    _in_one_training(
+        f"method in {[*_MEASURED_ALIKE, *TINY]} || !has(self.evaluation) || (!has(self.evaluation.metrics) && "
+        "!has(self.evaluation.gates) && !has(self.evaluation.compareWith))",
+        "evaluation.metrics, gates and compareWith judge answers: they are for methods "
+        f"{listed([*_MEASURED_ALIKE, *TINY])}; remove them",
+        lambda s: s.training.method in (*_MEASURED_ALIKE, *TINY) or not _asks(s.evaluation),
+    ),
+    _in_one_training(
+        f"{none_of(TINY)} || !has(self.evaluation) || (!has(self.evaluation.metrics) && !has(self.evaluation.compareWith) && "
+        f"(!has(self.evaluation.gates) || self.evaluation.gates.all(g, g.metric in {[*TINY_METRICS, *ALIASES]})))",
+        f"method TRM is judged by gates on {' and '.join(TINY_METRICS)} alone, and compared with evaluation.baselines: remove "
+        "evaluation.metrics, compareWith and other gates",
+        lambda s: (
+            s.training.method not in TINY
+            or (
+                s.evaluation.metrics is None
+                and s.evaluation.compare_with is None
+                and all(canonical(g.metric) in TINY_METRICS for g in s.evaluation.gates or ())
+            )
+        ),
+    ),
+    Rule(
+        "(has(self.model) && has(self.model.trm)) || has(judged.compareWith) == "
+        "(has(judged.gates) && judged.gates.exists(g, has(g.minimumGain)))",
+        "evaluation.gates with minimumGain and evaluation.compareWith (what it is a gain over) need each other: set both, or "
+        "neither",
+        lambda s: (
+            (s.model is not None and s.model.trm is not None)
+            or (s.evaluation.compare_with is not None) == _asks_for_gain(s.evaluation)
+        ),
+        about=_JUDGED,
+    ),
+    Rule(
+        "!has(judged.compareWith) || !has(judged.compareWith.mlflow) || "
+        "(has(self.tracking) && has(self.tracking.mlflow))",
+        "evaluation.compareWith.mlflow asks the server of spec.tracking.mlflow: set that too",
+        lambda s: (
+            s.evaluation.compare_with is None
+            or s.evaluation.compare_with.mlflow is None
+            or (s.tracking is not None and s.tracking.mlflow is not None)
+        ),
+        about=_JUDGED,
+    ),
+    Rule(
+        "!script || !has(self.evaluation) || !has(self.evaluation.gates)",
+        "evaluation.gates belong to the built-in trainer: remove them; the script of spec.command can judge its result itself",
+        lambda s: s.evaluation.gates is None or not s.command,
+        about=_SCRIPT,
+    ),
+    Rule(
+        None,  # which datasets hold out what is dear to ask in CEL; the operator refuses it in the same words
+        "evaluation.gates need held-out records of evaluation.split: set that split on a dataset, or add a dataset with that "
+        "role",
+        lambda s: s.evaluation.gates is None or bool(s.command) or STEP_EVALUATE in s.steps() or s.mode != "Train",
     ),
 )
 
@@ -294,6 +366,7 @@ SPEC_RULES: tuple[Rule, ...] = (
     ),
     *METHOD_RULES,
     *TRM_RULES,
+    *EVALUATION_RULES,
     Rule(
         "self.numNodes == 1 || (has(self.storage) && has(self.storage.checkpoints) && ("
         "(has(self.storage.checkpoints.accessModes) && 'ReadWriteMany' in self.storage.checkpoints.accessModes) || "

@@ -4,7 +4,7 @@ Floats are strings or integers where they could come in a form that JSON and etc
 `summary` holds the printed columns: computed once here instead of by JSONPath, which cannot choose between conditions.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -132,9 +132,42 @@ class DatasetStatus(StatusModel):
     )
 
 
+Verdict = Literal["Promote", "Reject", "Inconclusive"]
+
+
+class GateStatus(StatusModel):
+    """What became of one entry of spec.evaluation.gates. Numbers are strings, because they may be nan."""
+
+    metric: str = Field(max_length=160, description="The metric, by its own name.")
+    verdict: Verdict = Field(
+        description="Promote: good enough. Reject: surely not. Inconclusive: too few records to tell."
+    )
+    value: str | None = Field(None, max_length=64, description="The metric of the result.")
+    reference: str | None = Field(
+        None, max_length=64, description="That of what it was compared with, on the same records."
+    )
+    gain: str | None = Field(None, max_length=64, description="How much better; below 0 where it is worse.")
+    interval: list[Annotated[str, Field(max_length=64)]] | None = Field(
+        None, max_length=2, description="Of the gain (without one, of the value): from and to."
+    )
+    n: int | None = Field(None, ge=0, description="Records that were compared.")
+    confidence: str | None = Field(None, max_length=16, description="How sure the interval is.")
+    message: str | None = Field(None, max_length=512, description="The verdict in words.")
+
+
 class EvaluationStatus(StatusModel):
     """Result of the evaluation."""
 
+    verdict: Verdict | None = Field(
+        None, description="Of all gates together: the worst of theirs. Absent where there is none."
+    )
+    gates: list[GateStatus] | None = Field(
+        None,
+        max_length=16,
+        description="The gates.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["metric"]},
+    )
+    compared_with: str | None = Field(None, max_length=1024, description="The champion, as it was found.")
     metrics: list[Metric] | None = Field(None, max_length=64, description="loss, perplexity and so on.")
     baseline: list[Metric] | None = Field(
         None, max_length=64, description="The same of the model before training, on the same records."
@@ -237,7 +270,7 @@ class TrainingRunStatus(StatusModel):
     conditions: list[Condition] | None = Field(
         None,
         max_length=16,
-        description="Ready, Reconciling, Stalled, Complete, Failed, Suspended.",
+        description="Ready, Reconciling, Stalled, Complete, Failed, Suspended, GatesPassed.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     start_time: str | None = Field(

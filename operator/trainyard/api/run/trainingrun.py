@@ -12,6 +12,7 @@ from trainyard.api.base import ApiModel, DnsLabel, Rule
 from trainyard.api.generated_names import named_by_prefix
 from trainyard.api.run.dataset import Dataset, DatasetUpload
 from trainyard.api.run.estimate import Estimate
+from trainyard.api.run.evaluation import Evaluation
 from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, Export, in_order
 from trainyard.api.run.model import ModelSource
 from trainyard.api.run.notifications import NOTIFICATIONS_LIMIT, Notification
@@ -21,7 +22,7 @@ from trainyard.api.run.reward import RewardModel
 from trainyard.api.run.rules import SPEC_RULES
 from trainyard.api.run.targets.hub import Hub
 from trainyard.api.run.tracking import Tracking
-from trainyard.api.run.training import Checkpoints, Evaluation, Training
+from trainyard.api.run.training import Checkpoints, Training
 from trainyard.api.run.versioning import Owner, Versioning
 from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_PROMOTE, STEP_TRAIN, STEP_VALIDATE, train_step
 
@@ -188,7 +189,8 @@ class TrainingRunSpec(ApiModel):
     @property
     def has_gates(self) -> bool:
         """Whether the evaluation says of the result that it is good enough, or not."""
-        return self.evaluation.enabled and self.evaluation.minimum_gain is not None
+        asked = self.evaluation.gates or self.evaluation.minimum_gain is not None
+        return self.evaluation.enabled and bool(asked)
 
     def is_gated(self, export: Export) -> bool:
         """Whether the export waits for what the evaluation says."""
@@ -265,6 +267,10 @@ def resolve(spec: TrainingRunSpec, name: str, *, handed_on: bool = True) -> Trai
     checkpoints = spec.checkpoints
     if name in phases_to_run(spec)[1:]:
         checkpoints = checkpoints.model_copy(update={"resume_from": ""})
+    evaluation = spec.evaluation
+    if name != phases_to_run(spec)[-1]:
+        # Only the result of the last phase is judged.
+        evaluation = evaluation.model_copy(update={"metrics": None, "gates": None, "compare_with": None})
     wanted = phase.datasets
     changes = {
         "phases": None,
@@ -273,6 +279,7 @@ def resolve(spec: TrainingRunSpec, name: str, *, handed_on: bool = True) -> Trai
         "datasets": [d for d in spec.datasets or () if wanted is None or d.name in wanted],
         "training": overridden(spec.training, phase.training),
         "checkpoints": checkpoints,
+        "evaluation": evaluation,
     }
     return TrainingRunSpec.model_validate({**dict(spec), **changes})
 

@@ -6,7 +6,7 @@ speaks of something that the status does not show. Progress makes no Events.
 
 from collections.abc import Iterator
 
-from trainyard.api.conditions import Reason, State
+from trainyard.api.conditions import ConditionType, Reason, State
 from trainyard.api.progress import REDUCTIONS, REDUCTIONS_SEPARATOR
 from trainyard.api.run.status import Attempt, TrainingRunStatus
 from trainyard.controller.loop.subjects import Notice
@@ -16,6 +16,7 @@ def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
     """What is worth an Event."""
     yield from _attempts(old, new)
     yield from _reductions(old, new)
+    yield from _judged(old, new)
     if (old.state, _ready_reason(old)) == (new.state, _ready_reason(new)):
         return
     message = new.message or ""
@@ -35,6 +36,15 @@ def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
             yield Notice("Normal", Reason.RETRYING, message)
         case _ if old.state == State.SUSPENDED:
             yield Notice("Normal", Reason.RESUMED, "the run goes on")
+
+
+def _judged(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
+    """The verdict of the gates, when it is known."""
+    before, now = (
+        next((c for c in s.conditions or () if c.type == ConditionType.GATES_PASSED), None) for s in (old, new)
+    )
+    if now is not None and (before is None or before.reason != now.reason):
+        yield Notice("Normal" if now.status == "True" else "Warning", Reason(now.reason), now.message)
 
 
 _WORTH_A_WARNING = frozenset(

@@ -2,10 +2,12 @@
 
 kstatus (Flux, Argo CD) reads Ready, Reconciling and Stalled; `kubectl wait` and scripts read Complete, Failed and
 Suspended as on a Job; people read `state` and `message`. All come from one `Standing`, so that they cannot disagree.
+`GatesPassed` is beside them: it is about the result, and comes from what the evaluation has told.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 
 from trainyard.api.addresses import told
 from trainyard.api.conditions import ConditionType, Reason, State
@@ -92,4 +94,26 @@ def _conditions(status: TrainingRunStatus, standing: Standing, *, generation: in
                 observed_generation=generation,
             )
         )
-    return result
+    return result + _judgement(status, before.get(ConditionType.GATES_PASSED), generation=generation, now=now)
+
+
+def _judgement(status: TrainingRunStatus, old: Condition | None, *, generation: int, now: datetime) -> list[Condition]:
+    """GatesPassed, once the gates have been judged; it says nothing of the run, which did what it was asked."""
+    verdict = status.evaluation.verdict if status.evaluation is not None else None
+    if status.evaluation is None or verdict is None:
+        return [old] if old is not None else []
+    text: Literal["True", "False"] = "True" if verdict == "Promote" else "False"
+    message = status.evaluation.message or f"the verdict is {verdict}"
+    if old is not None and (old.status, old.reason, old.message) == (text, verdict, message):
+        return [old]
+    since = old.last_transition_time if old is not None and old.status == text else rfc3339(now)
+    return [
+        Condition(
+            type=ConditionType.GATES_PASSED.value,
+            status=text,
+            reason=Reason(verdict).value,
+            message=message,
+            last_transition_time=since,
+            observed_generation=generation,
+        )
+    ]

@@ -15,13 +15,14 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.addresses import told as harmless
 from trainyard.api.bounds import LARGEST
-from trainyard.api.progress import DatasetRecord, EvaluationRecord
+from trainyard.api.progress import DatasetRecord, EvaluationRecord, GateRecord
 from trainyard.api.run.status import (
     Attempt,
     DatasetSourceStatus,
     DatasetStatus,
     EvaluationStatus,
     Failure,
+    GateStatus,
     Metric,
     TrainingRunStatus,
 )
@@ -70,11 +71,29 @@ def dataset(said: DatasetRecord) -> DatasetStatus:
 
 def evaluation(said: EvaluationRecord) -> EvaluationStatus:
     """What the evaluate step has measured."""
+    gates: dict[str, GateStatus] = {}
+    for gate in said.gates:
+        gates.setdefault(gate.metric, _gate(gate))
     return EvaluationStatus(
+        verdict=said.verdict,
+        gates=list(gates.values()) or None,
+        compared_with=said.compared_with or None,
         metrics=metrics(said.metrics) or [],
         baseline=metrics(said.baseline),
         passed=said.passed,
         message=said.message or None,
+    )
+
+
+def _gate(said: GateRecord) -> GateStatus:
+    values = {name: getattr(said, name) for name in ("value", "reference", "gain", "confidence")}
+    return GateStatus(
+        metric=said.metric,
+        verdict=said.verdict,
+        interval=None if said.interval is None else [number(end) for end in said.interval],
+        n=said.n,
+        message=said.message or None,
+        **{name: None if value is None else number(value) for name, value in values.items()},
     )
 
 
