@@ -280,6 +280,27 @@ TRM_TEXT: dict[str, Any] = {
     "training": {"method": "TRM"},
 }
 
+GAIN: dict[str, Any] = {"gates": [{"metric": "loss", "maximum": 9, "minimumGain": 0}]}
+HELD_OUT: dict[str, Any] = {**SCRATCH, "datasets": [{**TEXT, "split": {"eval": 0.1}}]}
+CHAMPIONS: tuple[dict[str, Any], ...] = ({"baseModel": {}}, {"storageUri": "pvc://models/last"}, {"run": "last-week"})
+JUDGED = tuple({**HELD_OUT, "evaluation": {**GAIN, "compareWith": champion}} for champion in CHAMPIONS)
+CHAMPION: dict[str, Any] = {
+    "model": {"storageUri": "hf://org/name"},
+    "datasets": [TEXT, {"name": "e", "role": "Eval", "inline": {"text": "hello"}}],
+    "training": {"method": "SFT"},
+    "tracking": {"mlflow": {"trackingUri": "https://mlflow.example.org"}},
+    "evaluation": {
+        "metrics": ["loss", "exactMatch"],
+        "maxNewTokens": 64,
+        "maxAnswers": 100,
+        "gates": [{"metric": "exactMatch", "minimum": 0.1, "minimumGain": 0.05, "confidence": 0.9}],
+        "compareWith": {
+            "mlflow": {"model": "agent", "alias": "champion", "noChampion": "Promote"},
+            "secretRef": {"name": "store"},
+        },
+    },
+}
+
 PHASED_BY_EPOCHS: dict[str, Any] = {
     **SCRATCH,
     "phases": [{"name": "first", "training": {"numTrainEpochs": 0.5, "method": "Pretrain"}}],
@@ -345,6 +366,8 @@ COMPLETE = (
     FINE_TUNING,
     SCRATCH,
     {**SCRATCH, "exports": formats.EXPORTS},
+    *JUDGED,
+    CHAMPION,
     SCRATCH_WITH_TOKENIZER,
     REWARDED,
     *OTHERWISE_REWARDED,

@@ -10,7 +10,11 @@ from tests.api.conftest import Objects
 from tests.api.fields import RUN, SCHEDULE, Kind
 from tests.api.manifests import (
     BY_ALIAS,
+    CHAMPION,
     FINE_TUNING,
+    GAIN,
+    HELD_OUT,
+    JUDGED,
     PHASED,
     REWARDED,
     SCRATCH,
@@ -47,6 +51,14 @@ def hub(name: str, *after: str) -> dict[str, Any]:
 _CHAIN = [f"e{n}" + "x" * 29 for n in range(10, 10 + EXPORTS_LIMIT)]
 LONGEST_CHAIN = {**SCRATCH, "exports": [hub(name, *_CHAIN[:index]) for index, name in enumerate(_CHAIN)][::-1]}
 """As many exports as there may be, each after all of those before it, the last one first."""
+JUDGING: Place = ("evaluation",)
+GATE: Place = (*JUDGING, "gates", 0)
+MEASURED: Place = (*JUDGING, "metrics")
+CHAMPIONS_SECRET: Place = (*JUDGING, "compareWith", "secretRef")
+GAINED = {"metric": "loss", "minimumGain": 0}
+MINIMUM = {"gates": [{"metric": "loss", "minimum": 0}]}
+TOKEN_GAIN = {"gates": [{"metric": "tokenAccuracy", "minimumGain": 0}]}
+EXACT = {"gates": [{"metric": "exactMatch", "minimum": 0}]}
 
 
 @dataclass(frozen=True)
@@ -216,6 +228,30 @@ CASES: tuple[Case, ...] = (
     Case("puzzles are for method TRM alone", {"mode": "Dataset", "datasets": TRM["datasets"]}, TRM),
     Case("a Tiny Recursive Model is trained in one go", {**TRM, "phases": [{"name": "first"}]}, TRM),
     Case("evaluation.baselines and minimumGain belong to", {**SCRATCH, "evaluation": {"minimumGain": 0.1}}, TRM),
+    Case("a gate asks for something", put(JUDGED[0], GATE, {"metric": "loss"}), JUDGED[0]),
+    Case("a gate's minimum is above", put(JUDGED[0], GATE, {**GAINED, "minimum": 2, "maximum": 1}), JUDGED[0]),
+    Case("evaluation.gates judge what is measured", put(JUDGED[0], (*JUDGING, "enabled"), False), JUDGED[0]),
+    Case("evaluation.gates has a metric that is not measured", put(JUDGED[0], MEASURED, ["perplexity"]), JUDGED[0]),
+    Case(
+        "evaluation.gates has a metric that is not measured",
+        put(put(CHAMPION, MEASURED, ["loss"]), (*GATE, "metric"), "accuracy"),
+        put(CHAMPION, (*GATE, "metric"), "accuracy"),
+    ),
+    Case(
+        "evaluation.compareWith needs exactly one of",
+        put(JUDGED[0], (*JUDGING, "compareWith"), {"baseModel": {}, "run": "a"}),
+        JUDGED[2],
+    ),
+    Case("evaluation.compareWith.secretRef is for", put(JUDGED[0], CHAMPIONS_SECRET, {"name": "a"}), JUDGED[1]),
+    Case("evaluation.gates with minimumGain need", {**HELD_OUT, "evaluation": GAIN}, JUDGED[0]),
+    Case("evaluation.compareWith is what a gain is over", without(JUDGED[0], (*JUDGING, "gates")), JUDGED[0]),
+    Case("only method SFT learns answers", put(JUDGED[0], (*GATE, "metric"), "accuracy"), JUDGED[0]),
+    Case("evaluation.compareWith.mlflow asks the server", without(CHAMPION, ("tracking",)), CHAMPION),
+    Case("evaluation.metrics, gates and compareWith judge answers", {**REWARDED, "evaluation": MINIMUM}, HELD_OUT),
+    Case("method TRM is judged by gates", {**TRM, "evaluation": TOKEN_GAIN}, {**TRM, "evaluation": EXACT}),
+    Case("method TRM is judged by gates", {**TRM, "evaluation": MINIMUM}, {**TRM, "evaluation": EXACT}),
+    Case("evaluation.gates belong to the built-in trainer", {**SCRIPT, "evaluation": MINIMUM}, SCRIPT),
+    Case("evaluation.gates need held-out records", put(JUDGED[0], (*JUDGING, "split"), "Test"), JUDGED[0]),
     Case("training.trm belongs to method TRM", put(SCRATCH, ("training", "trm"), {}), TRM),
     Case(
         "method TRM has its own loop",

@@ -4,7 +4,6 @@ loop over torch computes."""
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.training.runs import Run
 from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.data.tokenizer import load_tokenizer
-from trainyard.trainer.evaluation.loss import measure
+from trainyard.trainer.evaluation import tokens as scoring
+from trainyard.trainer.evaluation.tokens import score_tokens
 from trainyard.trainer.methods import loss
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder, collate, keeps_examples_apart
 from trainyard.trainer.models.output_head import add_output_head
@@ -117,15 +117,27 @@ def test_the_measured_loss_is_the_mean_over_tokens_whatever_the_batch(
     sequences: Sequences, batch_size: int, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss, "SMALL_LOGITS", small)
+    monkeypatch.setattr(scoring, "SMALL_LOGITS", max(small, 4 * 400 * 5))
     model = tiny_model("llama")
     with torch.no_grad():
         parts = [loss_of(model, sequences[i]) for i in range(len(sequences))]
     expected = sum(part for part, _ in parts) / sum(tokens for _, tokens in parts)
     add_output_head(model)
-    outcome = measure(model, sequences, batch_size=batch_size, padding_id=0, device="cpu", dtype=torch.float32)
-    assert outcome.tokens == sum(tokens for _, tokens in parts)
-    assert outcome.loss == pytest.approx(expected, rel=1e-5)
-    assert outcome.perplexity == pytest.approx(math.exp(expected), rel=1e-4)
+    scores = score_tokens(
+        model, sequences, batch_size=batch_size, padding_id=0, device="cpu", dtype=torch.float32, likeliest=True
+    )
+    assert scores.tokens.sum() == sum(tokens for _, tokens in parts)
+    assert scores.loss.sum() / scores.tokens.sum() == pytest.approx(expected, rel=1e-5)
+    alone = sequences.unpacked()
+    for number, item in enumerate(alone.items):
+        row = alone[number]
+        with torch.no_grad():
+            logits = model(input_ids=torch.from_numpy(row["input_ids"])[None], use_cache=False).logits[0]
+        wanted = row["labels"][1:]
+        hits = (logits[:-1].argmax(-1).numpy() == wanted) & (wanted != IGNORED)
+        assert scores.right is not None
+        assert scores.right[item] == hits.sum()
+        assert scores.tokens[item] == (wanted != IGNORED).sum()
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])

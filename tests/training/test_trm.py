@@ -116,7 +116,9 @@ def test_the_result_is_measured_and_the_gate_says_no(whole: Run) -> None:
     whole.run("evaluate")
     result = whole.final_record["evaluation"]
     assert result["passed"] is False
-    assert "does not beat" in result["message"]
+    assert result["verdict"] == "Reject"
+    assert [gate["metric"] for gate in result["gates"]] == ["exactMatch"]
+    assert "less than a gain of" in result["message"]
     assert {"exact", "token_accuracy", "baseline_Majority", "calibration_error"} <= result["metrics"].keys()
     again = whole.run("evaluate")
     assert any("has been measured" in line for line in again.lines)

@@ -163,6 +163,14 @@ class EvaluationRecord(Record):
     passed: bool | None = None
     message: ShortText | None = None
 
+    def verdicts(self) -> "EvaluationRecord | None":
+        """The verdicts without words: what a run waits for must not be lost to a record that is too long."""
+        if self.verdict is None:
+            return None
+        bare = {"reference": None, "interval": None, "confidence": None, "message": None}
+        gates = [gate.model_copy(update=bare) for gate in self.gates]
+        return EvaluationRecord(verdict=self.verdict, passed=self.passed, gates=gates)
+
 
 class ExportRecord(Record):
     """Where an export has put the result, and what of it stays for those that come after it."""
@@ -216,7 +224,7 @@ class FinalRecord(Record):
                 "effective": None,
                 "provenance": None,
                 "timings": None,
-                "evaluation": None,
+                "evaluation": self.evaluation.verdicts() if self.evaluation is not None else None,
                 **shorter,
             }
         )

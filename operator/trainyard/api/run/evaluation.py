@@ -157,12 +157,17 @@ class Evaluation(ApiModel):
             lambda e: e.gates is None or e.enabled,
         ),
         Rule(
-            "!has(self.gates) || !has(self.metrics) || self.gates.all(g, "
-            "(g.metric == 'accuracy' ? 'exactMatch' : g.metric) in "
-            "self.metrics.map(m, m == 'accuracy' ? 'exactMatch' : m))",
+            "!has(self.gates) || !has(self.metrics) || self.gates.all(g, g.metric in self.metrics || "
+            "(g.metric == 'accuracy' && 'exactMatch' in self.metrics) || "
+            "(g.metric == 'exactMatch' && 'accuracy' in self.metrics))",
             "evaluation.gates has a metric that is not measured: add it to evaluation.metrics, or remove metrics to have all "
             "that gates name",
             _measured,
+        ),
+        Rule(
+            "!has(self.compareWith) || (has(self.gates) && self.gates.exists(g, has(g.minimumGain)))",
+            "evaluation.compareWith is what a gain is over: give a gate minimumGain, or remove compareWith",
+            lambda e: e.compare_with is None or any(g.minimum_gain is not None for g in e.gates or ()),
         ),
     )
 

@@ -10,9 +10,20 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import Fetched, Rule
 from trainyard.api.run.dataset import INLINE_LIMIT, Dataset
-from trainyard.api.run.evaluation import ALIASES, TINY_METRICS, canonical
+from trainyard.api.run.evaluation import ALIASES, FREE, TINY_METRICS, canonical
 from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, TARGETS, in_order
-from trainyard.api.run.methods import METHODS, TINY, Lesson, acceptable, chosen, listed, none_of, one_of, sentence
+from trainyard.api.run.methods import (
+    ANSWERS,
+    METHODS,
+    TINY,
+    Lesson,
+    acceptable,
+    chosen,
+    listed,
+    none_of,
+    one_of,
+    sentence,
+)
 from trainyard.api.steps import STEP_EVALUATE
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
@@ -235,12 +246,8 @@ EXPORT_RULES = (
     ),
 )
 
-_JUDGED = Fetched("judged", "self.evaluation", unless="!has(self.evaluation)")
 _MEASURED_ALIKE = chosen(lambda method: method.learns.examples == "sequences")
-
-
-def _asks_for_gain(evaluation: Any) -> bool:
-    return any(gate.minimum_gain is not None for gate in evaluation.gates or ())
+_ANSWERING = chosen(lambda method: method.learns is ANSWERS)
 
 
 def _asks(evaluation: Any) -> bool:
@@ -257,31 +264,47 @@ EVALUATION_RULES = (
     ),
     _in_one_training(
         f"{none_of(TINY)} || !has(self.evaluation) || (!has(self.evaluation.metrics) && !has(self.evaluation.compareWith) && "
-        f"(!has(self.evaluation.gates) || self.evaluation.gates.all(g, g.metric in {[*TINY_METRICS, *ALIASES]})))",
-        f"method TRM is judged by gates on {' and '.join(TINY_METRICS)} alone, and compared with evaluation.baselines: remove "
-        "evaluation.metrics, compareWith and other gates",
+        f"(!has(self.evaluation.gates) || self.evaluation.gates.all(g, g.metric in {[*TINY_METRICS, *ALIASES]} && "
+        "(g.metric != 'tokenAccuracy' || !has(g.minimumGain)))))",
+        f"method TRM is judged by gates on {' and '.join(TINY_METRICS)} alone, with minimumGain on exactMatch over evaluation.baselines: "
+        "remove evaluation.metrics, compareWith and other gates",
         lambda s: (
             s.training.method not in TINY
             or (
                 s.evaluation.metrics is None
                 and s.evaluation.compare_with is None
-                and all(canonical(g.metric) in TINY_METRICS for g in s.evaluation.gates or ())
+                and all(
+                    canonical(g.metric) in TINY_METRICS and (g.metric != "tokenAccuracy" or g.minimum_gain is None)
+                    for g in s.evaluation.gates or ()
+                )
             )
         ),
     ),
-    Rule(
-        "(has(self.model) && has(self.model.trm)) || has(judged.compareWith) == "
-        "(has(judged.gates) && judged.gates.exists(g, has(g.minimumGain)))",
-        "evaluation.gates with minimumGain and evaluation.compareWith (what it is a gain over) need each other: set both, or "
-        "neither",
-        lambda s: (
-            (s.model is not None and s.model.trm is not None)
-            or (s.evaluation.compare_with is not None) == _asks_for_gain(s.evaluation)
+    _in_one_training(
+        f"{one_of(_ANSWERING)} || {one_of(TINY)} || !has(self.evaluation) || ((!has(self.evaluation.metrics) || "
+        f"self.evaluation.metrics.all(m, m in {list(FREE)})) && (!has(self.evaluation.gates) || "
+        f"self.evaluation.gates.all(g, g.metric in {list(FREE)})))",
+        sentence(
+            _ANSWERING,
+            f"only {{methods}} learn{{s}} answers that could be compared: evaluation has {', '.join(FREE)} alone for others",
         ),
-        about=_JUDGED,
+        lambda s: (
+            s.training.method in (*_ANSWERING, *TINY)
+            or all(m in FREE for m in (*(s.evaluation.metrics or ()), *(g.metric for g in s.evaluation.gates or ())))
+        ),
     ),
     Rule(
-        "!has(judged.compareWith) || !has(judged.compareWith.mlflow) || "
+        "!has(self.evaluation) || !has(self.evaluation.gates) || has(self.evaluation.compareWith) || "
+        "self.evaluation.gates.all(g, !has(g.minimumGain)) || (has(self.model) && has(self.model.trm))",
+        "evaluation.gates with minimumGain need evaluation.compareWith: say what it is a gain over",
+        lambda s: (
+            s.evaluation.compare_with is not None
+            or all(g.minimum_gain is None for g in s.evaluation.gates or ())
+            or (s.model is not None and s.model.trm is not None)
+        ),
+    ),
+    Rule(
+        "!has(self.evaluation) || !has(self.evaluation.compareWith) || !has(self.evaluation.compareWith.mlflow) || "
         "(has(self.tracking) && has(self.tracking.mlflow))",
         "evaluation.compareWith.mlflow asks the server of spec.tracking.mlflow: set that too",
         lambda s: (
@@ -289,7 +312,6 @@ EVALUATION_RULES = (
             or s.evaluation.compare_with.mlflow is None
             or (s.tracking is not None and s.tracking.mlflow is not None)
         ),
-        about=_JUDGED,
     ),
     Rule(
         "!script || !has(self.evaluation) || !has(self.evaluation.gates)",
@@ -298,10 +320,21 @@ EVALUATION_RULES = (
         about=_SCRIPT,
     ),
     Rule(
-        None,  # which datasets hold out what is dear to ask in CEL; the operator refuses it in the same words
+        # Of phases, which share the datasets out, `validate` and the operator know more.
+        "!has(self.evaluation) || !has(self.evaluation.gates) || self.mode != 'Train' || has(self.phases) || "
+        "!has(self.datasets) || self.datasets.exists(d, d.role == self.evaluation.split || (has(d.split) && "
+        "(self.evaluation.split == 'Eval' ? d.split.eval : d.split.test) > 0.0) || "
+        "(self.evaluation.split == 'Eval' && has(d.puzzle) && d.puzzle.kind == 'Arrays')) || "
+        f"({_SCRIPT.cel})",
         "evaluation.gates need held-out records of evaluation.split: set that split on a dataset, or add a dataset with that "
         "role",
-        lambda s: s.evaluation.gates is None or bool(s.command) or STEP_EVALUATE in s.steps() or s.mode != "Train",
+        lambda s: (
+            s.evaluation.gates is None
+            or bool(s.command)
+            or s.mode != "Train"
+            or not s.datasets
+            or STEP_EVALUATE in s.steps()
+        ),
     ),
 )
 

@@ -33,6 +33,7 @@ from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.rows import as_text, rows_of
 from trainyard.trainer.data.select import group_of, keep_by_limit, passes, rename, time_of
 from trainyard.trainer.data.split import Assignment, assign, record_hash, smallest_numbers
+from trainyard.trainer.data.tags import tags_file
 from trainyard.trainer.errors import invalid_config, invalid_data
 from trainyard.trainer.log import say
 
@@ -149,6 +150,7 @@ def _read(dataset: Dataset, context: RunContext, staging: Path, faults: Faults, 
                 part.tasks.setdefault(row.value["task"], array("Q")).append(len(part.hashes))
             part.hashes.append(record_hash(line))
             part.note_place(row)
+            part.note_tags(row)
             if dataset.split is not None and dataset.split.group_by:
                 part.groups.append(group_of(row.value, dataset.split.group_by, record_hash))
             if part.signatures is not None:
@@ -350,6 +352,7 @@ def _write(parts: list[Part], assignments: list[Assignment], folder: Path) -> tu
         finally:
             for stream in streams.values():
                 stream.close()
+        _write_tags(part, assignment, folder)
     basis = [
         [split, part.dataset.name, part.format, part.dataset.weight, found.hexdigest()]
         for split in SPLITS
@@ -357,6 +360,17 @@ def _write(parts: list[Part], assignments: list[Assignment], folder: Path) -> tu
         if (found := sums.get((split, part.dataset.name))) is not None
     ]
     return counts, hashlib.sha256(json.dumps(basis).encode()).hexdigest()
+
+
+def _write_tags(part: Part, assignment: Assignment, folder: Path) -> None:
+    """Of what is held out, where any record says something about itself. No part of the digest: names teach nothing."""
+    texts = list(part.tags)
+    for split in SPLITS[1:]:
+        lines = [texts[part.tag_of[n]] for n, place in _placed(part, assignment) if place == split]
+        if any(line != "{}" for line in lines):
+            file = folder / tags_file(split, part.dataset.name)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _note_places(parts: list[Part], assignments: list[Assignment], digest: str, folder: Path) -> None:

@@ -26,6 +26,7 @@ from trainyard.trainer.data.collect.run import forget
 from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.store import write_split
+from trainyard.trainer.data.tags import noted, prepared_tags
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.usable import check_usable, facts_of, remarks
@@ -128,9 +129,12 @@ def tokenise(context: RunContext, reporter: Reporter, folder: Path, built: Built
     splits: dict[str, dict[str, Any]] = {}
     tallies = {split: Tally() for split in SPLITS}
     for split, tally in tallies.items():
+        examples = encoder.encode(built.records(split), tally)
+        if split != "train":
+            examples = noted(examples, list(built.tags(split)), prepared_tags(folder, split))
         sequences = write_split(
             folder / split,
-            encoder.encode(built.records(split), tally),
+            examples,
             vocab_size=vocab_size,
             max_length=context.training.max_length,
             packing=is_packed(context.training),

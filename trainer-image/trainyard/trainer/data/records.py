@@ -18,6 +18,7 @@ from trainyard.trainer.data.duplicates import Signatures
 from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.row import Fault, Row
 from trainyard.trainer.data.split import record_hash, repetitions
+from trainyard.trainer.data.tags import read_tags, tags_file, tags_of
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.log import say
 
@@ -72,6 +73,10 @@ class Part:
     """Files, or what else records come from, in the order in which they were met."""
     places: array[int] = field(default_factory=lambda: array("Q"))
     """Where each record stood: number of the source, and line."""
+    tags: dict[str, int] = field(default_factory=dict)
+    """What records say about themselves (see `tags.py`), each wording once,"""
+    tag_of: array[int] = field(default_factory=lambda: array("Q"))
+    """and which of them is each record's."""
     keep: bytearray = field(default_factory=bytearray)
     signatures: Signatures | None = None
     counts: Counter[str] = field(default_factory=Counter)
@@ -80,6 +85,10 @@ class Part:
         """Remember where the record that comes next into the spool stood."""
         source = self.sources.setdefault(row.source, len(self.sources))
         self.places.append(source << LINE_BITS | row.line)
+
+    def note_tags(self, row: Row) -> None:
+        """Remember what the record that comes next into the spool says about itself."""
+        self.tag_of.append(self.tags.setdefault(json.dumps(tags_of(row.value)), len(self.tags)))
 
     @property
     def held_out(self) -> bool:
@@ -108,6 +117,13 @@ class Built:
         """The same of one dataset, by its entry in the manifest."""
         for _, line, repeat in self._lines_of(entry, split):
             yield json.loads(line), repeat
+
+    def tags(self, split: str) -> Iterator[dict[str, str]]:
+        """What each of these records says about itself; without metadata.source its dataset stands for that."""
+        for entry in self.manifest["datasets"]:
+            tags = read_tags(self.folder / tags_file(split, entry["name"]))
+            for number, _, _ in self._lines_of(entry, split):
+                yield {"source": entry["name"], **(tags[number] if number < len(tags) else {})}
 
     def place_of(self, split: str, number: int, places: Path) -> str:
         """Where a record stood that `records` gives as the one of this number, as `write_places` has noted it. Without such

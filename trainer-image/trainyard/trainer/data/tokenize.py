@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from trainyard.trainer.data.chat import Chat, Refused
@@ -47,6 +47,8 @@ class Example:
     """Only of a prompt, which waits for a response: what a right one would be, empty if that is not known."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Only of a conversation: answers in it that do not count, by reason."""
+    record: int = -1
+    """Number of the record that it is of, in the order in which they came."""
 
 
 @dataclass
@@ -115,7 +117,7 @@ class Encoder:
             for example in itertools.chain(*fitting):
                 tally.examples += repeat
                 tally.tokens += len(example.ids) * repeat
-                yield example, repeat
+                yield replace(example, record=tally.records - 1), repeat
 
     def _taken(self, records: list[Record]) -> Sequence[list[Example] | Refused]:
         """Per record its examples, or why it is not taken; one that is not makes the batch be encoded one by one."""

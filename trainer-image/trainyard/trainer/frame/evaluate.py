@@ -1,8 +1,9 @@
 """The evaluate step, around what each kind of training measures by itself.
 
-    prepared data  ->  the result  ->  measured already?  ->  the measurement  ->  evaluation/metrics.json, samples.json
+    prepared data  ->  the result  ->  measured already?  ->  the measurement  ->  evaluation/metrics.json, samples.json,
+                                                                                   records.jsonl
 
-Both files are committed together, with what they are about: a step that is run again on the same model, data and settings
+The files are committed together, with what they are about: a step that is run again on the same model, data and settings
 finds them and only tells what stands there.
 """
 
@@ -12,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,14 @@ class Examination:
 
 @dataclass(frozen=True)
 class Findings:
-    """What came out. `result` is metrics.json and the run's evaluation, `metrics` is what trackers get."""
+    """What came out. `result` is the run's evaluation, and with `details` metrics.json; `metrics` is what trackers get."""
 
     result: Mapping[str, Any]
     samples: Sequence[Mapping[str, Any]]
     metrics: Metrics
+    records: str = ""
+    """The scores of each record, as lines of JSON."""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 Measure = Callable[[Examination], Findings | None]
@@ -87,7 +91,9 @@ def evaluate(
             f"spec.evaluation.split {spec.split}: no records are held out for it",
             hint=f"set split.{split} on a dataset, add one with role {spec.split}, or set evaluation.enabled: false",
         )
-    asked = {"baseline": spec.baseline, "baselines": spec.baselines, "minimumGain": spec.minimum_gain}
+    asked = spec.model_dump(exclude={"enabled", "split", "samples"}, exclude_defaults=True) | {
+        "baseline": spec.baseline
+    }
     subject = {
         "model": result.manifest["files"],
         "data": data.manifest["key"],
@@ -119,7 +125,10 @@ def evaluate(
     result = in_json(found.result)
 
     def write(folder: Path) -> None:
-        (folder / "metrics.json").write_text(json.dumps(result, indent=1, allow_nan=False))
+        details = in_json({**result, **found.details})
+        (folder / "metrics.json").write_text(json.dumps(details, indent=1, allow_nan=False))
+        if found.records:
+            (folder / "records.jsonl").write_text(found.records)
         (folder / "samples.json").write_text(json.dumps(found.samples, indent=1, ensure_ascii=False))
 
     commit_folder(context.evaluation_dir, write, subject=subject)

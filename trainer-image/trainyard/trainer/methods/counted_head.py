@@ -23,15 +23,20 @@ _CHANGED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_h
 """What architectures do to logits after the head, by the names in their configurations."""
 
 
+def is_plain(model: Any) -> bool:
+    """Whether the model's logits are what its head makes, with nothing done to them afterwards."""
+    config = _alone(model).config.get_text_config()
+    return type(head_of(model)) is torch.nn.Linear and all(getattr(config, name, None) is None for name in _CHANGED)
+
+
 def goes_in_tiles(model: Any) -> bool:
-    """Whether `tiled_log_probs` can stand for the model's head: in FP32 on a CPU, and if its logits are those of the head."""
-    head, config = head_of(model), _alone(model).config.get_text_config()
+    """Whether `tiled_log_probs` can stand for the model's head: a plain one, in FP32 on a CPU."""
+    weight = head_of(model).weight
     return (
-        type(head) is torch.nn.Linear
-        and head.weight.device.type == "cpu"
-        and head.weight.dtype == torch.float32
+        is_plain(model)
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and all(getattr(config, name, None) is None for name in _CHANGED)
     )
 
 
@@ -47,14 +52,8 @@ def logits_of(model: Any, inputs: dict[str, Any], counted: torch.Tensor) -> torc
     return logits[counted] if logits.shape[:2] == counted.shape else logits[0]
 
 
-def tiled_log_probs(
-    model: Any, inputs: dict[str, Any], counted: torch.Tensor, targets: torch.Tensor, *, uniform: bool
-) -> torch.Tensor:
-    """Log-probabilities of `targets` [counted] where `counted` is true.
-
-    Args:
-        uniform: all of them have the same gradient, as in a sum; then that of the head's weights costs one product less.
-    """
+def hidden_of(model: Any, inputs: dict[str, Any], counted: torch.Tensor) -> torch.Tensor:
+    """What the head would get at the positions where `counted` [rows, positions] is true, [counted, hidden]."""
     kept: list[torch.Tensor] = []
 
     def keep(hidden: torch.Tensor) -> torch.Tensor:
@@ -63,8 +62,19 @@ def tiled_log_probs(
 
     with _head(model, keep):
         model(**inputs, use_cache=False)
+    return kept[0][counted]
+
+
+def tiled_log_probs(
+    model: Any, inputs: dict[str, Any], counted: torch.Tensor, targets: torch.Tensor, *, uniform: bool
+) -> torch.Tensor:
+    """Log-probabilities of `targets` [counted] where `counted` is true.
+
+    Args:
+        uniform: all of them have the same gradient, as in a sum; then that of the head's weights costs one product less.
+    """
     head = head_of(model)
-    found: torch.Tensor = _LogProbs.apply(kept[0][counted], head.weight, head.bias, targets, uniform)
+    found: torch.Tensor = _LogProbs.apply(hidden_of(model, inputs, counted), head.weight, head.bias, targets, uniform)
     return found
 
 
@@ -99,7 +109,7 @@ class _LogProbs(torch.autograd.Function):
         of_hidden = torch.empty_like(hidden) if to_hidden else None
         of_weight = torch.zeros_like(weight) if to_weight and uniform else None
         of_bias = torch.zeros_like(bias) if to_bias and uniform and bias is not None else None
-        for rows in _tiles(len(hidden), len(weight)):
+        for rows in tiles(len(hidden), len(weight)):
             part, wanted = hidden[rows], targets[rows, None]
             logits = torch.nn.functional.linear(part, weight, bias)
             sizes[rows] = torch.logsumexp(logits, 1)
@@ -126,14 +136,15 @@ class _LogProbs(torch.autograd.Function):
         hidden, weight, bias, targets, sizes = ctx.saved_tensors
         of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         of_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
-        for rows in _tiles(len(hidden), len(weight)) if of_weight is not None or of_bias is not None else ():
+        for rows in tiles(len(hidden), len(weight)) if of_weight is not None or of_bias is not None else ():
             part, wanted = hidden[rows], targets[rows, None]
             slope = _slope(torch.nn.functional.linear(part, weight, bias), sizes[rows], wanted)
             _add(slope.mul_(given[rows, None]), part, weight, None, rows, of_weight, of_bias)
         return of_hidden, of_weight, of_bias, None, None
 
 
-def _tiles(positions: int, entries: int) -> Iterator[slice]:
+def tiles(positions: int, entries: int) -> Iterator[slice]:
+    """Positions by tile."""
     size = max(1, TILE_BYTES // (4 * entries))
     return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
 

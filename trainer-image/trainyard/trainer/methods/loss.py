@@ -30,18 +30,21 @@ def sum_of_losses(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
 
     The model needs TRL's fused output head (see `add_output_head`) for batches that have no quick way.
     """
-    log_probs, _ = _counted(model, inputs, uniform=True)
+    log_probs, _ = counted_log_probs(model, inputs, uniform=True)
     return -log_probs.sum()
 
 
 def token_log_probs(model: Any, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Log-probability of each next token, [rows, positions - 1] in FP32; 0 where it does not count. As `sum_of_losses` otherwise."""
-    log_probs, counted = _counted(model, {"input_ids": input_ids, "labels": labels}, uniform=False)
+    log_probs, counted = counted_log_probs(model, {"input_ids": input_ids, "labels": labels})
     return log_probs.new_zeros(counted.shape).masked_scatter(counted, log_probs)[:, :-1]
 
 
-def _counted(model: Any, inputs: dict[str, Any], *, uniform: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the tokens that count [counted], and which positions tell them [rows, positions]."""
+def counted_log_probs(
+    model: Any, inputs: dict[str, Any], *, uniform: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the tokens that count [counted], and which positions tell them [rows, positions]. `uniform`: all of
+    them will have the same gradient, as in a sum."""
     others = {name: value for name, value in inputs.items() if name != "labels"}
     # Shifting the labels instead of the logits saves a copy of the large one of the two.
     targets = torch.nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)

@@ -137,6 +137,23 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
     return model.to(device.kind).eval()
 
 
+def load_other(folder: Path, device: Device, *, told: str) -> PreTrainedModel:
+    """A whole model from somewhere else, to be measured beside the result. Frozen.
+
+    Raises:
+        UserError: it is none.
+    """
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise invalid_config(
+            f"{told} is an adapter alone",
+            hint="merge it into its base (spec.model.adapter.merge: true) and name the result",
+        )
+    model: Any = _from_folder(folder, device.compute_dtype, uri=told)
+    add_output_head(model)
+    other: PreTrainedModel = model.to(device.kind).eval().requires_grad_(False)
+    return other
+
+
 def merge_into_source(context: RunContext) -> PreTrainedModel:
     """The committed adapter in the source's own weights and their own type, in host memory: a base that was packed for the
     training has lost what the merged model should have."""

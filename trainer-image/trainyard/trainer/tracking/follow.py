@@ -135,7 +135,7 @@ class Courier:
 
     def __init__(self, context: RunContext, spec: MlflowTracking, outbox: Outbox, reporter: Reporter) -> None:
         self._context, self._outbox, self._reporter = context, outbox, reporter
-        secret = _secret(context, spec)
+        secret = secret_of(context, spec)
         self._server = Mlflow.at(spec.tracking_uri, experiment=spec.experiment, secret=secret)
         self._known = context.run_dir / "tracking" / "run.json"
         self._run, self._artifacts = "", ""
@@ -272,7 +272,7 @@ def _uid(context: RunContext) -> str:
     return path.read_text()
 
 
-def _secret(context: RunContext, spec: MlflowTracking) -> dict[str, str]:
+def secret_of(context: RunContext, spec: MlflowTracking) -> dict[str, str]:
     if spec.secret_ref is None:
         return {}
     folder: Path = context.secrets_dir / spec.secret_ref.name

@@ -96,6 +96,18 @@ class Mlflow:
         elif "artifact" in first:
             self._upload(artifacts, folder, first["artifact"])
 
+    def version_of(self, model: str, alias: str) -> tuple[str, str] | None:
+        """Address and number of the version of a registered model that an alias points to; None where there is none."""
+        try:
+            found = self._request("GET", "registered-models/alias", fields={"name": model, "alias": alias})
+        except Refused as error:
+            # No such model, and (as INVALID_PARAMETER_VALUE) a model without that alias.
+            if "RESOURCE_DOES_NOT_EXIST" in str(error) or f"alias {alias} not found" in str(error):
+                return None
+            raise
+        version = found.get("model_version") or {}
+        return str(version.get("source") or ""), str(version.get("version"))
+
     def _experiment_id(self) -> str:
         try:
             found = self._request("GET", "experiments/get-by-name", fields={"experiment_name": self.experiment})

@@ -30,8 +30,8 @@ MOST_NEIGHBOURS = 50_000
 """Training problems that are compared with; of more, evenly spread ones."""
 
 
-def majority(train: Split, held_out: Split) -> float:
-    """Share of held-out examples that the most common label gets right, position by position."""
+def majority(train: Split, held_out: Split) -> NDArray[np.bool_]:
+    """Which held-out examples the most common label gets right, position by position."""
     labels = take(train, _spread(len(train))).labels
     best = np.zeros(labels.shape[1], dtype=np.int64)
     for place in range(labels.shape[1]):
@@ -39,11 +39,11 @@ def majority(train: Split, held_out: Split) -> float:
         if len(column):
             best[place] = np.bincount(column).argmax()
     wanted = take(held_out, np.arange(len(held_out))).labels
-    return float(_equal(np.broadcast_to(best, wanted.shape), wanted).mean())
+    return _equal(np.broadcast_to(best, wanted.shape), wanted)
 
 
-def nearest_neighbour(train: Split, held_out: Split, *, texts: bool) -> float:
-    """Share of held-out examples whose most similar training example has the same answer."""
+def nearest_neighbour(train: Split, held_out: Split, *, texts: bool) -> NDArray[np.bool_]:
+    """Which held-out examples have the same answer as the training example most similar to them."""
     known = take(train, _spread(len(train)))
     features = _weighted(known.inputs, train.vocab_size) if texts else None
     right = []
@@ -59,7 +59,7 @@ def nearest_neighbour(train: Split, held_out: Split, *, texts: bool) -> float:
             for place in range(train.length):
                 likeness += asked.inputs[:, place, None] == known.inputs[None, :, place]
         right.append(_equal(known.labels[likeness.argmax(1)], asked.labels))
-    return float(np.concatenate(right).mean())
+    return np.concatenate(right)
 
 
 def trained(fit: Fit) -> Network:

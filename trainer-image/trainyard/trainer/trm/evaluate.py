@@ -1,17 +1,23 @@
 """What the evaluate step measures of a Tiny Recursive Model: exact answers, honesty, and what simpler means reach.
 
-Whether the result is good enough is part of the result: a model that does not beat the nearest neighbour by `minimumGain`
-is measured, kept, and reported as not passed.
+Whether the result is good enough is part of the result: gates judge it (see `evaluation/gates.py`), and a gain is one over the
+better of the two baselines that cost nothing, on the same examples.
 """
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from trainyard.api.run.evaluation import Gate
 from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.evaluation.gates import Column, judge, overall
 from trainyard.trainer.frame.evaluate import Examination, Findings
 from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import keep_freed_memory
@@ -68,7 +74,8 @@ def _examine(examination: Examination) -> Findings:
         f"{name}: {answers.exact:.2%} of {len(held_out)} exactly right, {metrics['token_accuracy']:.2%} of tokens; of the "
         f"surer half {1 - risks['50%']:.2%} are right"
     )
-    baselines = compare(examination, train, held_out)
+    solved = compare(examination, train, held_out)
+    baselines = {key: float(right.mean()) for key, right in solved.items()}
     metrics |= {f"baseline_{key}": value for key, value in baselines.items()}
     result: dict[str, Any] = {
         "split": name,
@@ -77,8 +84,13 @@ def _examine(examination: Examination) -> Findings:
         "risk": risks,
         "baselines": baselines,
     }
-    result |= gate(answers.exact, baselines, context.run.spec.evaluation.minimum_gain)
-    return Findings(result, show(model, held_out, answers), {"eval_exact": answers.exact})
+    result |= judged(context.run.spec.evaluation.all_gates(), answers, solved)
+    rows = (
+        {"record": n, "exactMatch": int(right), "tokenAccuracy": float(answers.right[n])}
+        for n, right in enumerate(answers.solved)
+    )
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    return Findings(result, show(model, held_out, answers), {"eval_exact": answers.exact}, lines)
 
 
 def answers_of(network: Network, held_out: Split, examination: Examination) -> Answers:
@@ -87,26 +99,26 @@ def answers_of(network: Network, held_out: Split, examination: Examination) -> A
     return examination.batch.fitting(lambda size: measure(network, held_out, device=device, batch=size, masked=masked))
 
 
-def compare(examination: Examination, train: Split, held_out: Split) -> dict[str, float]:
-    """Exact share of each baseline."""
+def compare(examination: Examination, train: Split, held_out: Split) -> dict[str, NDArray[np.bool_]]:
+    """Which examples each baseline gets right."""
     asked = examination.context.run.spec.evaluation.baselines
     wanted = SIMPLE if asked is None else asked
     texts = examination.data.manifest["task"]["kind"] == TEXT
-    found: dict[str, float] = {}
+    found: dict[str, NDArray[np.bool_]] = {}
     for number, name in enumerate(wanted):
         match name:
             case "Majority":
-                share = majority(train, held_out)
+                right = majority(train, held_out)
             case "NearestNeighbor":
-                share = nearest_neighbour(train, held_out, texts=texts)
+                right = nearest_neighbour(train, held_out, texts=texts)
             case "NoRecursion":
-                share = answers_of(trained(without_recursion(new_fit(examination))), held_out, examination).exact
+                right = answers_of(trained(without_recursion(new_fit(examination))), held_out, examination).solved
             case _:
-                share = answers_of(
+                right = answers_of(
                     trained(with_shuffled_labels(new_fit(examination), train)), held_out, examination
-                ).exact
-        found[name] = share
-        say(f"baseline {name}: {share:.2%} exactly right")
+                ).solved
+        found[name] = right
+        say(f"baseline {name}: {right.mean():.2%} exactly right")
         examination.reporter.report(percentage=30.0 + 65.0 * (number + 1) / len(wanted))
     return found
 
@@ -116,25 +128,23 @@ def new_fit(examination: Examination) -> Fit:
     return make_fit(examination.context, examination.data, examination.device)
 
 
-def gate(exact: float, baselines: dict[str, float], minimum_gain: float | None) -> dict[str, Any]:
-    """Whether the result is good enough, in words too. Without a minimum nothing is said."""
-    if minimum_gain is None:
+def judged(gates: Sequence[Gate], answers: Answers, baselines: Mapping[str, NDArray[np.bool_]]) -> dict[str, Any]:
+    """The verdicts of the gates. Without gates nothing is said."""
+    if not gates:
         return {}
-    simple = {name: share for name, share in baselines.items() if name in SIMPLE}
-    if not simple:
+    each = np.ones(len(answers.solved))
+    columns = {"exactMatch": Column(answers.solved.astype(float), each), "tokenAccuracy": Column(answers.right, each)}
+    simple = {name: right for name, right in baselines.items() if name in SIMPLE}
+    if not simple and any(gate.minimum_gain is not None for gate in gates):
         raise invalid_config(
-            "spec.evaluation.minimumGain needs something to be better than",
+            "spec.evaluation.gates with minimumGain (or spec.evaluation.minimumGain) need something to be better than",
             hint="put Majority or NearestNeighbor into spec.evaluation.baselines, or leave baselines out",
         )
-    best = max(simple, key=lambda name: simple[name])
-    gain = exact - simple[best]
-    passed = gain >= minimum_gain
-    verb = "beats" if passed else "does not beat"
-    message = (
-        f"{exact:.1%} exact {verb} {best} ({simple[best]:.1%}) by {minimum_gain:.1%}: the difference is {gain:+.1%}"
-    )
-    say(f"{'passed' if passed else 'NOT PASSED'}: {message}")
-    return {"passed": passed, "message": message}
+    best = max(simple, key=lambda name: simple[name].mean(), default="")
+    champion = {"exactMatch": Column(simple[best].astype(float), each)} if best else None
+    found = overall([judge(gate, columns, champion, against=best) for gate in gates])
+    say(f"{found['verdict']}: {found['message']}")
+    return found
 
 
 def show(model: TRMModel, split: Split, answers: Answers) -> list[dict[str, Any]]:
