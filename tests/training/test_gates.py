@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ VERBS = ("get", "describe", "logs", "delete")
 METRICS = ["loss", "perplexity", "tokenAccuracy", "exactMatch", "commandAccuracy", "latencyP50Seconds"]
 
 
-def command_spec(*, steps: int = 40) -> dict[str, Any]:
-    """A model that learns which command belongs to a word; what is held out are other sentences about the same words."""
+def command_spec(*, steps: int = 150) -> dict[str, Any]:
+    """A model that learns which command belongs to a word; what is held out are other cases of the same words."""
     records = [
         {
-            "prompt": f"case {n}: please {VERBS[n % 4]} it",
+            "prompt": f"case {n}: {VERBS[n % 4]}\n",
             "completion": f"kubectl {VERBS[n % 4]} pod",
             "metadata": {"source": f"book-{n % 2}", "type": "command", "more": n},
         }
@@ -73,8 +73,8 @@ def better(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-@pytest.fixture
-def worse(better: Run) -> Iterator[Run]:
+@pytest.fixture(scope="module")
+def trained(better: Run) -> Run:
     """One that has learned hardly anything, on the same volume, to be compared with the better one."""
     spec = command_spec(steps=1)
     spec["evaluation"] |= {
@@ -84,9 +84,21 @@ def worse(better: Run) -> Iterator[Run]:
     run = Run(better.zygote, better.folder, spec, "worse")
     for step in ("prepare", "train"):
         run.run(step)
-    yield run
-    for place in cached(run):
-        (place / "manifest.json").unlink()
+    return run
+
+
+@pytest.fixture
+def worse(trained: Run) -> Run:
+    """The same, not measured yet, and nothing kept of the champion."""
+    forget(trained, champion=True)
+    trained.patch = ""
+    return trained
+
+
+def forget(run: Run, *, champion: bool = False) -> None:
+    shutil.rmtree(run.work / "evaluation", ignore_errors=True)
+    if champion:
+        shutil.rmtree(run.work.parent / "evaluations", ignore_errors=True)
 
 
 def cached(run: Run) -> list[Path]:
@@ -149,8 +161,7 @@ def test_the_champions_scores_are_kept_and_give_the_same_verdict(worse: Run) -> 
     worse.run("evaluate")
     first = worse.final_record["evaluation"]
     assert len(cached(worse)) == 1
-    for file in (worse.work / "evaluation").iterdir():
-        file.unlink()
+    forget(worse)
     again = worse.run("evaluate")
     assert any("taken from the cache" in line for line in again.lines)
     assert worse.final_record["evaluation"] == first
@@ -168,8 +179,7 @@ def test_kept_scores_of_other_records_are_refused(worse: Run) -> None:
         "c.find_damage = lambda kept, hashes=True: None"
     )
     (place / "records.jsonl").write_text("\n".join([json.dumps(row), *lines[1:]]) + "\n")
-    for file in (worse.work / "evaluation").iterdir():
-        file.unlink()
+    forget(worse)
     worse.run("evaluate", expect=ExitCode.INVALID_DATA)
     assert "are of other records than those of this run: 1 of" in worse.final_record["message"]
 
@@ -180,8 +190,7 @@ def test_damaged_scores_are_measured_anew(worse: Run) -> None:
     (place,) = cached(worse)
     with open(place / "records.jsonl", "r+") as stream:
         stream.write("#")
-    for file in (worse.work / "evaluation").iterdir():
-        file.unlink()
+    forget(worse)
     again = worse.run("evaluate")
     assert not any("taken from the cache" in line for line in again.lines)
     assert worse.final_record["evaluation"] == first
@@ -197,10 +206,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_verdict(worse: Run, moment: 
     again = worse.run("evaluate")
     assert any("taken from the cache" in line for line in again.lines)
     killed = worse.final_record["evaluation"]
-    for file in (worse.work / "evaluation").iterdir():
-        file.unlink()
-    for place in cached(worse):
-        (place / "manifest.json").unlink()
+    forget(worse, champion=True)
     worse.run("evaluate")
     assert worse.final_record["evaluation"] == killed
 

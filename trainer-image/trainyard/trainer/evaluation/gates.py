@@ -10,6 +10,7 @@ promoted or rejected as the spec says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,6 +78,8 @@ def judge(
     amounts, weights = column.amounts[used], column.weights[used]
     value = _value(metric, amounts, weights)
     found["value"] = value
+    if not math.isfinite(value):
+        return found | {"verdict": "Reject", "message": f"{metric} is {value}: the model has diverged"}
     judged: list[tuple[Verdict, str]] = []
     if gate.minimum is not None or gate.maximum is not None:
         interval = _interval(metric, amounts, weights, None, gate.confidence, value)
@@ -87,6 +90,8 @@ def judge(
     if compared is not None and gate.minimum_gain is not None:
         other = (compared.amounts[used], compared.weights[used])
         reference = _value(metric, *other)
+        if not math.isfinite(reference):
+            return found | {"verdict": "Inconclusive", "message": f"{metric} of {against} is {reference}"}
         sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
         gain = sign * (value - reference)
         bound = gate.minimum_gain

@@ -30,6 +30,8 @@ BLOCK = 4_000_000
 MARGIN = 0.8
 """Of the share of errors that the confidence leaves, that the sign test uses up: so a thousand comparisons of equals stay below
 it in spite of chance."""
+LARGEST_EXPONENT = 300.0
+"""A loss beyond it has a perplexity that no float holds when it is squared."""
 FEWEST = 2
 """Records below which nothing is said about the spread of a mean."""
 
@@ -103,11 +105,10 @@ class Ratio:
     @property
     def value(self) -> float:
         """The metric."""
-        return float(self._of(self.amounts.sum(), self.weights.sum()))
-
-    def _of(self, amount: Values, weight: Values) -> Values:
-        ratio = amount / np.maximum(weight, 1e-300)
-        return np.exp(np.minimum(ratio, 700.0)) if self.exponent else ratio
+        ratio = float(self.amounts.sum() / max(self.weights.sum(), 1e-300))
+        if not self.exponent:
+            return ratio
+        return math.exp(ratio) if ratio < LARGEST_EXPONENT else math.inf
 
     def units(self, order: NDArray[np.int64] | None) -> Ratio:
         """Records, or sums over groups of them."""
@@ -120,8 +121,8 @@ class Ratio:
     def drawn(self, draws: NDArray[np.int64]) -> tuple[Values, Values]:
         """Of each row of draws: the metric, and what each record adds to its distance from the truth."""
         amounts, weights = self.amounts[draws], self.weights[draws]
-        value = self._of(amounts.sum(-1), weights.sum(-1))
-        ratio = np.log(np.maximum(value, 1e-300)) if self.exponent else value
+        ratio = amounts.sum(-1) / np.maximum(weights.sum(-1), 1e-300)
+        value = np.exp(np.minimum(ratio, LARGEST_EXPONENT)) if self.exponent else ratio
         slope = value if self.exponent else np.ones_like(value)
         mean = np.maximum(weights.mean(-1), 1e-300)
         return value, (slope / mean)[:, None] * (amounts - ratio[:, None] * weights)
