@@ -27,7 +27,7 @@ MOST_UNITS = 1_000
 """Records are drawn one by one up to here; of more, groups that were put together by chance. The spread is the same."""
 BLOCK = 4_000_000
 """Drawn records that are held at a time."""
-MARGIN = 0.8
+MARGIN = 0.7
 """Of the share of errors that the confidence leaves, that the sign test uses up: so a thousand comparisons of equals stay below
 it in spite of chance."""
 LARGEST_EXPONENT = 300.0
