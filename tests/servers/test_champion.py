@@ -92,8 +92,8 @@ def test_the_alias_is_followed_to_the_version_that_it_points_to_now(server: rest
 
 def test_a_source_that_is_not_read_here_is_told_with_the_way_out(server: restartable.Server, tmp_path: Path) -> None:
     post(server, "registered-models/create", name="logged")
-    register(server, "logged", "mlflow-artifacts:/1/models/m/artifacts", alias="champion")
-    with pytest.raises(UserError, match="has its source at mlflow-artifacts:/1/models/m/artifacts") as refused:
+    register(server, "logged", "gs://models/logged", alias="champion")
+    with pytest.raises(UserError, match="has its source at gs://models/logged") as refused:
         found(context(server, tmp_path, "logged"))
     assert "storageUri" in refused.value.hint
 

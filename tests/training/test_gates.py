@@ -222,15 +222,19 @@ def test_a_champion_that_reads_other_tokens_is_refused(better: Run) -> None:
     assert "has another tokenizer" in run.final_record["message"]
 
 
-def test_a_champion_that_is_not_there_is_named_with_the_way_out(better: Run, tmp_path: Path) -> None:
-    run = Run(better.zygote, tmp_path, command_spec(), better.name)
-    run.spec["evaluation"]["compareWith"] = {"run": "nobody"}
-    run.work.parent.mkdir(parents=True)
-    run.work.symlink_to(better.work)
-    (better.work / "evaluation" / "manifest.json").rename(better.work / "evaluation" / "kept")
-    try:
-        run.run("evaluate", expect=ExitCode.INVALID_CONFIG)
-    finally:
-        (better.work / "evaluation" / "kept").rename(better.work / "evaluation" / "manifest.json")
-    assert "compareWith.run nobody: no result of such a run" in run.final_record["message"]
-    assert "claimName" in run.final_record["hint"]
+@pytest.mark.parametrize(
+    ("champion", "told"),
+    [
+        ({"run": "nobody"}, "compareWith.run nobody: no result of such a run"),
+        ({"storageUri": "file:///nowhere"}, "/nowhere"),
+        ({"storageUri": f"file://{Path(__file__).parent}"}, "has no whole model"),
+    ],
+)
+def test_a_champion_that_is_not_there_is_told_before_the_training(
+    zygote: Zygote, tmp_path: Path, champion: dict[str, Any], told: str
+) -> None:
+    run = Run(zygote, tmp_path, command_spec())
+    run.spec["evaluation"]["compareWith"] = champion
+    run.run("prepare", expect=ExitCode.INVALID_CONFIG)
+    assert told in run.final_record["message"]
+    assert run.final_record["hint"]

@@ -62,8 +62,10 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
             steps |= {first} | ({STEP_EVALUATE} if first == last else set())
         yield from _at("spec.model", model.secret_ref, steps, uris)
     if (champion := spec.evaluation.compare_with) is not None:
+        # Before the training it is looked whether it is there.
+        judging = {STEP_PREPARE, STEP_EVALUATE} if spec.mode != "Dataset" else set()
         yield from _at(
-            "spec.evaluation.compareWith", champion.secret_ref, {STEP_EVALUATE}, {"storageUri": champion.storage_uri}
+            "spec.evaluation.compareWith", champion.secret_ref, judging, {"storageUri": champion.storage_uri}
         )
     for dataset in spec.datasets or ():
         field = f"spec.datasets[{dataset.name}]"

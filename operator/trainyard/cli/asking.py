@@ -106,7 +106,9 @@ def _made(
         why = status.get("message") or "the operator has not said anything; is it running?"
         raise Refused(f"no run has been made yet, the request stands: {why}")
     if "lastMoment" not in status:
-        raise Refused(f"the operator has refused the request: kubectl describe trainingschedule {request.name} tells why")
+        raise Refused(
+            f"the operator has refused the request: kubectl describe trainingschedule {request.name} tells why"
+        )
     firing = Firing(time=status["lastMoment"], started_by=RUN_NOW)
     variants = [v.name for v in schedule.spec.variants if not request.variants or v.name in request.variants]
     names = [child_name(schedule.name, variant, firing) for variant in (*variants,) or (None,)]

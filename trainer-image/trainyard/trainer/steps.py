@@ -128,6 +128,8 @@ def check(context: RunContext, family: Family) -> None:
     """
     check_targets(context)
     spec = context.run.spec
+    if spec.mode == "Train" and spec.evaluation.compare_with is not None:
+        found("evaluation.champion:check_champion")(context)
     if spec.mode == "Dataset" or spec.command:
         return
     for training in trainings(context):

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.base import SecretRef
+from trainyard.api.conditions import Reason
 from trainyard.api.run.evaluation import RegisteredModel
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.errors import invalid_config, source_unavailable
+from trainyard.trainer.errors import UserError, invalid_config, source_unavailable
 from trainyard.trainer.evaluation.gates import NoChampion
 from trainyard.trainer.evaluation.scores import VERSION, Scores
-from trainyard.trainer.log import say
+from trainyard.trainer.log import say, warn
 from trainyard.trainer.tracking.mlflow import Away, Mlflow, Refused
 from trainyard.trainer.volume.claims import Bounds
 from trainyard.trainer.volume.commit import TEMPORARY, commit_folder, find_damage, read_committed
@@ -67,6 +68,36 @@ def find_champion(context: RunContext) -> Champion | NoChampion | None:
     return Champion(
         f"models:/{spec.mlflow.model}@{spec.mlflow.alias} (version {version})", _folder(uri, context, spec.secret_ref)
     )
+
+
+def check_champion(context: RunContext) -> None:
+    """In the prepare step: what is on a volume, and what a registry says, is looked at before a GPU is asked for. A registry
+    that is away holds up no training; it is asked again after it.
+
+    Raises:
+        UserError: what is there is no model, or nothing is.
+    """
+    spec = context.run.spec.evaluation.compare_with
+    if spec is None or spec.base_model is not None:
+        return
+    if spec.mlflow is not None:
+        try:
+            registered(context, spec.mlflow)
+        except UserError as error:
+            if error.reason is not Reason.SOURCE_UNAVAILABLE:
+                raise
+            warn(f"{error.message}; it is asked again after the training")
+        return
+    if spec.storage_uri is not None and not spec.storage_uri.startswith(("pvc://", "file://")):
+        return
+    found = find_champion(context)
+    assert isinstance(found, Champion)
+    assert found.folder is not None
+    if not any(found.folder.glob("*.safetensors")) or not (found.folder / "config.json").is_file():
+        raise invalid_config(
+            f"spec.evaluation.compareWith: {found.told} has no whole model (config.json and weights as safetensors)",
+            hint="name a folder that was saved with save_pretrained; an adapter has to be merged first",
+        )
 
 
 def registered(context: RunContext, wanted: RegisteredModel) -> tuple[str, str] | NoChampion:
