@@ -14,6 +14,7 @@ from aiohttp import web
 
 from trainyard.controller.kube.resources import (
     CONFIGMAPS,
+    DEPLOYMENTS,
     EVENTS,
     JOBS,
     LEASES,
@@ -29,7 +30,7 @@ from trainyard.controller.kube.resources import (
 )
 
 CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False)
-CORE = (JOBS, PODS, PVCS, SECRETS, CONFIGMAPS, SERVICES, EVENTS, LEASES, NODES, NAMESPACES, CRDS)
+CORE = (JOBS, PODS, PVCS, SECRETS, SERVICES, EVENTS, LEASES, NODES, NAMESPACES, CRDS, CONFIGMAPS, DEPLOYMENTS)
 VERBS = ["get", "list", "watch", "create", "patch", "update", "delete"]
 
 Key = tuple[str | None, str]
