@@ -15,13 +15,14 @@ from trainyard.api import names
 from trainyard.api.conditions import Reason, State
 from trainyard.api.progress import ExportRecord
 from trainyard.api.run.exports import Export
-from trainyard.api.run.status import StepStatus
+from trainyard.api.run.status import RollbackStatus, StepStatus
 from trainyard.api.steps import is_train, phase_of, step_named
 from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
 from trainyard.controller.runs import exports, ledger, retry, rollback, sidecars
+from trainyard.controller.runs import told as words
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
 from trainyard.controller.runs.ending import (
@@ -41,7 +42,7 @@ from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.pods import others
 from trainyard.controller.runs.prerequisites import dying, missing, obstacle, retention
 from trainyard.controller.runs.progress import learn
-from trainyard.controller.runs.publish import publish
+from trainyard.controller.runs.publish import publish, restore
 from trainyard.controller.runs.status import Standing, is_finished
 from trainyard.controller.runs.views import JobView, parse_time
 from trainyard.controller.runs.waiting import QUEUED, needs_events, needs_queue, why_waiting
@@ -160,13 +161,33 @@ def _roll_back(seen: Observed, policy: Policy) -> Plan | None:
     books = ledger.book(inner)
     case = Case(inner, policy, books, inner.status.model_copy(update={"steps": list(books.steps)}))
     if not case.open:
-        return Plan(rollback.ended(seen, request, books.steps[0]))
+        return _restore(seen, request, books.steps[0])
     work = case.open[0]
     part = _attend(case, work, work.job) if work.job else _prepare(case, work.step)
     if part.questions:
         return ask(seen.status, *part.questions)
     actions = (*(missing(inner, case.status) if part.supplies else ()), *part.actions)
     return Plan(rollback.noted(seen, request, part.step), actions, requeue_after=part.requeue_after)
+
+
+def _restore(seen: Observed, request: RollbackStatus, step: StepStatus) -> Plan:
+    """The end of a rollback: what the operator has written by itself goes back to what it was."""
+    mine = {name: export for name, export in seen.run.exports.items() if export.row.by_operator}
+    if step.state != "Succeeded" or not mine:
+        return Plan(rollback.ended(seen, request, step))
+    if not seen.knows(Question.PUBLISHED):
+        return ask(seen.status, Question.PUBLISHED)
+    parts = [
+        restore(one, seen.published[name], values=exports.values(seen.run, seen.status, one), run=seen.run.uid)
+        for name, one in mine.items()
+    ]
+    if faults := [part.fault for part in parts if part.fault]:
+        failed = request.model_copy(update={"state": "Failed", "message": words.fault("; ".join(faults))})
+        return Plan(rollback.noted(seen, failed, step))
+    actions = tuple(action for part in parts for action in part.actions)
+    if any(part.more for part in parts):
+        return Plan(rollback.noted(seen, request, step), actions, requeue_after=PUBLISH_RECHECK_SECONDS)
+    return Plan(rollback.ended(seen, request, step), actions)
 
 
 # One open step
@@ -334,7 +355,7 @@ def _publish(case: Case, step: StepStatus, export: Export) -> Part:
         seen.published[step.name],
         values=exports.values(seen.run, case.status, export),
         namespace=seen.run.namespace,
-        run=seen.run.name,
+        run=seen.run.uid,
     )
     standing = Standing(State.EXPORTING, Reason.EXPORTING, f"{step.name}: writing {found.uri}")
     if found.more:

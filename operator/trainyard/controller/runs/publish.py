@@ -8,7 +8,7 @@ and when they are there, the Deployment that reads them. A key that somebody app
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trainyard.api import GROUP
@@ -20,9 +20,10 @@ from trainyard.api.run.targets.kserve import KServe
 from trainyard.controller.kube.resources import CONFIGMAPS, DEPLOYMENTS, INFERENCESERVICES, Resource
 from trainyard.controller.runs.actions import Patch
 
-WRITTEN_BY_ANNOTATION = f"{GROUP}/written-by"
 CONFIG_DIGEST_ANNOTATION = f"{GROUP}/config-digest"
 """On the pods of a Deployment: what they have been started with. The same value starts nothing anew."""
+PREVIOUS_ANNOTATION = f"{GROUP}/previous"
+"""On what an export has changed: whose export it was, and what stood there before, for a rollback."""
 _APPLIERS = ("kubectl-client-side-apply", "argocd-controller")
 
 Raw = Mapping[str, Any]
@@ -67,7 +68,7 @@ def publish(export: Export, found: Found, *, values: Mapping[str, str], namespac
                 fault=f"{export.field}: {resource.kind} {name} does not exist in namespace {namespace}; create it, or correct the name"
             )
     if isinstance(export.target, KServe):
-        return _inference_service(export, export.target, found, values, namespace)
+        return _inference_service(export, export.target, found, values, namespace, run)
     return _config_map(export, export.target, found, values, namespace, run)
 
 
@@ -89,15 +90,49 @@ def _config_map(
                     fault=f"{name} gets its key {key} from {manager} too, which would take the new value back; take the key "
                     f"out of what {manager} applies"
                 )
-        metadata = {
-            "resourceVersion": there["metadata"]["resourceVersion"],
-            "annotations": {WRITTEN_BY_ANNOTATION: run},
-        }
+        metadata = _noted(there, run, {key: (there.get("data") or {}).get(key) for key in changed})
         patch = Patch(CONFIGMAPS, target.name, {"metadata": metadata, "data": changed}, export=export.name)
         return Publication((patch,), more=target.rollout_restart is not None, uri=done.uri, digest=done.digest)
-    if target.rollout_restart is None:
+    return _restarted(export, target, found, done)
+
+
+def restore(export: Export, found: Found, *, values: Mapping[str, str], run: str) -> Publication:
+    """What is to be done so that they say again what they said before this run's export.
+
+    What another run, or anybody else, has written since stays.
+    """
+    if found.refusal:
+        return Publication(fault=f"{export.field}: {found.refusal}")
+    resource, name = next(iter(objects_of(export).items()))
+    there = found.objects.get(resource.plural)
+    note = json.loads(((there or {}).get("metadata", {}).get("annotations") or {}).get(PREVIOUS_ANNOTATION) or "{}")
+    if there is None or note.get("run") != run:
+        return Publication()
+    before: Mapping[str, str | None] = note["values"]
+    metadata = {"resourceVersion": there["metadata"]["resourceVersion"]}
+    if isinstance(export.target, KServe):
+        if there["spec"]["predictor"]["model"].get("storageUri") != fill(export.target.storage_uri, values):
+            return Publication()
+        body = {"metadata": metadata, "spec": {"predictor": {"model": dict(before)}}}
+        return Publication((Patch(resource, name, body, export=export.name),))
+    target: ConfigMap = export.target
+    data = there.get("data") or {}
+    ours = {key: fill(text, values) for key, text in target.data.items()}
+    changed = {key: old for key, old in before.items() if data.get(key) == ours.get(key) != old}
+    if changed:
+        patch = Patch(resource, name, {"metadata": metadata, "data": changed}, export=export.name)
+        return Publication((patch,), more=target.rollout_restart is not None)
+    if any(data.get(key) != old for key, old in before.items()):
+        return Publication()
+    return _restarted(export, target, found, Publication(digest=f"sha256:{_digest(before)}"))
+
+
+def _restarted(export: Export, target: ConfigMap, found: Found, done: Publication) -> Publication:
+    """With the pods of the Deployment that reads the ConfigMap started anew, unless they have been with this content."""
+    deployment = found.objects.get(DEPLOYMENTS.plural)
+    if target.rollout_restart is None or deployment is None:
         return done
-    deployment = found.objects[DEPLOYMENTS.plural] or {}
+    digest = done.digest.removeprefix("sha256:")
     template = deployment["spec"]["template"].get("metadata", {})
     if (template.get("annotations") or {}).get(CONFIG_DIGEST_ANNOTATION) == digest:
         return done
@@ -106,11 +141,20 @@ def _config_map(
         "spec": {"template": {"metadata": {"annotations": {CONFIG_DIGEST_ANNOTATION: digest}}}},
     }
     patch = Patch(DEPLOYMENTS, target.rollout_restart.deployment, body, export=export.name)
-    return Publication((patch,), uri=done.uri, digest=done.digest)
+    return replace(done, actions=(patch,))
+
+
+def _noted(there: Raw, run: str, before: Mapping[str, str | None]) -> dict[str, Any]:
+    """Metadata of a patch: whose it is, and what stood there before."""
+    note = json.dumps({"run": run, "values": before}, sort_keys=True)
+    return {
+        "resourceVersion": there["metadata"]["resourceVersion"],
+        "annotations": {PREVIOUS_ANNOTATION: note},
+    }
 
 
 def _inference_service(
-    export: Export, target: KServe, found: Found, values: Mapping[str, str], namespace: str
+    export: Export, target: KServe, found: Found, values: Mapping[str, str], namespace: str, run: str
 ) -> Publication:
     there = found.objects[INFERENCESERVICES.plural] or {}
     uri = fill(target.storage_uri, values)
@@ -123,10 +167,8 @@ def _inference_service(
         )
     if model.get("storageUri") == uri:
         return done
-    body = {
-        "metadata": {"resourceVersion": there["metadata"]["resourceVersion"]},
-        "spec": {"predictor": {"model": {"storageUri": uri}}},
-    }
+    metadata = _noted(there, run, {"storageUri": model.get("storageUri")})
+    body = {"metadata": metadata, "spec": {"predictor": {"model": {"storageUri": uri}}}}
     patch = Patch(INFERENCESERVICES, target.inference_service, body, export=export.name)
     return Publication((patch,), uri=done.uri, digest=done.digest)
 
@@ -141,5 +183,5 @@ def _applier(raw: Raw, key: str) -> str | None:
     return None
 
 
-def _digest(values: Mapping[str, str]) -> str:
+def _digest(values: Mapping[str, str | None]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

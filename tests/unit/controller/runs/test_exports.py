@@ -319,6 +319,45 @@ def test_a_promotion_is_taken_back_once_for_each_request(dies_after: int | None)
     assert not live(world)
 
 
+@pytest.mark.usefixtures("with_alias")
+@pytest.mark.parametrize("somebody_else", [False, True])
+def test_what_the_operator_wrote_goes_back_too_unless_it_says_something_else_by_now(somebody_else: bool) -> None:
+    serve = {"name": "serve", "dependsOn": ["a-alias"], "kserve": {"inferenceService": "agent"}}
+    world = world_of(hub("a-alias"), serve, config("tell", rolloutRestart={"deployment": "agent"}))
+    service = {
+        "metadata": {"name": "agent", "resourceVersion": "1"},
+        "spec": {"predictor": {"model": {"storageUri": "v0"}}},
+    }
+    world.others = {
+        "configmaps": {"agent": a_config_map(VERSION="v0")},
+        "deployments": {"agent": a_deployment()},
+        "inferenceservices": {"agent": service},
+    }
+    trained(world)
+    for step in ("export-a-alias", "promote"):
+        end(world, step)
+        world.settle()
+    started = json.dumps(world.others["deployments"]["agent"])
+    assert (
+        world.others["inferenceservices"]["agent"]["spec"]["predictor"]["model"]["storageUri"] == "hf://export-a-alias"
+    )
+    if somebody_else:
+        world.others["inferenceservices"]["agent"]["spec"]["predictor"]["model"]["storageUri"] = "newer"
+        world.others["configmaps"]["agent"]["data"]["VERSION"] = "newer"
+        world.others["configmaps"]["agent"]["data"]["DIGEST"] = "newer"
+    roll_back(world, "slow")
+    end(world, "rollback-1")
+    world.settle()
+    found = world.others["configmaps"]["agent"]["data"]
+    expected = "newer" if somebody_else else "v0"
+    assert world.others["inferenceservices"]["agent"]["spec"]["predictor"]["model"]["storageUri"] == expected
+    assert found["VERSION"] == expected
+    assert found.get("DIGEST") == ("newer" if somebody_else else None), "a key that was not there is taken away"
+    assert found["other"] == "stays"
+    assert (json.dumps(world.others["deployments"]["agent"]) == started) is somebody_else
+    assert [p.kind for p in world.status().promotions or ()] == ["Promoted", "RolledBack"]
+
+
 def test_what_was_never_promoted_cannot_be_taken_back() -> None:
     world = trained(world_of(hub("a")))
     end(world, "export-a")
