@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from tests.api import formats
+from tests.api import formats, sinks
 from trainyard.api import API_VERSION
 
 Manifest = dict[str, Any]
@@ -368,6 +368,7 @@ COMPLETE = (
     {**SCRATCH, "exports": formats.EXPORTS},
     *JUDGED,
     CHAMPION,
+    *({**SCRATCH, "exports": exports} for exports in sinks.EACH),
     SCRATCH_WITH_TOKENIZER,
     REWARDED,
     *OTHERWISE_REWARDED,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import formats
+from tests.api import formats, sinks
 from tests.api.conftest import Objects
 from tests.api.fields import RUN, SCHEDULE, Kind
 from tests.api.manifests import (
@@ -200,6 +200,7 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "notifications": [{"name": "a", "url": "http://LocalHost:3000/api"}]},
         {**SCRATCH, "notifications": [{"name": "a", "url": "http://localhost.example.org/api"}]},
     ),
+    *(Case(m, {**SCRATCH, "exports": bad}, {**SCRATCH, "exports": good}) for m, bad, good in sinks.BROKEN),
     Case("spec.tracking belongs to the built-in", {**SCRIPT, "tracking": {"tensorboard": True}}, SCRIPT),
     Case(
         "with numNodes above 1",
@@ -560,6 +561,16 @@ def test_braces_that_are_no_placeholder_are_left_alone_by_both(runs: Objects) ->
     answer = runs.dry_run(manifest)
     assert answer.accepted, answer.message
     parse_run(manifest)
+
+
+@pytest.mark.parametrize(("field", "exports"), sinks.MALFORMED)
+def test_a_place_that_is_none_is_refused_by_both(field: str, exports: list[dict[str, Any]], runs: Objects) -> None:
+    manifest = run({**SCRATCH, "exports": exports})
+    answer = runs.dry_run(manifest)
+    assert answer.code == 422
+    assert f"spec.exports[1].{field}" in answer.message
+    with pytest.raises(InvalidManifest, match=rf"spec\.exports\[1\]\.{field}"):
+        parse_run(manifest)
 
 
 def test_two_phases_of_one_name_are_refused_by_both(runs: Objects) -> None:

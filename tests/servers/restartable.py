@@ -4,6 +4,7 @@ MLflow and TensorBoard live in environments of their own, because they want othe
 uses. They are test tools: nothing of Trainyard needs them.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import urllib3
 
@@ -20,6 +22,9 @@ from tests.ports import free_port
 
 KEPT = Path(os.environ.get("TRAINYARD_CLUSTER_DIR", ROOT / ".cluster")) / "servers"
 MLFLOW_VERSION = "3.17.2"
+REGISTRY_LOGIN = ("bot", "correct-horse")
+REGISTRY_HASH = "$2b$04$O7gHEp6JVovgYWVc7SixNuVH.Y1z2/2P3HKDbYH7cBqfgz4m5Oxq2"
+"""bcrypt of the password, the one kind that the registry knows."""
 HTTP = urllib3.PoolManager(retries=False, timeout=5)
 
 
@@ -145,6 +150,28 @@ def mlflow(folder: Path) -> Iterator[Server]:
         health="/health",
         log=folder / "log",
         env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
+    yield from _running(server)
+
+
+@contextmanager
+def registry(folder: Path, *, closed: bool = False) -> Iterator[Server]:
+    """Debian's docker-registry, the same that serves the local cluster; a closed one asks for the user of REGISTRY_LOGIN."""
+    port, config = free_port(), folder / "registry.json"
+    document: dict[str, Any] = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "blobs")}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    health = "/v2/"
+    if closed:
+        (folder / "htpasswd").write_text(f"{REGISTRY_LOGIN[0]}:{REGISTRY_HASH}\n")
+        document["auth"] = {"htpasswd": {"realm": "registry", "path": str(folder / "htpasswd")}}
+        health = "/"
+    config.write_text(json.dumps(document))
+    server = Server(
+        ["docker-registry", "serve", str(config)], url=f"http://127.0.0.1:{port}", health=health, log=folder / "log"
     )
     yield from _running(server)
 

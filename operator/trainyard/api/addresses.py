@@ -66,6 +66,8 @@ ModelUri = Annotated[
     _kinds(r"hf://[^/\s]+/[^/\s@]+(@\S+|/\S+\.gguf)?", rf"{_CLAIM}/\S+", _FILE, _S3, _HTTP_FILE, _RUN),
     _CHECKED,
 ]
+FOLDER_IN_BUCKET = (_kinds(r"(s3|gs)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_{}.=+-]+)+/?"), _CHECKED)
+"""Of a text that may have placeholders besides."""
 BucketUri = Annotated[str, _kinds(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S*[^/\s]/?"), _CHECKED]
 
 CUT = "…"

@@ -16,10 +16,14 @@ from trainyard.api.base import ApiModel, DnsLabel, Rule, exactly_one
 from trainyard.api.run.targets.benchmark import Benchmark
 from trainyard.api.run.targets.config_map import ConfigMap
 from trainyard.api.run.targets.gguf import Gguf
+from trainyard.api.run.targets.git import GitFile
 from trainyard.api.run.targets.hub import Hub
 from trainyard.api.run.targets.kserve import KServe
+from trainyard.api.run.targets.mlflow import MlflowModel
 from trainyard.api.run.targets.mlx import Mlx
+from trainyard.api.run.targets.oci import OciImage
 from trainyard.api.run.targets.ollama import Ollama
+from trainyard.api.run.targets.s3 import S3
 from trainyard.api.steps import export_step
 
 EXPORTS_LIMIT = 16
@@ -45,6 +49,9 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
+    "s3": Target(promotes=lambda target: target.latest),
+    "mlflow": Target(promotes=lambda target: target.pointer is not None),
+    "git": Target(promotes=lambda target: True),
     "hub": Target(),
     "config_map": Target(by_operator=True),
     "kserve": Target(by_operator=True),
@@ -52,6 +59,7 @@ TARGETS: dict[str, Target] = {
     "ollama": Target(),
     "mlx": Target(makes_files=True),
     "benchmark": Target(),
+    "oci": Target(promotes=lambda target: target.alias is not None),
 }
 """By field of `Export`."""
 
@@ -103,6 +111,11 @@ class Export(ApiModel):
         le=100,
         description="How many failed attempts it may have; they do not count against the run's backoffLimit.",
     )
+    s3: S3 | None = Field(None, description="A bucket of an object store.")
+    mlflow: MlflowModel | None = Field(
+        None, description="MLflow's registry of models. Needs an s3 export in dependsOn."
+    )
+    git: GitFile | None = Field(None, description="A file or value in a git repository.")
     hub: Hub | None = Field(None, description="A Hugging Face hub.")
     config_map: ConfigMap | None = Field(None, description="Keys of a ConfigMap, and a Deployment that reads them.")
     kserve: KServe | None = Field(None, description="The model of a KServe InferenceService.")
@@ -110,6 +123,7 @@ class Export(ApiModel):
     ollama: Ollama | None = Field(None, description="An Ollama server.")
     mlx: Mlx | None = Field(None, description="A folder for MLX.")
     benchmark: Benchmark | None = Field(None, description="Speed and memory of what other exports have made.")
+    oci: OciImage | None = Field(None, description="An image in a registry.")
 
     @property
     def kind(self) -> str:

@@ -53,7 +53,9 @@ def _template(allowed: tuple[str, ...]) -> Any:
     return AfterValidator(checked), Field(json_schema_extra={"allOf": [{"pattern": f"^{pattern}$"}]})
 
 
-Template = Annotated[str, *_template(tuple(PLACEHOLDERS))]
+WITH_PLACEHOLDERS = _template(tuple(PLACEHOLDERS))
+"""For a type with bounds of its own: they stand before this, or they are lost in the schema where the field is optional."""
+Template = Annotated[str, *WITH_PLACEHOLDERS]
 """A text with placeholders. A field of this type has a bound for its length."""
 NameTemplate = Annotated[str, *_template(WITHOUT_RESULT)]
 """One whose value is known before the training."""

@@ -244,6 +244,12 @@ EXPORT_RULES = (
         f"{PUSHED_TO_HUB} is the name of the export that spec.pushToHub stands for: give the export another name",
         lambda s: all(e.name != PUSHED_TO_HUB for e in s.exports or ()),
     ),
+    Rule(
+        "exports.all(e, !has(e.mlflow) || (has(e.dependsOn) && exports.exists(o, has(o.s3) && o.name in e.dependsOn)))",
+        "mlflow keeps the address of files, and no copy: add an export with target s3, and name it in dependsOn",
+        lambda s: all(e.mlflow is None or _stored(s, e) for e in s.exports or ()),
+        about=_EXPORTS,
+    ),
 )
 
 _MEASURED_ALIKE = chosen(lambda method: method.learns.examples == "sequences")
@@ -337,6 +343,10 @@ EVALUATION_RULES = (
         ),
     ),
 )
+
+
+def _stored(spec: Any, export: Any) -> bool:
+    return any(other.s3 is not None and other.name in export.depends_on for other in spec.exports)
 
 
 SPEC_RULES: tuple[Rule, ...] = (

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from trainyard.api.addresses import keep_secret
+from trainyard.api.base import SecretRef
 from trainyard.api.run.dataset import Dataset
-from trainyard.trainer.errors import UserError, first_line, invalid_data, source_unavailable
+from trainyard.trainer.errors import UserError, first_line, invalid_config, invalid_data, source_unavailable
 from trainyard.trainer.log import say
 from trainyard.trainer.volume.claims import Bounds, bounds_of
 
@@ -311,8 +312,15 @@ def _download_s3(dataset: Dataset, bucket: str, key: str, secret: dict[str, str]
     return files
 
 
-def s3_client(secret: dict[str, str]) -> Any:
-    """A client with the keys of a Secret, or with what the environment has, or without any."""
+def s3_client(secret: dict[str, str], *, endpoint: str = "", region: str = "", patient: bool = False) -> Any:
+    """A client with the keys of a Secret, or with what the environment has, or without any.
+
+    Args:
+        secret: may name endpoint and region too.
+        endpoint: goes before the Secret's.
+        region: goes before the Secret's.
+        patient: whether the client itself tries again: of a large file in parts, one part instead of all.
+    """
     import os
 
     import boto3
@@ -323,20 +331,25 @@ def s3_client(secret: dict[str, str]) -> Any:
         name in os.environ
         for name in ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
     )
+    endpoint = endpoint or secret.get("AWS_ENDPOINT_URL") or ""
+    # Google's interface takes no checksums at the end of a body, which the client adds where it need not.
+    checksums = "when_required" if endpoint.rstrip("/").endswith("googleapis.com") else "when_supported"
     config = Config(
         connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        retries={"total_max_attempts": 1},
+        read_timeout=READ_TIMEOUT * 6 if patient else READ_TIMEOUT,
+        retries={"total_max_attempts": 4 if patient else 1, "mode": "standard"},
         signature_version=None if "AWS_ACCESS_KEY_ID" in secret or ambient else UNSIGNED,
-        s3={"addressing_style": "path"} if secret.get("AWS_ENDPOINT_URL") else {},
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
+        s3={"addressing_style": "path"} if endpoint else {},
     )
     return boto3.client(
         "s3",
         aws_access_key_id=secret.get("AWS_ACCESS_KEY_ID"),
         aws_secret_access_key=secret.get("AWS_SECRET_ACCESS_KEY"),
         aws_session_token=secret.get("AWS_SESSION_TOKEN"),
-        endpoint_url=secret.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
-        region_name=secret.get("AWS_REGION") or os.environ.get("AWS_REGION") or "us-east-1",
+        endpoint_url=endpoint or os.environ.get("AWS_ENDPOINT_URL") or None,
+        region_name=region or secret.get("AWS_REGION") or os.environ.get("AWS_REGION") or "us-east-1",
         verify=secret.get("ca.crt path"),
         config=config,
     )
@@ -405,13 +418,28 @@ def request_headers(secret: dict[str, str]) -> dict[str, str]:
 
 
 def read_secret(dataset: Dataset, secrets: Path) -> dict[str, str]:
-    """Key by key; `ca.crt path` is added where a CA is given, because clients want a file."""
-    if dataset.secret_ref is None:
+    """What the Secret of a dataset holds (see `secret_values`)."""
+    return secret_values(dataset.secret_ref, secrets, told=f"dataset {dataset.name}", invalid=invalid_data)
+
+
+def secret_values(
+    secret_ref: SecretRef | None,
+    secrets: Path,
+    *,
+    told: str,
+    invalid: Callable[..., UserError] = invalid_config,
+) -> dict[str, str]:
+    """Key by key; `ca.crt path` is added where a CA is given, because clients want a file.
+
+    Raises:
+        UserError: the Secret is not there.
+    """
+    if secret_ref is None:
         return {}
-    folder = secrets / dataset.secret_ref.name
+    folder = secrets / secret_ref.name
     if not folder.is_dir():
-        raise invalid_data(
-            f"dataset {dataset.name}: secret {dataset.secret_ref.name} is not mounted at {folder}",
+        raise invalid(
+            f"{told}: secret {secret_ref.name} is not mounted at {folder}",
             hint="locally, make that folder with one file per key; in a cluster create the Secret",
         )
     values = {}

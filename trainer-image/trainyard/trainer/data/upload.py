@@ -6,21 +6,17 @@ manifest, is not sent again; one that was interrupted goes on with the files tha
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from trainyard.api.base import SecretRef
-from trainyard.api.run.dataset import Dataset
-from trainyard.trainer.data.sources import PAUSES, TRIES, read_secret, s3_client
-from trainyard.trainer.errors import first_line, invalid_config, source_unavailable
+from trainyard.trainer.data.bucket import Bucket
+from trainyard.trainer.data.sources import s3_client, secret_values
 from trainyard.trainer.log import say
 from trainyard.trainer.volume.commit import MANIFEST
 
 FIELD = "spec.datasetUpload"
-T = TypeVar("T")
 
 
 def put_folder(
@@ -31,67 +27,23 @@ def put_folder(
     Raises:
         UserError: the store refuses (64, never retried) or does not answer (69).
     """
-    # read_secret speaks of a dataset; this one has no other fields that matter here.
-    secret = read_secret(Dataset(name="upload", storage_uri="s3://upload/x", secret_ref=secret_ref), secrets)
-    client = s3_client(secret)
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
-
-    def size(key: str) -> int | None:
-        from botocore.exceptions import ClientError
-
-        try:
-            return int(client.head_object(Bucket=bucket, Key=key)["ContentLength"])
-        except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
-                return None
-            raise
-
-    sent = 0
-    files = [*sorted(manifest["files"]), MANIFEST]
-    if _guarded(lambda: size(f"{prefix}/{MANIFEST}"), address) == (folder / MANIFEST).stat().st_size:
-        say(f"the dataset is at {address}/{MANIFEST} already")
-        return 0
-    for name in files:
-        key, path = f"{prefix}/{name}", folder / name
-        if name != MANIFEST and _guarded(lambda key=key: size(key), address) == path.stat().st_size:  # type: ignore[misc]
-            continue
-        _guarded(lambda key=key, path=path: client.upload_file(str(path), bucket, key), address)  # type: ignore[misc]
-        sent += 1
-    say(f"dataset uploaded: {address}/{MANIFEST} ({sent} files sent)")
-    return sent
-
-
-def _guarded(call: Callable[[], T], address: str) -> T:
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    last = ""
-    for number in range(TRIES):
-        try:
-            return call()
-        except (ClientError, BotoCoreError, Boto3Error, RecursionError) as error:  # the last: redirects without end
-            status = 404 if isinstance(error, RecursionError) else _status(error)
-            if status in (400, 401, 403, 404):
-                raise invalid_config(
-                    f"{FIELD}.storageUri {address}: the store refuses to write (HTTP {status})",
-                    hint="check bucket, AWS_ENDPOINT_URL and keys in secretRef; the keys need PutObject and GetObject",
-                ) from error
-            last = first_line(error, 200)
-            if number < len(PAUSES):
-                time.sleep(PAUSES[number])
-    raise source_unavailable(
-        f"{FIELD}.storageUri {address} did not answer in {TRIES} tries: {last}",
-        hint="check that the store is up and reachable from the cluster",
+    name, _, prefix = address.removeprefix("s3://").partition("/")
+    bucket = Bucket(
+        client=s3_client(secret_values(secret_ref, secrets, told=FIELD)),
+        name=name,
+        told=f"{FIELD}.storageUri {address}",
+        hint="check bucket, AWS_ENDPOINT_URL and keys in secretRef; the keys need PutObject and GetObject",
     )
 
+    def is_there(file: str) -> bool:
+        found = bucket.find(f"{prefix}/{file}")
+        return found is not None and found.size == (folder / file).stat().st_size
 
-def _status(error: BaseException) -> int:
-    """HTTP status of what the store said; boto3 wraps it in errors of its own."""
-    seen: BaseException | None = error
-    while seen is not None:
-        response = getattr(seen, "response", None)
-        if isinstance(response, dict):
-            with contextlib.suppress(TypeError, ValueError):
-                return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        seen = seen.__cause__ or seen.__context__
-    return 0
+    if is_there(MANIFEST):
+        say(f"the dataset is at {address}/{MANIFEST} already")
+        return 0
+    missing = [file for file in sorted(manifest["files"]) if not is_there(file)]
+    for file in [*missing, MANIFEST]:
+        bucket.upload(f"{prefix}/{file}", folder / file)
+    say(f"dataset uploaded: {address}/{MANIFEST} ({len(missing) + 1} files sent)")
+    return len(missing) + 1

@@ -21,8 +21,9 @@ from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.reporter import Metrics, Reporter
-from trainyard.trainer.tracking.mlflow import Away, Mlflow, Refused, batches
+from trainyard.trainer.tracking.mlflow import Mlflow, batches
 from trainyard.trainer.tracking.outbox import Entry, Outbox
+from trainyard.trainer.tracking.rest import Away, Refused
 from trainyard.trainer.tracking.tensorboard import EventFile
 
 PATIENCE = 20.0

@@ -1,22 +1,18 @@
-"""An MLflow server, spoken to over its REST interface (2.0, which versions 2 and 3 serve).
+"""An MLflow server that follows a training: one run of its own for each TrainingRun.
 
-The client library would bring thirty packages for eight requests. Which run belongs to a TrainingRun is asked of the
-server by a tag with the TrainingRun's uid before one is made, so that a process that dies between making it and writing
-its id down leaves no second one behind.
+Which run belongs to a TrainingRun is asked of the server by a tag with the TrainingRun's uid before one is made, so that a
+process that dies between making it and writing its id down leaves no second one behind.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-import urllib3
-
 from trainyard.trainer.tracking.outbox import Entry
+from trainyard.trainer.tracking.rest import Away, Refused, Rest
 
 UID_TAG = "trainyard.dev/run-uid"
 METRICS_AT_ONCE = 900
@@ -24,49 +20,31 @@ PARAMETERS_AT_ONCE = 90
 VALUE_LIMIT = 500
 """Characters of a parameter that every MLflow since 1.28 takes."""
 ARTIFACT_SCHEME = "mlflow-artifacts:/"
-TIMEOUT = urllib3.Timeout(connect=5, read=60)
-
-
-class Away(Exception):
-    """No answer, or one that says to come again."""
-
-
-class Refused(Exception):
-    """The server does not take this, now or later."""
 
 
 @dataclass(frozen=True)
 class Mlflow:
     """One server and the experiment in it."""
 
-    uri: str
+    server: Rest
     experiment: str
-    headers: dict[str, str]
-    pool: urllib3.PoolManager
 
     @classmethod
     def at(cls, uri: str, *, experiment: str, secret: dict[str, str]) -> Mlflow:
         """`secret` has username and password, or token; and the path of a CA certificate where one is given."""
-        if token := secret.get("token"):
-            headers = {"Authorization": f"Bearer {token}"}
-        elif "username" in secret:
-            headers = urllib3.make_headers(basic_auth=f"{secret['username']}:{secret.get('password', '')}")
-        else:
-            headers = {}
-        pool = urllib3.PoolManager(timeout=TIMEOUT, retries=False, ca_certs=secret.get("ca.crt path"))
-        return cls(uri.rstrip("/"), experiment, dict(headers), pool)
+        return cls(Rest.at(uri, secret=secret, field="tracking.mlflow"), experiment)
 
     def open_run(self, *, name: str, uid: str, tags: dict[str, str]) -> tuple[str, str]:
         """Id and artifact address of the run with this uid, which is made where there is none."""
         experiment = self._experiment_id()
         condition = f"tags.`{UID_TAG}` = '{uid}'"
-        found = self._post("runs/search", {"experiment_ids": [experiment], "filter": condition, "max_results": 1})
+        found = self.server.post("runs/search", {"experiment_ids": [experiment], "filter": condition, "max_results": 1})
         if runs := found.get("runs"):
             run = runs[0]["info"]
         else:
             words = [{"key": k, "value": v} for k, v in {**tags, UID_TAG: uid}.items()]
             body = {"experiment_id": experiment, "run_name": name, "start_time": _now(), "tags": words}
-            run = self._post("runs/create", body)["run"]["info"]
+            run = self.server.post("runs/create", body)["run"]["info"]
         return str(run["run_id"]), str(run.get("artifact_uri") or "")
 
     def send(self, run: str, artifacts: str, entries: list[Entry], *, folder: Path) -> None:
@@ -79,20 +57,20 @@ class Mlflow:
                 for key, value in entry["metrics"].items()
             ]
             for start in range(0, len(points), METRICS_AT_ONCE):
-                self._post("runs/log-batch", {"run_id": run, "metrics": points[start : start + METRICS_AT_ONCE]})
+                self.server.post("runs/log-batch", {"run_id": run, "metrics": points[start : start + METRICS_AT_ONCE]})
         elif "parameters" in first:
             words = [{"key": k, "value": str(v)[:VALUE_LIMIT]} for k, v in first["parameters"].items()]
             for start in range(0, len(words), PARAMETERS_AT_ONCE):
-                self._post("runs/log-batch", {"run_id": run, "params": words[start : start + PARAMETERS_AT_ONCE]})
+                self.server.post("runs/log-batch", {"run_id": run, "params": words[start : start + PARAMETERS_AT_ONCE]})
         elif "tags" in first:
             words = [{"key": k, "value": str(v)} for k, v in first["tags"].items()]
-            self._post("runs/log-batch", {"run_id": run, "tags": words})
+            self.server.post("runs/log-batch", {"run_id": run, "tags": words})
         elif "dataset" in first:
             dataset = {"source_type": "trainyard", "source": "{}", **first["dataset"]}
             use = [{"dataset": dataset, "tags": [{"key": "mlflow.data.context", "value": "training"}]}]
-            self._post("runs/log-inputs", {"run_id": run, "datasets": use})
+            self.server.post("runs/log-inputs", {"run_id": run, "datasets": use})
         elif "status" in first:
-            self._post("runs/update", {"run_id": run, "status": first["status"], "end_time": first.get("time")})
+            self.server.post("runs/update", {"run_id": run, "status": first["status"], "end_time": first.get("time")})
         elif "artifact" in first:
             self._upload(artifacts, folder, first["artifact"])
 
@@ -110,13 +88,13 @@ class Mlflow:
 
     def _experiment_id(self) -> str:
         try:
-            found = self._request("GET", "experiments/get-by-name", fields={"experiment_name": self.experiment})
+            found = self.server.get("experiments/get-by-name", experiment_name=self.experiment)
             return str(found["experiment"]["experiment_id"])
         except Refused as error:
             if "RESOURCE_DOES_NOT_EXIST" not in str(error):
                 raise
         try:
-            return str(self._post("experiments/create", {"name": self.experiment})["experiment_id"])
+            return str(self.server.post("experiments/create", {"name": self.experiment})["experiment_id"])
         except Refused as error:
             if "RESOURCE_ALREADY_EXISTS" in str(error):
                 raise Away("another run has just made the experiment") from None
@@ -128,39 +106,10 @@ class Mlflow:
                 f"the server keeps artifacts at {artifacts.partition(':')[0]}: and takes none over HTTP itself"
             )
         where = artifacts.removeprefix(ARTIFACT_SCHEME).lstrip("/")
-        url = f"{self.uri}/api/2.0/mlflow-artifacts/artifacts/{quote(where)}/{quote(name)}"
         path = folder / name
         if not path.is_file():
             raise Refused(f"{name} is not on the volume any more")
-        with path.open("rb") as file:
-            headers = self.headers | {"Content-Length": str(path.stat().st_size)}
-            self._answer(url, lambda: self.pool.request("PUT", url, body=file, headers=headers))
-
-    def _post(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
-        return self._request("POST", what, json=body)
-
-    def _request(self, method: str, what: str, **content: Any) -> dict[str, Any]:
-        url = f"{self.uri}/api/2.0/mlflow/{what}"
-        return self._answer(url, lambda: self.pool.request(method, url, headers=self.headers, **content))
-
-    def _answer(self, url: str, ask: Any) -> dict[str, Any]:
-        try:
-            answer = ask()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Away(f"{url}: {type(error).__name__}") from None
-        text = answer.data.decode(errors="replace")
-        if answer.status in (401, 403, 408, 429) or answer.status >= 500:
-            hint = "; check tracking.mlflow.secretRef" if answer.status in (401, 403) else ""
-            raise Away(f"{url}: HTTP {answer.status}{hint}")
-        try:
-            body = json.loads(text or "{}")
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            raise Away(f"{url} answers without JSON; is tracking.mlflow.trackingUri right?")
-        if answer.status >= 400:
-            raise Refused(f"{body.get('error_code', answer.status)}: {str(body.get('message', ''))[:300]}")
-        return body
+        self.server.put_file(f"mlflow-artifacts/artifacts/{quote(where)}/{quote(name)}", path)
 
 
 def batches(waiting: list[tuple[int, Entry]]) -> list[tuple[int, list[Entry]]]:

@@ -13,9 +13,10 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from trainyard.trainer.data.collect.access import Access
@@ -41,6 +42,23 @@ _ASKED = re.compile(r"could not read Username for '([^']*)'")
 _REGULAR = ("100644", "100755")
 
 
+class Login(Protocol):
+    """Who asks for a repository, and how messages begin."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def username(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def ca(self) -> str | None: ...
+    @property
+    def has_credentials(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Blob:
     """A file of a commit."""
@@ -62,8 +80,8 @@ class Repository:
         """Regular files below `path`, by path; no links, no submodules. Raises UserError if there is no such folder."""
         tree = f"{self.commit}:{path.strip('/')}" if path else self.commit
         listed = subprocess.run(
-            [*_git(self.folder), "ls-tree", "-r", "-l", "-z", "--full-tree", tree],
-            env=_environment(),
+            [*git_at(self.folder), "ls-tree", "-r", "-l", "-z", "--full-tree", tree],
+            env=environment(),
             capture_output=True,
         )
         if listed.returncode != 0:
@@ -82,8 +100,8 @@ class Repository:
     def contents(self, blobs: list[Blob]) -> Iterator[tuple[Blob, bytes]]:
         """Each file's bytes, one at a time."""
         process = subprocess.Popen(
-            [*_git(self.folder), "cat-file", "--batch"],
-            env=_environment(),
+            [*git_at(self.folder), "cat-file", "--batch"],
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -122,7 +140,7 @@ def unignored(folder: Path, scratch: Path) -> list[str]:
         _run(["git", "init", "--quiet", "--bare", str(index)], {}, "git init", scratch)
     listed = subprocess.run(
         ["git", "-C", str(folder), "ls-files", "-z", "--others", "--exclude-standard"],
-        env=_environment(GIT_DIR=str(index), GIT_WORK_TREE=str(folder)),
+        env=environment(GIT_DIR=str(index), GIT_WORK_TREE=str(folder)),
         capture_output=True,
     )
     if listed.returncode != 0:
@@ -132,15 +150,11 @@ def unignored(folder: Path, scratch: Path) -> list[str]:
 
 def _fetch(url: str, ref: str, access: Access, to: Path, field: str) -> None:
     script = to.parent / ".tmp-askpass"
-    script.write_text(ASKPASS)
-    script.chmod(0o700)
-    variables = {"GIT_ASKPASS": str(script), **_answers(url, access)}
-    if access.ca:
-        variables["GIT_SSL_CAINFO"] = access.ca
-    _run([*_git(to), "init", "--quiet", "--bare"], {}, "git init", to)
-    command = [*_git(to), "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", url, ref]
+    variables = answers(url, access, script)
+    _run([*git_at(to), "init", "--quiet", "--bare"], {}, "git init", to)
+    command = [*git_at(to), "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", url, ref]
     for pause in (*PAUSES, None):
-        told = _attempt(command, variables)
+        told = attempt(command, variables)
         if told is None:
             script.unlink()
             return
@@ -156,38 +170,47 @@ def _fetch(url: str, ref: str, access: Access, to: Path, field: str) -> None:
         time.sleep(pause)
 
 
-def _answers(url: str, access: Access) -> dict[str, str]:
-    """What ASKPASS says, and to which questions. Newer versions of git put the user's name into one as in an address."""
+def answers(url: str, access: Login, script: Path) -> dict[str, str]:
+    """Variables by which git gets the credentials. `script` is where ASKPASS is put, which says what to which questions.
+
+    Newer versions of git put the user's name into one as in an address.
+    """
+    script.write_text(ASKPASS)
+    script.chmod(0o700)
     parts = urlsplit(url)
     user = access.username or "git"  # hosts take a token as the password of any user
     return {
+        "GIT_ASKPASS": str(script),
+        **({"GIT_SSL_CAINFO": access.ca} if access.ca else {}),
         "TRAINYARD_GIT_USERNAME": user,
         "TRAINYARD_GIT_PASSWORD": access.token or access.password,
-        "TRAINYARD_GIT_ORIGIN": _origin(url),
+        "TRAINYARD_GIT_ORIGIN": origin(url),
         "TRAINYARD_GIT_USER_AT_ORIGIN": f"{parts.scheme}://{user}@{parts.netloc}",
         "TRAINYARD_GIT_QUOTED_USER_AT_ORIGIN": f"{parts.scheme}://{quote(user, safe='')}@{parts.netloc}",
     }
 
 
-def _origin(url: str) -> str:
+def origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def explain(told: str, url: str, ref: str, access: Access, field: str) -> UserError | str:
+def explain(
+    told: str, url: str, ref: str, access: Login, field: str, invalid: Callable[..., UserError] = invalid_data
+) -> UserError | str:
     """What git said, as a fault of the manifest, or as a sentence about what may pass."""
     place = f"{access.name}: {field} {url}"
     if "Could not resolve host" in told:
-        return invalid_data(f"{place}: the host is unknown", hint=f"check {field} for typing errors")
+        return invalid(f"{place}: the host is unknown", hint=f"check {field} for typing errors")
     if "SSL certificate" in told or "certificate verif" in told or "certificate is not trusted" in told:
-        return invalid_data(
+        return invalid(
             f"{place}: the server's certificate is not trusted",
             hint="put the issuing CA into the secret of secretRef as ca.crt",
         )
     asked = _ASKED.search(told)
-    if asked and asked[1] != _origin(url):
-        kept = f", and the credentials of secretRef are for {_origin(url)} alone" if access.has_credentials else ""
-        return invalid_data(
+    if asked and asked[1] != origin(url):
+        kept = f", and the credentials of secretRef are for {origin(url)} alone" if access.has_credentials else ""
+        return invalid(
             f"{place}: leads to {asked[1]}, which asks for a password{kept}",
             hint=f"give that repository's own address in {field}, with a secretRef whose values may go there",
         )
@@ -196,22 +219,20 @@ def explain(told: str, url: str, ref: str, access: Access, field: str) -> UserEr
         for w in ("Authentication failed", "could not read Username", "returned error: 401", "returned error: 403")
     ):
         advice = "check the values in secretRef" if access.has_credentials else "give secretRef with the credentials"
-        return invalid_data(f"{place}: access is refused", hint=advice)
+        return invalid(f"{place}: access is refused", hint=advice)
     if "couldn't find remote ref" in told or "not our ref" in told or "unadvertised object" in told:
         known = " (the server gives out branches and tags only)" if _COMMIT.fullmatch(ref) else ""
-        return invalid_data(f"{place}: there is no ref {ref}{known}", hint="check ref: a branch, a tag or a commit")
+        return invalid(f"{place}: there is no ref {ref}{known}", hint="check ref: a branch, a tag or a commit")
     if "not found" in told or "returned error: 404" in told or "not valid: is this a git repository" in told:
-        return invalid_data(
-            f"{place}: there is no such repository", hint="check the address; a private one may look absent"
-        )
+        return invalid(f"{place}: there is no such repository", hint="check the address; a private one may look absent")
     return told
 
 
-def _attempt(command: list[str], variables: dict[str, str]) -> str | None:
+def attempt(command: list[str], variables: dict[str, str]) -> str | None:
     """None, or the last line of what git said."""
     try:
         done = subprocess.run(
-            command, env=_environment(**variables), stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_TIMEOUT
+            command, env=environment(**variables), stdin=subprocess.DEVNULL, capture_output=True, timeout=FETCH_TIMEOUT
         )
     except FileNotFoundError as error:
         raise invalid_config(
@@ -223,20 +244,20 @@ def _attempt(command: list[str], variables: dict[str, str]) -> str | None:
 
 
 def _run(command: list[str], variables: dict[str, str], what: str, place: Path) -> None:
-    if (told := _attempt(command, variables)) is not None:
+    if (told := attempt(command, variables)) is not None:
         raise OSError(f"{what} in {place}: {told}")
 
 
 def _read(folder: Path, *words: str) -> str:
-    done = subprocess.run([*_git(folder), *words], env=_environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run([*git_at(folder), *words], env=environment(), capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
-def _git(folder: Path) -> list[str]:
+def git_at(folder: Path) -> list[str]:
     return ["git", "--git-dir", str(folder)]
 
 
-def _environment(**more: str) -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
     settings = {
         "http.followRedirects": "initial",
         "http.lowSpeedLimit": "1000",
