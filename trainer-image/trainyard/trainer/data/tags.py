@@ -10,10 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from trainyard.trainer.data.tokenize import Example
+from typing import Any, Protocol, TypeVar
 
 KEYS = ("source", "type")
 LIMIT = 100
@@ -38,9 +35,19 @@ def tags_of(row: Mapping[str, Any]) -> dict[str, str]:
     return {key: said[:LIMIT] for key in KEYS if isinstance(said := metadata.get(key), str) and said.strip()}
 
 
-def noted(
-    examples: Iterable[tuple[Example, int]], tags: Sequence[dict[str, str]], file: Path
-) -> Iterator[tuple[Example, int]]:
+class OfRecord(Protocol):
+    """Something that was made of one record."""
+
+    @property
+    def record(self) -> int:
+        """Number of the record."""
+        ...
+
+
+T = TypeVar("T", bound=OfRecord)
+
+
+def noted(examples: Iterable[tuple[T, int]], tags: Sequence[dict[str, str]], file: Path) -> Iterator[tuple[T, int]]:
     """The same examples, the tags of each one's record written down on the way."""
     with open(file, "w") as stream:
         for example, repeat in examples:

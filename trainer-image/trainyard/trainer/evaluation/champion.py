@@ -26,7 +26,8 @@ from trainyard.trainer.errors import UserError, invalid_config, source_unavailab
 from trainyard.trainer.evaluation.gates import NoChampion
 from trainyard.trainer.evaluation.scores import VERSION, Scores
 from trainyard.trainer.log import say, warn
-from trainyard.trainer.tracking.mlflow import Away, Mlflow, Refused
+from trainyard.trainer.tracking.mlflow import Mlflow
+from trainyard.trainer.tracking.rest import Away, Refused
 from trainyard.trainer.volume.claims import Bounds
 from trainyard.trainer.volume.commit import TEMPORARY, commit_folder, find_damage, read_committed
 from trainyard.trainer.volume.origin import local_folder

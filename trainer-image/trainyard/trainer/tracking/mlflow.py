@@ -77,7 +77,7 @@ class Mlflow:
     def version_of(self, model: str, alias: str) -> tuple[str, str] | None:
         """Address and number of the version of a registered model that an alias points to; None where there is none."""
         try:
-            found = self._request("GET", "registered-models/alias", fields={"name": model, "alias": alias})
+            found = self.server.get("registered-models/alias", name=model, alias=alias)
         except Refused as error:
             # No such model, and (as INVALID_PARAMETER_VALUE) a model without that alias.
             if "RESOURCE_DOES_NOT_EXIST" in str(error) or f"alias {alias} not found" in str(error):
