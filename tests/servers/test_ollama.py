@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.servers.ollama_server import ollama
 from tests.servers.restartable import Server
+from tests.training.small_llama import small_llama
 from trainyard.api.exitcodes import ExitCode
-from trainyard.trainer.data.tokenizer import train_tokenizer
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.exports.gguf_files.convert import convert
 from trainyard.trainer.exports.handover.compare import Bar, compare
-from trainyard.trainer.exports.handover.questions import SPARE, questions
+from trainyard.trainer.exports.handover.questions import questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of
 from trainyard.trainer.exports.ollama import creation, dialog_for
 from trainyard.trainer.exports.ollama_api.answers import OPTIONS, ask
@@ -50,26 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reference]:
     """A small llama's f16 file, and its own answers."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer(iter([*SPARE] * 20), 400, folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        initializer_range=0.12,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    folder = small_llama(tmp_path_factory.mktemp("model"), template=TEMPLATE)
     file = folder / "tiny-f16.gguf"
     convert(folder, file, name="tiny", field=FIELD)
     return file, answers_of(folder, questions(Path("nowhere"), chat=True))

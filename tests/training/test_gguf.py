@@ -10,9 +10,8 @@ from typing import Any
 
 import gguf
 import pytest
-import torch
 
-from trainyard.trainer.data.tokenizer import train_tokenizer
+from tests.training.small_llama import small_llama
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.exports.gguf_files.convert import convert
 from trainyard.trainer.exports.gguf_files.quantize import quantize, value
@@ -21,7 +20,7 @@ from trainyard.trainer.exports.handover import llamacpp
 from trainyard.trainer.exports.handover.checked import check_gguf
 from trainyard.trainer.exports.handover.compare import Bar, compare
 from trainyard.trainer.exports.handover.metadata import END, TEMPLATE, check_metadata
-from trainyard.trainer.exports.handover.questions import SPARE, questions
+from trainyard.trainer.exports.handover.questions import questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -31,28 +30,8 @@ EXACT = Bar("local: f16.gguf", exact=True)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A llama with random weights, large enough that where a token stands matters, and a tokenizer that was trained here."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer(iter([*SPARE, "kubectl get pods -n web"] * 20), 400, folder)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        rope_parameters={"rope_type": "default", "rope_theta": 50000.0},
-        initializer_range=0.12,
-        bos_token_id=tokenizer.bos_token_id,
-        # A list, as some published models have it: alone it would leave the file without an end.
-        eos_token_id=[tokenizer.eos_token_id],
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    """Its end is named by a list in config.json alone, with which a file would be left without one."""
+    folder = small_llama(tmp_path_factory.mktemp("model"), eos_as_list=True)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in settings.items() if k != "eos_token"}))
     return folder
