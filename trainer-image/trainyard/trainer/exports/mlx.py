@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -70,12 +71,12 @@ def convert(model: Path, place: Path, target: Mlx, *, field: str) -> None:
     """Write the converted model into an existing folder."""
     from mlx_lm.convert import convert as convert_with_mlx
 
-    made = place / "mlx"  # it wants a folder that is not there yet
+    made, given = place / "mlx", place / "given"  # it wants a folder that is not there yet
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
             convert_with_mlx(
-                str(model),
+                str(_readable(model, given)),
                 mlx_path=str(made),
                 quantize=target.bits is not None,
                 q_bits=target.bits,
@@ -89,6 +90,30 @@ def convert(model: Path, place: Path, target: Mlx, *, field: str) -> None:
     for file in made.iterdir():
         file.rename(place / file.name)
     made.rmdir()
+    shutil.rmtree(given)
+
+
+def _readable(model: Path, given: Path) -> Path:
+    """The model's files with a config.json as mlx-lm reads it: it looks for rope_theta and rope_scaling, where transformers 5
+    writes rope_parameters, and where there is none it takes 10000 without a word."""
+    given.mkdir()
+    for file in model.iterdir():
+        if file.name != "config.json":
+            (given / file.name).symlink_to(file.absolute())
+    config = json.loads((model / "config.json").read_text())
+    (given / "config.json").write_text(json.dumps(with_rope(config), indent=2))
+    return given
+
+
+def with_rope(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the positions' values under their older names as well; those that are there stay."""
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, dict) or "rope_theta" not in rope:
+        return config  # none, or a set for each kind of layer, which models that have it read by themselves
+    older = {"rope_theta": rope["rope_theta"]}
+    if rope.get("rope_type", "default") != "default":
+        older["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+    return {**older, **config}
 
 
 def check_folder(folder: Path, reference: Reference, *, field: str, exact: bool) -> Agreement:
@@ -139,9 +164,3 @@ def load(folder: Path) -> Any:
 
     mx.disable_compile()
     return load_with_mlx(str(folder))[:2]
-
-
-def stored_dtype(folder: Path) -> str:
-    """What config.json says of the weights."""
-    config = json.loads((folder / "config.json").read_text())
-    return str(config.get("dtype") or config.get("torch_dtype") or "")
