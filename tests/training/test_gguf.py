@@ -110,7 +110,7 @@ def test_a_planted_template_is_found_by_what_it_renders_and_by_what_the_file_say
     full: Path, reference: Reference, tmp_path: Path
 ) -> None:
     def change(values: dict[str, Any]) -> None:
-        values[TEMPLATE] = values[TEMPLATE].replace("user", "human").replace("content", "content + '!'", 1)
+        values[TEMPLATE] = values[TEMPLATE].replace("<|im_start|>assistant", "<|im_start|>model")
 
     file = planted(full, tmp_path / "t.gguf", change)
     assert "holds the chat template" in fault(file, reference, exact=False)

@@ -49,7 +49,7 @@ def test_a_wrong_rope_value_and_another_template_are_found(model: Path, referenc
         check_folder(tmp_path, reference, field=FIELD, exact=True)
     (tmp_path / "config.json").write_text(json.dumps(config))
     template = tmp_path / "chat_template.jinja"
-    template.write_text(template.read_text().replace("content", "role", 1))
+    template.write_text(template.read_text().replace("<|im_start|>assistant", "<|im_start|>model"))
     with pytest.raises(UserError, match="renders the chat as"):
         check_folder(tmp_path, reference, field=FIELD, exact=False)
 
