@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from trainyard.api.addresses import HttpUrl
 from trainyard.api.base import ApiModel, SecretRef
 from trainyard.api.run.placeholders import Template
 from trainyard.api.run.targets.gguf import Quantization
@@ -10,9 +11,8 @@ from trainyard.api.run.targets.gguf import Quantization
 class Ollama(ApiModel):
     """An Ollama server that gets the model and answers with it."""
 
-    url: str = Field(
+    url: HttpUrl = Field(
         max_length=512,
-        pattern=r"^https?://[^\s@/]+/?$",
         description="Address of the server, without a path: http://ollama.models:11434.",
     )
     model: Template = Field(
