@@ -30,7 +30,7 @@ from trainyard.controller.page.rows import run_detail, schedule_detail
 from trainyard.controller.ports import last
 from trainyard.controller.reports.history import Curves, History, News
 
-SESSION_COOKIE = "trainyard_session"
+SESSION_COOKIE = "trainyard-session"
 STREAM_SECONDS = 240.0
 """A stream ends before the connection's time is over; a browser comes back by itself, with the id of what it had last."""
 HEARTBEAT_SECONDS = 20.0
