@@ -126,6 +126,13 @@ def test_the_page_is_for_whoever_may_forward_a_port_until_somebody_says_otherwis
     assert "page" not in {p["name"] for p in container(render("page.listen=Off"))["ports"]}
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_single_models_in_the_metrics_are_a_value(wanted: bool, render: Render) -> None:
+    objects = render(f"metrics.perModel={str(wanted).lower()}")
+    assert Settings.from_environment(environment(objects)).metrics_per_model is wanted
+    assert Settings.from_environment(environment(render())).metrics_per_model is True
+
+
 REVIEWS = {
     "Kubernetes": {
         ("authentication.k8s.io", "tokenreviews", "create"),
@@ -246,6 +253,10 @@ def test_two_releases_do_not_collide(render: Render) -> None:
         ("operator.logLevel=LOUD", "logLevel"),
         ("watchNamespaces={Not_A_Name}", "watchNamespaces"),
         ("serviceMonitor.interval=often", "interval"),
+        ("metrics.perModel=sometimes", "perModel"),
+        ("prometheusRule.minimumSuccess=80", "minimumSuccess"),
+        ("prometheusRule.maximumTrainSeconds=1h", "maximumTrainSeconds"),
+        ("grafanaDashboard.folder=ML", "folder"),
         ("admissionPolicy.podSecurity=privileged", "podSecurity"),
         ("admissionPolicy.enable=false", "enable"),
         ("networkPolicy.metricsFrom=monitoring", "metricsFrom"),

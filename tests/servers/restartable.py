@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ def mlflow_program() -> Path:
 def tensorboard_python() -> Path:
     """A Python that has TensorBoard."""
     return _environment("tensorboard", "tensorboard", "setuptools<81") / "python"
+
+
+def grafana_python() -> Path:
+    """A Python with Grafana's library for dashboards."""
+    return _environment("grafana", "grafana-foundation-sdk==1769699998!10.1.0") / "python"
 
 
 def _environment(name: str, *packages: str) -> Path:
@@ -116,11 +121,12 @@ def until(holds: Callable[[], bool], *, seconds: float, what: Callable[[], str])
 
 
 @contextmanager
-def prometheus(folder: Path, *, target: int) -> Iterator[Server]:
-    """Prometheus that scrapes a port of this machine every second."""
+def prometheus(folder: Path, *, target: int, rules: Sequence[Path] = ()) -> Iterator[Server]:
+    """Prometheus that scrapes a port of this machine every second, and evaluates rules as often."""
     config, port = folder / "prometheus.yml", free_port()
     config.write_text(
-        "global: {scrape_interval: 1s}\n"
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+        f"rule_files: {[str(path) for path in rules]}\n"
         f"scrape_configs: [{{job_name: test, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]\n"
     )
     words = [

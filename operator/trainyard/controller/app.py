@@ -75,7 +75,7 @@ async def run(settings: Settings) -> int:
     """The whole life of the process. Returns its exit code; raises `CannotStart`."""
     stop = asyncio.Event()
     _on_signals(stop.set)
-    metrics = Metrics()
+    metrics = Metrics(per_model=settings.metrics_per_model)
     try:
         cluster = await Cluster.connect(on_request=metrics.api_request)
     except ConnectionError as error:

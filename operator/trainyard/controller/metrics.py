@@ -1,7 +1,8 @@
 """What Prometheus sees.
 
-Nothing is labelled with the name of a run or with anything else that its author chose: a metric that grows with every run
-ever made is a leak in two processes. What a single run does stands in its status.
+Nothing is labelled with the name of a run or with anything else that its author chose, but for the gauges of single models
+(`model_metrics.py`), which are bounded, go with their runs and can be left out: a metric that grows with every run ever made is
+a leak in two processes. What a single run does stands in its status.
 """
 
 import importlib.metadata
@@ -9,6 +10,7 @@ import platform
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
@@ -16,9 +18,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from trainyard.api.conditions import Reason
+from trainyard.api.run.notifications import Notification
 from trainyard.api.run.status import Attempt, TrainingRunStatus
 from trainyard.api.steps import base_of
 from trainyard.controller.kube import errors
+from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.model_metrics import ModelMetrics
+from trainyard.controller.run_metrics import RunMetrics
 
 Key = tuple[str, str]
 
@@ -32,7 +38,8 @@ _LOOK_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 class Metrics:
     """All metrics of the operator, on a registry of their own. Also the reconciler's witness of written statuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, per_model: bool = True) -> None:
+        """`per_model`: whether single models have gauges, labelled with words of their authors."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         r = self.registry
@@ -71,6 +78,9 @@ class Metrics:
             ["receiver", "result"],
             registry=r,
         )
+        for kind in get_args(Notification.model_fields["type"].annotation):
+            for result in ("Refused", "GivenUp"):  # there from the start, so that increase() sees the first one
+                self._alerts.labels(kind.lower(), result)
         self._attempts = Counter(
             "trainyard_attempts_total",
             "Attempts that have ended; counted tells whether they count against backoffLimit.",
@@ -88,6 +98,10 @@ class Metrics:
         build = Gauge("trainyard_build_info", "1; the labels tell what runs.", ["version", "python"], registry=r)
         build.labels(_version(), platform.python_version()).set(1)
         self._states: dict[Key, str] = {}
+        self._ended = RunMetrics(r)
+        self._models = ModelMetrics()
+        if per_model:
+            r.register(self._models)
         r.register(_Live(lambda: _by_state(self._states.values())))
 
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
@@ -137,20 +151,33 @@ class Metrics:
     def run_gone(self, namespace: str, name: str) -> None:
         """A run has been deleted."""
         self._states.pop((namespace, name), None)
+        self._models.run_gone((namespace, name))
 
     def only_runs(self, there: set[Key]) -> None:
         """These are all the runs that exist; what else is known was deleted while nobody watched."""
         for key in self._states.keys() - there:
             del self._states[key]
+        self._models.only_runs(there)
 
-    def status_written(self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus) -> None:
-        """A status has changed; counts the attempts that have ended with it."""
+    def run_known(self, run: RunRef, status: TrainingRunStatus) -> None:
+        """A run has been looked at; after a restart that is how its numbers come back."""
+        self._models.run_known(run, status)
+
+    def status_written(
+        self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus, run: RunRef | None
+    ) -> None:
+        """A status has changed; counts the attempts that have ended with it, and the run. Without `run` its spec is refused."""
         self.run_seen(namespace, name, new.state or "")
+        self._ended.status_written(old, new)
+        if run is not None:
+            self._models.run_known(run, new)
         ended = {(s.name, a.number) for s in old.steps or () for a in s.attempts or () if a.state != "Running"}
         for step in new.steps or ():
             for attempt in step.attempts or ():
                 if attempt.state != "Running" and (step.name, attempt.number) not in ended:
                     self._attempt_ended(step.name, attempt)
+                    if run is not None:
+                        self._ended.attempt_ended(run, step.name, attempt)
 
     def _attempt_ended(self, step: str, attempt: Attempt) -> None:
         # The name of a phase is free text, and each would be seventeen series until the next restart.

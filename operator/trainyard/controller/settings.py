@@ -124,6 +124,10 @@ class Settings(BaseModel):
     metrics_listen_port: Port = 9090
     """Port of /metrics."""
 
+    metrics_per_model: bool = True
+    """Whether /metrics has gauges of single models (loss, accuracy), labelled with agent, name and version as authors chose
+    them. At most 200 runs have any."""
+
     health_listen_port: Port = 8081
     """Port of /healthz and /readyz."""
 

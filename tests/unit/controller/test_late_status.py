@@ -12,7 +12,7 @@ from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.clock import SystemClock
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.loop.queue import WorkQueue
-from trainyard.controller.manifests.metadata import Defaults
+from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.runs.observed import Policy
 from trainyard.controller.runs.reconcile import LOOK_AFTER_LATE_STATUS_SECONDS, Reconciler
@@ -42,7 +42,11 @@ class World:
 
     def record(self, run: Any, *, type: str, reason: str, message: str) -> None: ...
 
-    def status_written(self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus) -> None:
+    def run_known(self, run: RunRef, status: TrainingRunStatus) -> None: ...
+
+    def status_written(
+        self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus, run: RunRef | None
+    ) -> None:
         self._missing -= 1
         if not self._missing:
             self.written.set()

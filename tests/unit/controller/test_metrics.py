@@ -25,7 +25,7 @@ def test_an_attempt_is_counted_when_it_ends_and_only_then():
     failed = attempt(1, "Failed", reason="Killed", counted=True, completionTime="2026-01-01T00:01:30Z")
     ended = status(failed, attempt(2))
     for old, new in ((TrainingRunStatus(), running), (running, ended), (ended, ended)):
-        metrics.status_written("ns", "alpha", old, new)
+        metrics.status_written("ns", "alpha", old, new, None)
     labels = {"step": "train", "state": "Failed", "reason": "Killed", "counted": "true"}
     assert value(metrics, "trainyard_attempts_total", **labels) == 1
     assert value(metrics, "trainyard_attempt_duration_seconds_sum", step="train", state="Failed") == 90
@@ -60,7 +60,7 @@ def test_names_of_phases_and_unknown_reasons_make_no_series_of_their_own():
         ended = attempt(1, "Failed", reason=f"reason-{number}", completionTime="2026-01-01T00:01:30Z")
         step = {"name": f"train-phase-{number}", "state": "Failed", "attempts": [ended]}
         new = TrainingRunStatus.model_validate({"state": "Failed", "steps": [step]})
-        metrics.status_written("ns", f"run-{number}", TrainingRunStatus(), new)
+        metrics.status_written("ns", f"run-{number}", TrainingRunStatus(), new, None)
         metrics.run_gone("ns", f"run-{number}")
     labels = {"step": "train", "state": "Failed", "reason": "Other", "counted": "false"}
     assert value(metrics, "trainyard_attempts_total", **labels) == 200

@@ -88,6 +88,9 @@ class Attempt(StatusModel):
     start_time: str | None = Field(
         None, description="When its Job was made.", json_schema_extra={"format": "date-time"}
     )
+    pod_start_time: str | None = Field(
+        None, description="When its container began to run.", json_schema_extra={"format": "date-time"}
+    )
     completion_time: str | None = Field(None, description="When it ended.", json_schema_extra={"format": "date-time"})
     node: str | None = Field(None, max_length=253, description="Node it ran on.")
     first_step: int | None = Field(None, description="Optimizer step it went on from.")

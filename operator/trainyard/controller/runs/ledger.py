@@ -160,7 +160,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     pod = seen.pod_of(job)
     pods = seen.pods_of(job)
     if last.node is None and (first := next((p for p in pods if p.started), None)):
-        step = amend(step, node=first.node)
+        step = amend(step, node=first.node, pod_start_time=rfc3339(first.began) if first.began else None)
     # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
     succeeded = job.succeeded or (all_succeeded(job, pods) and not job.failed)
     over = sidecars.seconds_left(job, pods, seen.now) == 0

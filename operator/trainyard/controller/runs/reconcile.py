@@ -78,9 +78,12 @@ class Curves(Protocol):
 
 
 class Watcher(Protocol):
-    """Learns of every written status, for metrics."""
+    """Learns how runs stand and of every written status, for metrics."""
 
-    def status_written(self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus) -> None: ...
+    def run_known(self, run: RunRef, status: TrainingRunStatus) -> None: ...
+    def status_written(
+        self, namespace: str, name: str, old: TrainingRunStatus, new: TrainingRunStatus, run: RunRef | None
+    ) -> None: ...
     def run_gone(self, namespace: str, name: str) -> None: ...
 
 
@@ -162,6 +165,7 @@ class Reconciler:
         )
         if seen.progress is not None and is_finished(seen.status):
             self._forget_numbers(seen.run.uid)
+        self._watcher.run_known(seen.run, seen.status)
         again = self._owe(seen.run, seen.status)
         try:
             known, decided = await self._follow_through(seen)
@@ -275,7 +279,7 @@ class Reconciler:
         if _only_numbers(old, new) and (pause := self._pace.pause(uid)):
             return min(pause, decided.requeue_after or pause)
         try:
-            await self._put(raw, old, new)
+            await self._put(raw, old, new, seen.run)
         except errors.Invalid as error:
             log.warning("the status is refused, leaving out what was told: %s", error)
             await self._put_decision(raw, seen)
@@ -288,13 +292,15 @@ class Reconciler:
         """The same without what was told since the last write; if even that is refused, without anything told at all."""
         decision = plan(replace(seen, deaf=True), self._policy).status
         try:
-            await self._put(raw, seen.status, decision)
+            await self._put(raw, seen.status, decision, seen.run)
         except errors.Invalid:
-            await self._put(raw, seen.status, told.left_out(decision))
+            await self._put(raw, seen.status, told.left_out(decision), seen.run)
 
-    async def _put(self, raw: Mapping[str, Any], old: TrainingRunStatus, new: TrainingRunStatus) -> None:
+    async def _put(
+        self, raw: Mapping[str, Any], old: TrainingRunStatus, new: TrainingRunStatus, run: RunRef | None = None
+    ) -> None:
         await self._runs.put(raw, new, notices(old, new))
-        self._watcher.status_written(raw["metadata"]["namespace"], raw["metadata"]["name"], old, new)
+        self._watcher.status_written(raw["metadata"]["namespace"], raw["metadata"]["name"], old, new, run)
 
     async def _refuse(self, raw: Mapping[str, Any], faults: list[str], *, reason: Reason) -> float | None:
         """Say what is wrong and wait: for another generation, or for somebody to raise a quota."""

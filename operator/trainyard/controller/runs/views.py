@@ -131,6 +131,8 @@ class PodView:
     termination_message: str = ""
     image_id: str = ""
     """What the runtime really started: an image by digest."""
+    began: datetime | None = None
+    """When the container that runs, or ran last, began."""
     ended: datetime | None = None
     node_lost: bool = False
 
@@ -184,6 +186,7 @@ class PodView:
             termination_reason=terminated.get("reason", ""),
             termination_message=terminated.get("message", ""),
             image_id=whole.get("imageID", ""),
+            began=parse_time((container.get("running") or terminated).get("startedAt")),
             ended=parse_time(terminated.get("finishedAt")),
             # The node controller sets Ready to False on all pods of a node that stopped reporting, while the container
             # still counts as running; a pod that is merely not ready has no such combination without a probe.

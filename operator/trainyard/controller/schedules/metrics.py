@@ -25,6 +25,8 @@ class ScheduleMetrics:
             ["result"],
             registry=registry,
         )
+        for result in _COUNTED:  # there from the start, so that increase() sees the first one
+            self._runs.labels(result)
         self._known: set[tuple[str, str]] = set()
         schedules = Gauge("trainyard_schedules", "Schedules that exist.", registry=registry)
         schedules.set_function(lambda: len(self._known))

@@ -267,7 +267,12 @@ class World:
                 "labels": {"batch.kubernetes.io/job-name": job["metadata"]["name"], **job["metadata"]["labels"]},
             },
             "spec": {"nodeName": node},
-            "status": {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": {"running": {}}}]},
+            "status": {
+                "phase": "Running",
+                "containerStatuses": [
+                    {"name": "trainer", "state": {"running": {"startedAt": self.now.isoformat()}}},
+                ],
+            },
         }
 
     def pending_pod(self, *, message: str) -> None:
