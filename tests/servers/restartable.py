@@ -53,6 +53,11 @@ def tensorboard_python() -> Path:
     return _environment("tensorboard", "tensorboard", "setuptools<81") / "python"
 
 
+def trackio_python() -> Path:
+    """A Python that has Trackio and what it reads TensorBoard's files with."""
+    return _environment("trackio", "trackio[tensorboard]==0.43.0", "setuptools<81") / "python"
+
+
 def grafana_python() -> Path:
     """A Python with Grafana's library for dashboards."""
     return _environment("grafana", "grafana-foundation-sdk==1769699998!10.1.0") / "python"

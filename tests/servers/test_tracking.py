@@ -1,4 +1,4 @@
-"""Tracking of a real training by a real MLflow, which goes away and comes back; and TensorBoard's own reader."""
+"""Tracking of a real training by a real MLflow, which goes away and comes back; and how TensorBoard and Trackio read its files."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.servers import restartable
+from trainyard.trainer.tracking.tensorboard import EventFile
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 STEPS = 40
@@ -179,3 +180,29 @@ def test_tensorboards_own_reader_reads_the_files(server: restartable.Server, tmp
     read = json.loads(done.stdout.splitlines()[-1])
     assert [step for step, _ in read] == list(range(1, STEPS + 1))
     assert read[-1][1] < read[0][1], "the loss falls"
+
+
+IMPORT = """
+import json, sqlite3, sys
+import trackio
+trackio.import_tf_events(sys.argv[1], project="lab")
+names = [run.name for run in trackio.Api().runs("lab")]
+rows = sqlite3.connect(sys.argv[2] + "/lab.db").execute("select run_name, step, metrics from metrics order by step").fetchall()
+print(json.dumps([names, [[name, step, json.loads(metrics)] for name, step, metrics in rows]]))
+"""
+
+
+def test_trackio_reads_the_same_files_of_a_whole_volume(tmp_path: Path) -> None:
+    """Offline. Why the trainer does not follow in it by itself stands in docs/use/tracking.md."""
+    for number, run in enumerate(("first-1", "second-2")):
+        file = EventFile(tmp_path / "volume" / run / "logs", attempt=1)
+        for step in (1, 2, 3):
+            file.add(step, {"loss": number + 1 / step})
+    home = tmp_path / "trackio"
+    words = [restartable.trackio_python(), "-c", IMPORT, str(tmp_path / "volume"), str(home)]
+    offline = os.environ | {"TRACKIO_DIR": str(home), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=offline)
+    names, rows = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(name.split("/")[0] for name in names) == ["first-1", "second-2"]
+    losses = [metrics["loss"] for name, _, metrics in rows if name.startswith("second-2")]
+    assert losses == pytest.approx([2, 1.5, 4 / 3])
