@@ -32,6 +32,7 @@ VERBS = {
     "watch": Verb("Runs", "Print a line whenever a run changes, until it has ended."),
     "wait": Verb("Runs", "Wait until a run has ended, and end as it did."),
     "explain": Verb("Runs", "Say in words why a run waits or has failed, and what to do."),
+    "page": Verb("Runs", "Open the operator's live page: forward a port of this machine to it until Ctrl-C."),
     "stop": Verb("Runs", "Suspend a run: it writes a checkpoint and frees its GPU."),
     "resume": Verb("Runs", "Let a suspended run go on, or start a new one from one of its checkpoints."),
     "retry": Verb("Runs", "Start an ended run again, as a new run, from its newest checkpoint."),
