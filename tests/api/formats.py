@@ -21,6 +21,8 @@ SPEED = {
     "benchmark": {"promptTokens": 64, "newTokens": 16, "repetitions": 2},
 }
 EXPORTS: list[dict[str, Any]] = [GGUF, SERVED, MLX, SPEED]
+EACH = tuple([export, *(other for other in EXPORTS if other is not export)] for export in EXPORTS)
+"""Each target first, because fields are looked for in the first of a list."""
 BROKEN: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]]], ...] = (
     (
         "groupSize belongs to a quantization",

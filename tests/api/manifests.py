@@ -365,10 +365,9 @@ COLLECTED = tuple({**SCRATCH, "datasets": [{"name": "d", **source}]} for source 
 COMPLETE = (
     FINE_TUNING,
     SCRATCH,
-    {**SCRATCH, "exports": formats.EXPORTS},
     *JUDGED,
     CHAMPION,
-    *({**SCRATCH, "exports": exports} for exports in sinks.EACH),
+    *({**SCRATCH, "exports": exports} for exports in (*formats.EACH, *sinks.EACH)),
     SCRATCH_WITH_TOKENIZER,
     REWARDED,
     *OTHERWISE_REWARDED,

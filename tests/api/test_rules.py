@@ -175,6 +175,14 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "exports": [{**hub("a"), "when": "GatesPassed"}]},
         {**TRM, "exports": [{**hub("a"), "when": "GatesPassed"}]},
     ),
+    *(
+        Case(
+            "{uri} is what the first export of dependsOn has left",
+            {**SCRATCH, "exports": [{"name": "a", **target}, sinks.EACH[0][0]]},
+            {**SCRATCH, "exports": [{"name": "a", "dependsOn": ["store"], **target}, sinks.EACH[0][0]]},
+        )
+        for target in ({"kserve": {"inferenceService": "agent"}}, {"git": sinks.COMMIT})
+    ),
     *(Case(m, {**SCRATCH, "exports": bad}, {**SCRATCH, "exports": good}) for m, bad, good in formats.BROKEN),
     Case(formats.LANGUAGE_ONLY, {**TRM_TEXT, "exports": formats.EXPORTS}, TRM_TEXT),
     Case(

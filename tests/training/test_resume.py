@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +125,18 @@ def test_a_finished_training_is_not_repeated(undisturbed: Run, tmp_path: Path) -
     assert any("training is complete" in line for line in step.lines)
     assert undisturbed.final_record["outcome"] == "Succeeded"
     assert undisturbed.final_record["stepNumber"] == 30
+
+
+def test_killed_after_the_last_step_the_result_tells_the_same_losses(undisturbed: Run, tmp_path: Path) -> None:
+    run = undisturbed.fork(tmp_path)
+    for folder in ("dataset", "checkpoints"):
+        shutil.copytree(undisturbed.work / folder, run.work / folder)
+    run.run("train")
+    assert run.final_record["firstStep"] == 30, "nothing was left to train"
+    card = (run.work / "model" / "README.md").read_text()
+    assert "| held-out loss |" in card
+    assert card == (undisturbed.work / "model" / "README.md").read_text()
+    assert run.model_digest == undisturbed.model_digest
 
 
 def test_only_the_newest_checkpoints_are_kept(undisturbed: Run) -> None:

@@ -78,8 +78,10 @@ class Export(ApiModel):
             f"an export cannot be called {', '.join(RESERVED)}: status.outputs has something else under these names",
             lambda e: e.name not in RESERVED,
         ),
-        Rule(
-            None,
+        Rule(  # in CEL for what it is written in mostly: each mention of a field counts, over all texts of all exports
+            "has(self.dependsOn) && size(self.dependsOn) > 0 || "
+            "(!has(self.kserve) || !self.kserve.storageUri.contains('{uri}')) && "
+            "(!has(self.git) || !self.git.value.contains('{uri}'))",
             "{uri} is what the first export of dependsOn has left: give dependsOn, or write the address out",
             lambda e: bool(e.depends_on) or not _has_uri(e),
         ),

@@ -76,14 +76,14 @@ def described(
     last = last_attempt(promoted)
     where = [export.name for export in run.exports.values() if export.promotes]
     judged = status.evaluation or EvaluationStatus()
-    gate = next(iter(getattr(judged, "gates", None) or ()), None)
+    gate = judged.gates[0] if judged.gates else None
     entry = PromotionStatus(
         kind="Promoted",
         version=model.version,
         time=(last.completion_time if last else None) or "",
         exports=where,
-        gain=getattr(gate, "gain", None),
-        interval=" to ".join(getattr(gate, "interval", None) or ()) or None,
+        gain=gate.gain if gate else None,
+        interval=" to ".join(gate.interval) if gate and gate.interval else None,
         reason=judged.message,
     )
     return status.model_copy(update={"promotions": [entry]})

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
 from trainyard.api.run.methods import METHODS
@@ -42,6 +43,7 @@ from trainyard.trainer.models.estimate import optimizer_bytes
 from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.handover import beside, save_model
 from trainyard.trainer.models.load import Loaded, load_for_training, merge_into_source
+from trainyard.trainer.models.lora import save_adapter
 from trainyard.trainer.models.output_head import use_small_tiles
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.signals import STOP
@@ -111,6 +113,8 @@ def train_once(attempt: Attempt) -> Committed | None:
     ):  # leaving `deferred` after a stop ends the process: run me again
         if at < steps:  # transformers' loop would take one step more
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        elif resume:
+            trainer.state = TrainerState.load_from_json(str(resume / TRAINER_STATE_NAME))
     attempt.reporter.report(
         timings={"training": round(trainer.seconds, 1), "waitedForSaves": round(trainer.saver.waited, 2)}
     )
@@ -224,7 +228,7 @@ def export(
         beside(CARD, lambda: (folder / CARD).write_text(card(whole=whole)))
 
     def write_adapter(folder: Path) -> None:
-        model.save_pretrained(folder)
+        save_adapter(model, folder)
         write_beside(folder, whole=False)
 
     def write_model(folder: Path) -> None:

@@ -68,6 +68,15 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> Pe
     return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, local_files_only=True)
 
 
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter's files. The same adapter is the same bytes: peft keeps the names of its layers as a set, which each
+    process has in another order."""
+    for config in model.peft_config.values():
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)
+    model.save_pretrained(str(folder))
+
+
 def linear_layers(model: PreTrainedModel) -> dict[str, Any]:
     """The linear layers by their paths."""
     import torch
