@@ -20,7 +20,7 @@ SERIES_TASKS = ("SeriesTrend", "SeriesLevelShift", "SeriesSaturation", "SeriesGa
 LOG_TASKS = ("LogTemplates", "LogErrorBurst", "LogFirstCause")
 TRACE_TASKS = ("TraceCriticalPath", "TraceSlowestSpan", "TraceErrorSpan")
 CODE_TASKS = ("CodePurpose", "CodeSignature", "CodeConfigKey", "CodeDependency")
-RUNBOOK_TASKS = ("RunbookQuestion", "RunbookCommand")
+RUNBOOK_TASKS = ("RunbookQuestion", "RunbookCommand", "RunbookShell")
 TASKS = (*SERIES_TASKS, *LOG_TASKS, *TRACE_TASKS, *CODE_TASKS, *RUNBOOK_TASKS)
 Task = Literal[TASKS]  # type: ignore[valid-type]
 

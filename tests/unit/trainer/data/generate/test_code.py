@@ -206,6 +206,8 @@ def test_runbook() -> None:
     assert question["solution"] == "The node's disk is full.\nCommands:\ndf -h /var\nkubectl delete pod <name>"
     assert json.loads(call["solution"]) == {"name": "run_command", "arguments": {"command": "df -h /var"}}
     assert call["metadata"]["type"] == "function_call"
+    (typed,) = (row.value for row in examples_of(rows, ["RunbookShell"]))
+    assert (typed["solution"], typed["reasoning_steps"]) == ("df -h /var", [])
     first = {**ENTRY, "commands": ENTRY["commands"][::-1]}
     assert [r.value["task"] for r in examples_of([Row("r", 1, first)], [])] == ["RunbookQuestion"]
     assert not list(examples_of([Row("r", 1, {**ENTRY, "symptom": ""})], []))

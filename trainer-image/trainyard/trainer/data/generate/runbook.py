@@ -1,7 +1,7 @@
-"""Examples from runbook entries: a question with its answer, and a call of a tool.
+"""Examples from runbook entries: a question with its answer, and the first command as a call of a tool or as it is typed.
 
-The answers are the runbook's own words. The call is the first command of an entry, and only where it can be run as it
-stands: a command with a place to fill in is not one.
+The answers are the runbook's own words. A command is an answer only where it can be run as it stands: one with a place to
+fill in is not. Typed, it is for models whose chat template knows no tools.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class RunbookMaker:
             problem = f"{title}\nSymptom: {symptom}\nWhat is behind it, and what is to be done?"
             steps: tuple[str, ...] = (f"The runbook has an entry for it: {title}.",)
             yield Example("RunbookQuestion", problem, f"{diagnosis}{listed}", steps, "runbook", path, "runbook")
-        if "RunbookCommand" in self._tasks and commands and runs_as_it_stands(commands[0]):
+        runs = bool(commands) and runs_as_it_stands(commands[0])
+        if "RunbookShell" in self._tasks and runs:
+            problem = f"{title}\nSymptom: {symptom}\nAnswer with the runbook's first command."
+            yield Example("RunbookShell", problem, commands[0], (), "runbook", path, "runbook")
+        if "RunbookCommand" in self._tasks and runs:
             problem = f"{title}\nSymptom: {symptom}\nRun the runbook's first command."
             call = {"name": "run_command", "arguments": {"command": commands[0]}}
             steps = (f"The runbook has an entry for it: {title}.", f"Its first command is: {commands[0]}")
