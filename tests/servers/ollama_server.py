@@ -56,15 +56,15 @@ def _run(command: list[str], folder: Path, env: dict[str, str] | None = None) ->
 
 
 @contextmanager
-def ollama(folder: Path) -> Iterator[Server]:
+def ollama(folder: Path, *, host: str = "127.0.0.1") -> Iterator[Server]:
     """A server with its models below `folder`."""
     port = free_port()
     server = Server(
         [str(ollama_program()), "serve"],
-        url=f"http://127.0.0.1:{port}",
+        url=f"http://{host}:{port}",
         health="/api/version",
         log=folder / "log",
-        env={"OLLAMA_HOST": f"127.0.0.1:{port}", "OLLAMA_MODELS": str(folder / "models"), "HOME": str(folder)},
+        env={"OLLAMA_HOST": f"{host}:{port}", "OLLAMA_MODELS": str(folder / "models"), "HOME": str(folder)},
     )
     server.start()
     try:

@@ -145,10 +145,10 @@ def prometheus(folder: Path, *, target: int, rules: Sequence[Path] = ()) -> Iter
 
 
 @contextmanager
-def mlflow(folder: Path) -> Iterator[Server]:
+def mlflow(folder: Path, *, host: str = "127.0.0.1") -> Iterator[Server]:
     """MLflow's tracking server and registry over a database file."""
     port = free_port()
-    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words = ["server", "--host", host, "--port", str(port), "--workers", "1"]
     words += [
         "--backend-store-uri",
         f"sqlite:///{folder / 'mlflow.db'}",
@@ -157,10 +157,11 @@ def mlflow(folder: Path) -> Iterator[Server]:
     ]
     server = Server(
         [str(mlflow_program()), *words],
-        url=f"http://127.0.0.1:{port}",
+        url=f"http://{host}:{port}",
         health="/health",
         log=folder / "log",
-        env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        # Pods call it by a name of the cluster, which it refuses otherwise.
+        env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_SERVER_ALLOWED_HOSTS": "*"},
     )
     yield from _running(server)
 

@@ -103,17 +103,17 @@ def loki(data: Path, *, auth: bool = False, host: str = "127.0.0.1") -> Iterator
 
 
 @contextmanager
-def versitygw(data: Path, *, access: str, secret: str) -> Iterator[Server]:
+def versitygw(data: Path, *, access: str, secret: str, host: str = "127.0.0.1") -> Iterator[Server]:
     """An S3 server over the folder `data`: buckets are its folders."""
     binary = go_program("versitygw", "github.com/versity/versitygw/cmd/versitygw")
     port = free_port()
     identities = data.parent / f"{data.name}-identities"
     identities.mkdir(exist_ok=True)
-    words = ["--port", f"127.0.0.1:{port}", "--health", "/health", "--iam-dir", str(identities), "posix", str(data)]
+    words = ["--port", f"{host}:{port}", "--health", "/health", "--iam-dir", str(identities), "posix", str(data)]
     yield from _running(
         Server(
             [str(binary), *words],
-            url=f"http://127.0.0.1:{port}",
+            url=f"http://{host}:{port}",
             health="/health",
             log=data.parent / "log",
             env={"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},

@@ -28,12 +28,14 @@ from trainyard.trainer.evaluation.scores import VERSION, Scores
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.tracking.mlflow import Mlflow
 from trainyard.trainer.tracking.rest import Away, Refused
+from trainyard.trainer.volume.bases import Address, look, model_folder
 from trainyard.trainer.volume.claims import Bounds
 from trainyard.trainer.volume.commit import TEMPORARY, commit_folder, find_damage, read_committed
-from trainyard.trainer.volume.origin import local_folder
 
+FIELD = "spec.evaluation.compareWith"
 FOLDER = "evaluations"
 FILE = "records.jsonl"
+REMOTE = ("s3://", "http://", "https://")
 KEPT = 20
 """Champions in a cache; of more, those that were not used for longest go."""
 
@@ -83,11 +85,16 @@ def check_champion(context: RunContext) -> None:
         return
     if spec.mlflow is not None:
         try:
-            registered(context, spec.mlflow)
+            source = registered(context, spec.mlflow)
+            if not isinstance(source, NoChampion) and source[0].startswith(REMOTE):
+                look(Address(source[0], spec.secret_ref, FIELD), context)
         except UserError as error:
             if error.reason is not Reason.SOURCE_UNAVAILABLE:
                 raise
             warn(f"{error.message}; it is asked again after the training")
+        return
+    if spec.storage_uri is not None and spec.storage_uri.startswith(REMOTE):
+        look(Address(spec.storage_uri, spec.secret_ref, FIELD), context)
         return
     if spec.storage_uri is not None and not spec.storage_uri.startswith(("pvc://", "file://")):
         return
@@ -135,7 +142,7 @@ def registered(context: RunContext, wanted: RegisteredModel) -> tuple[str, str] 
 
 
 def _folder(uri: str, context: RunContext, secret_ref: SecretRef | None) -> Path:
-    return local_folder(uri, context=context, secret_ref=secret_ref, weights=True)
+    return model_folder(Address(uri, secret_ref, FIELD), context)
 
 
 def _result_of(run: str, context: RunContext) -> Path:

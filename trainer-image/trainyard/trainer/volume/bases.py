@@ -1,4 +1,4 @@
-"""Where the model of `spec.model.storageUri` lies, as a folder of safetensors, whatever the address is.
+"""Where a model lies, as a folder of safetensors, whatever the address is: that of `spec.model`, or of a champion.
 
     hf://org/name[@revision]                 the snapshot in the hub's cache (origin.py)
     pvc://claim/path  file:///path           where it is
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.addresses import told
+from trainyard.api.base import SecretRef
 from trainyard.api.names import PHASES_DIR
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, invalid_config
@@ -47,10 +48,26 @@ FOLDER = "bases"
 LAYOUT = 1
 """Raised when the same source would give other files."""
 GGUF = ".gguf"
-FIELD = "spec.model.storageUri"
-SECRET = "spec.model.secretRef"
+MODEL = "spec.model"
 ABANDONED = 24 * 3600
 """Seconds after which an unfinished folder in the cache is nobody's."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address, and where it stands in the spec, for messages."""
+
+    uri: str
+    secret_ref: SecretRef | None
+    field: str = MODEL
+
+    @property
+    def told(self) -> str:
+        return f"{self.field}.storageUri {self.uri}"
+
+    @property
+    def secret(self) -> str:
+        return f"{self.field}.secretRef"
 
 
 @dataclass(frozen=True)
@@ -74,15 +91,25 @@ def base_folder(context: RunContext, *, weights: bool = True) -> Path:
     """
     uri = context.model.storage_uri
     assert uri is not None
+    return model_folder(Address(uri, context.model.secret_ref), context, weights=weights)
+
+
+def model_folder(address: Address, context: RunContext, *, weights: bool = True) -> Path:
+    """The same for any address of a model.
+
+    Raises:
+        UserError: there is none, access is refused, nobody answers, or it cannot be unpacked.
+    """
+    uri = address.uri
     if uri.startswith("run://"):
-        return _result_of(uri, context)
+        return _result_of(address, context)
     if not is_made(uri):
-        return local_folder(uri, context=context, secret_ref=context.model.secret_ref, weights=weights)
+        return local_folder(uri, context=context, secret_ref=address.secret_ref, weights=weights)
     note = context.run_dir / FOLDER / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}.json"
-    stamp = _stamp(uri, context)
+    stamp = _stamp(address, context)
     if (place := _settled(note, context, stamp)) is not None:
         return place
-    source = _source(uri, context)
+    source = _source(address, context)
     key = hashlib.sha256(json.dumps([LAYOUT, *source.identity]).encode()).hexdigest()[:32]
     root, where = _root(context)
     place = root / key
@@ -148,29 +175,39 @@ def _store(place: Path, write: Write, **facts: Any) -> None:
 # ---- what an address stands for
 
 
-def _stamp(uri: str, context: RunContext) -> str:
+def _stamp(address: Address, context: RunContext) -> str:
     """Changes when a file on a claim or in the image is replaced by another."""
-    if not uri.startswith(("pvc://", "file://")):
+    if not address.uri.startswith(("pvc://", "file://")):
         return ""
-    about = _file_of(uri, context).stat()
+    about = _file_of(address, context).stat()
     return f"{about.st_size} {about.st_mtime_ns}"
 
 
-def _source(uri: str, context: RunContext) -> _Source:
+def _source(address: Address, context: RunContext) -> _Source:
+    uri = address.uri
     scheme = uri.partition("://")[0]
     if uri.endswith(GGUF) and scheme in ("pvc", "file"):
-        file = _file_of(uri, context)
+        file = _file_of(address, context)
         check_gguf(file, uri)
         return _Source((f"sha256:{digest_of(file)}",), lambda folder: unpack(file, folder, uri))
     if scheme == "hf":
-        found = _file_from_hub(uri, context)
+        found = _file_from_hub(address, context)
         check_gguf(found, uri)
         return _Source((f"sha256:{digest_of(found)}",), lambda folder: unpack(found, folder, uri))
-    secret = remote.secret_of(context.secrets_dir, context.model.secret_ref, field=SECRET)
-    listed = remote.look(uri, secret)
+    listed = look(address, context)
     if uri.endswith(GGUF):
         return _Source((told(uri), listed.identity or context.uid), lambda folder: _unpack_remote(listed, folder, uri))
     return _Source((told(uri), listed.identity or context.uid), listed.fetch)
+
+
+def look(address: Address, context: RunContext) -> remote.Listed:
+    """What a bucket or a web server has there.
+
+    Raises:
+        UserError: nothing is there, access is refused, or nobody answers.
+    """
+    secret = remote.secret_of(context.secrets_dir, address.secret_ref, field=address.secret)
+    return remote.look(address.uri, secret)
 
 
 def _unpack_remote(listed: remote.Listed, folder: Path, uri: str) -> Mapping[str, Any]:
@@ -180,10 +217,10 @@ def _unpack_remote(listed: remote.Listed, folder: Path, uri: str) -> Mapping[str
         return {**unpack(file, folder, uri), "sha256": digest_of(file)}
 
 
-def _file_of(uri: str, context: RunContext) -> Path:
+def _file_of(address: Address, context: RunContext) -> Path:
     """The file behind a pvc:// or file:// address."""
+    uri, told_uri = address.uri, address.told
     parent, _, name = uri.rpartition("/")
-    told_uri = f"{FIELD} {uri}"
     if uri.startswith("pvc://") and parent == "pvc:/":
         raise invalid_config(f"{told_uri} names a claim and no file on it", hint="give pvc://claim/path/file.gguf")
     folder = folder_of(f"{parent}/", context.volumes_dir, told=told_uri, invalid=invalid_config)
@@ -196,22 +233,24 @@ def _file_of(uri: str, context: RunContext) -> Path:
     return file
 
 
-def _file_from_hub(uri: str, context: RunContext) -> Path:
+def _file_from_hub(address: Address, context: RunContext) -> Path:
     """hf://org/name[@revision]/path.gguf; the revision is one part of the address, or refs/... of three."""
+    uri = address.uri
     owner, name, *rest = uri.removeprefix("hf://").split("/")
     name, _, revision = name.partition("@")
     if revision == "refs":
         revision, rest = "/".join((revision, *rest[:2])), rest[2:]
     path = "/".join(rest)
-    token = hub_token(context.secrets_dir, context.model.secret_ref, field=SECRET)
-    folder = from_hub(f"{owner}/{name}", revision or None, uri, token, wanted=[path], field=SECRET)
+    token = hub_token(context.secrets_dir, address.secret_ref, field=address.secret)
+    folder = from_hub(f"{owner}/{name}", revision or None, uri, token, wanted=[path], field=address.secret)
     if not (folder / path).is_file():
         raise invalid_config(f"{uri}: {owner}/{name} has no file {path!r}", hint="check the path after the name")
     return folder / path
 
 
-def _result_of(uri: str, context: RunContext) -> Path:
+def _result_of(address: Address, context: RunContext) -> Path:
     """The model that another run has left on this volume; which of several of one name is settled once."""
+    uri = address.uri
     name, _, phase = uri.removeprefix("run://").partition("/")
     note = context.run_dir / FOLDER / f"{hashlib.sha256(uri.encode()).hexdigest()[:16]}.json"
     try:
@@ -228,10 +267,10 @@ def _result_of(uri: str, context: RunContext) -> Path:
     ]
     whole = [run / inside for run in runs if _is_whole(run / inside)]
     if not whole:
-        raise _no_result(uri, name, context, runs)
+        raise _no_result(address, name, context, runs)
     found = max(whole, key=lambda folder: folder.stat().st_mtime)
     files = (found, *(path for path in found.rglob("*") if path.is_symlink()))
-    Bounds(context.volume, "the checkpoint volume").check(files, told=f"{FIELD} {uri}", invalid=invalid_config)
+    Bounds(context.volume, "the checkpoint volume").check(files, told=address.told, invalid=invalid_config)
     note.parent.mkdir(parents=True, exist_ok=True)
     write_durably(note, json.dumps({"uri": uri, "folder": found.relative_to(context.volume).as_posix()}))
     say(f"{uri}: {found.relative_to(context.volume)}")
@@ -243,15 +282,15 @@ def _is_folder_of(folder: str, run: str) -> bool:
     return folder == run or rest == "local" or (0 < len(rest) <= 8 and set(rest) <= set("0123456789abcdef"))
 
 
-def _no_result(uri: str, name: str, context: RunContext, runs: list[Path]) -> UserError:
+def _no_result(address: Address, name: str, context: RunContext, runs: list[Path]) -> UserError:
     if any((run / "adapter").is_dir() for run in runs):
         return invalid_config(
-            f"{FIELD} {uri}: run {name} has left an adapter and no model",
+            f"{address.told}: run {name} has left an adapter and no model",
             hint="run it again with spec.model.adapter.merge: true, which is quick: its training is complete",
         )
     others = sorted(run.name for run in context.volume.iterdir() if (run / "model").is_dir() and run != context.run_dir)
     return invalid_config(
-        f"{FIELD} {uri}: no result of such a run on this volume",
+        f"{address.told}: no result of such a run on this volume",
         hint=f"runs with a model here: {', '.join(others[:20]) or 'none'}; both runs need the same "
         "spec.storage.checkpoints.claimName",
     )

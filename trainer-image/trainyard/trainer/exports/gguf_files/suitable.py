@@ -17,7 +17,7 @@ from trainyard.trainer.exports.gguf_files.convert import (
 )
 from trainyard.trainer.exports.gguf_files.pretokenizer import pre_tokenizer_of
 from trainyard.trainer.exports.whole import check_whole
-from trainyard.trainer.volume.origin import local_folder
+from trainyard.trainer.volume.bases import base_folder
 
 
 def check_suitable(context: RunContext, *, field: str) -> None:
@@ -37,9 +37,7 @@ def check_suitable(context: RunContext, *, field: str) -> None:
         return
     if model.storage_uri is None or not classes:
         return
-    folder = local_folder(model.storage_uri, context=context, secret_ref=model.secret_ref, weights=False)
-    if not folder.is_dir():
-        return
+    folder = base_folder(context, weights=False)
     for name in _classes_of(folder)[:1]:
         if name not in classes:
             raise unknown_architecture(field, name)
