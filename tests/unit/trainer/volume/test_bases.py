@@ -21,6 +21,8 @@ from tests.webserver import Asked, Reply, web
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError
+from trainyard.trainer.evaluation.champion import check_champion
+from trainyard.trainer.exports.gguf_files.suitable import check_suitable
 from trainyard.trainer.models.base import check_model
 from trainyard.trainer.volume import bases, remote
 from trainyard.trainer.volume.bases import base_folder
@@ -176,6 +178,10 @@ def test_a_prefix_of_a_bucket(tmp_path: Path, store: str) -> None:
     (made.run_dir / bases.FOLDER).rename(tmp_path / "gone too")
     assert base_folder(other) != folder, "what was replaced is fetched anew"
 
+    champion = bases.Address("s3://models/llama", made.model.secret_ref, "spec.evaluation.compareWith")
+    plain = context_of(tmp_path, {**other.run.spec.model_dump(by_alias=True, exclude_none=True, mode="json")})
+    assert names(bases.model_folder(champion, plain)) == set(FILES), "a champion lies where a base may lie"
+
     assert "there is no config.json below that prefix" in refused(context(tmp_path, "s3://models/nothing", secret=keys))
     assert "nothing is there" in refused(context(tmp_path, "s3://absent/x", secret=keys))
 
@@ -214,6 +220,23 @@ class TestOtherRuns:
     def test_it_needs_the_others_volume(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"name the other run's in spec\.storage"):
             context(tmp_path, "run://first")
+
+
+def test_a_champion_in_a_bucket_is_looked_for_before_the_training(tmp_path: Path, store: str) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "k" * 8, "AWS_SECRET_ACCESS_KEY": "s" * 8, "AWS_ENDPOINT_URL": store}
+    champion = {"storageUri": "s3://nowhere/champion", "secretRef": {"name": "access"}}
+    evaluation = {"gates": [{"metric": "loss", "minimumGain": 0}], "compareWith": champion}
+    text = {"name": "d", "inline": {"text": "some text"}, "split": {"eval": 0.5}}
+    made = context(tmp_path, "hf://org/name", secret=keys, evaluation=evaluation, datasets=[text])
+    with pytest.raises(UserError, match="s3://nowhere/champion: nothing is there"):
+        check_champion(made)
+
+
+def test_an_export_as_gguf_looks_at_a_base_that_has_to_be_fetched_first(tmp_path: Path) -> None:
+    config = json.dumps({"architectures": ["NobodyForCausalLM"]}).encode()
+    server = Server({f"/m/{name}": content for name, content in {**FILES, "config.json": config}.items()})
+    with web(server.answer) as web_server, pytest.raises(UserError, match="NobodyForCausalLM"):
+        check_suitable(context(tmp_path, f"{web_server.url}/m/"), field="spec.exports[files].gguf")
 
 
 def test_a_damaged_file_is_refused_before_anything_is_made(tmp_path: Path) -> None:
