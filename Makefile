@@ -46,6 +46,10 @@ help: ## List the targets
 demo: venv ## From nothing to a trained model: cluster, images, operator, a first run, its result
 	@$(PYTHON) tools/demo.py
 
+.PHONY: demo-agent
+demo-agent: venv ## A runbook becomes an agent that answers: real weights, MLflow, a bucket, git, Ollama (built at first use)
+	@$(PYTHON) tools/demo_agent.py
+
 .PHONY: test
 test: venv cluster $(IMAGES) install ## All tests: unit, then API server, then end to end
 	$(PYTEST) tests -m "not load and not servers" -n $(WORKERS)

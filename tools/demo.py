@@ -92,9 +92,9 @@ def ended(run: Object) -> str | None:
     return next((c["type"] for c in conditions if c["type"] in ("Complete", "Failed") and c["status"] == "True"), None)
 
 
-def follow() -> Object:
+def follow(*, name: str = RUN, namespace: str = NAMESPACE) -> Object:
     """kubectl's own live table, until the run has ended; the run as it then is."""
-    words = ("get", "trainingruns", RUN, "-n", NAMESPACE, "--watch")
+    words = ("get", "trainingruns", name, "-n", namespace, "--watch")
     print(f"$ kubectl {' '.join(words)}", flush=True)
     kubectl, environment = target.program("kubectl"), target.environment()
     with subprocess.Popen([kubectl, *words], env=environment) as table:

@@ -36,6 +36,13 @@ class Sinks:
         """Git in the repository that the server has."""
         return git_server.git(self.repositories / f"{REPOSITORY}.git", *words)
 
+    def store(self) -> Any:
+        """A client of the bucket's server."""
+        import boto3
+
+        keys = {"aws_access_key_id": KEYS["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": KEYS["AWS_SECRET_ACCESS_KEY"]}
+        return boto3.client("s3", endpoint_url=self.urls["s3"], region_name="us-east-1", **keys)
+
     def objects(self, namespace: str) -> list[dict[str, Any]]:
         """A Service and its endpoint for each server."""
         return [part for name, url in self.urls.items() for part in _service(namespace, name, url)]

@@ -222,6 +222,11 @@ class TestOtherRuns:
             context(tmp_path, "run://first")
 
 
+def test_a_store_over_a_folder_has_no_etag_of_a_file_that_was_laid_there() -> None:
+    assert remote._mark({"LastModified": "Sat"}) == "Sat"
+    assert remote._mark({"LastModified": "Sat", "ETag": '"a"'}) == '"a"'
+
+
 def test_a_champion_in_a_bucket_is_looked_for_before_the_training(tmp_path: Path, store: str) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "k" * 8, "AWS_SECRET_ACCESS_KEY": "s" * 8, "AWS_ENDPOINT_URL": store}
     champion = {"storageUri": "s3://nowhere/champion", "secretRef": {"name": "access"}}

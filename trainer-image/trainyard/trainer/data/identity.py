@@ -76,7 +76,7 @@ def _of_objects(dataset: Dataset, context: RunContext) -> str | None:
         else:
             answer = client.head_object(Bucket=bucket, Key=key)
             found = [[key, answer["ETag"], answer["ContentLength"]]]
-    except (BotoCoreError, ClientError, RecursionError):
+    except (BotoCoreError, ClientError, RecursionError, KeyError):  # a store over a folder may know no ETag
         return None
     return json.dumps(sorted(found)) if found else None
 

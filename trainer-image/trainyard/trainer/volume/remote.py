@@ -111,6 +111,11 @@ def _check_room(folder: Path, size: int, uri: str) -> None:
 # ---- a bucket
 
 
+def _mark(about: Mapping[str, Any]) -> str:
+    """What changes with an object. A store over a folder has no ETag of a file that was not written through it."""
+    return str(about.get("ETag") or about.get("LastModified") or "")
+
+
 def _bucket(uri: str, secret: Mapping[str, str]) -> Listed:
     client = s3_client(dict(secret))
     bucket, _, key = uri.removeprefix("s3://").partition("/")
@@ -119,13 +124,13 @@ def _bucket(uri: str, secret: Mapping[str, str]) -> Listed:
     def listing() -> list[tuple[str, int, str]]:
         if prefix.endswith(".gguf"):
             head = client.head_object(Bucket=bucket, Key=key)
-            return [(key, int(head["ContentLength"]), str(head["ETag"]))]
+            return [(key, int(head["ContentLength"]), _mark(head))]
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = []
         for page in pages:
             for entry in page.get("Contents", []):
                 if is_wanted(entry["Key"].removeprefix(prefix)):
-                    found.append((entry["Key"], int(entry["Size"]), str(entry["ETag"])))
+                    found.append((entry["Key"], int(entry["Size"]), _mark(entry)))
             if len(found) > MOST_FILES:
                 raise invalid_config(
                     f"{FIELD} {uri} has more than {MOST_FILES} files", hint="name the model's own prefix"
