@@ -1,6 +1,6 @@
-"""`make demo`: from a bare machine to a trained model, with everything it does on the terminal.
+"""`make demo`: from a bare machine to a model that answers, with everything it does on the terminal.
 
-Cluster, images, operator, `kubectl apply`, live progress, result, a sample of what the model writes, how long each part
+Cluster, images, operator, `kubectl apply`, live progress, result, one question to the exported model, how long each part
 took, and what to type next. Each part is idempotent, so a second demo only does what is left to do: it deletes the old run
 and trains a new one.
 """
@@ -22,6 +22,7 @@ import deploy
 import target
 
 RUN = "quickstart"
+EXPORT = "file"
 NAMESPACE = "default"
 MANIFEST = "examples/quickstart/trainingrun.yaml"
 RUN_SECONDS = 15 * 60
@@ -172,6 +173,49 @@ def sample_lines(log: str) -> Iterator[str]:
             yield line
 
 
+QUESTION = "def __init__(self, "
+ASK = (
+    "import sys; from pathlib import Path; from trainyard.trainer.exports.handover.llamacpp import GREEDY, opened; "
+    "print(opened(Path(sys.argv[1]), threads=2).post('/completion', "
+    "{'prompt': sys.argv[2], 'n_predict': 24, **GREEDY})['content'])"
+)
+ANSWER_SECONDS = 60
+
+
+def ask(run: Object) -> str:
+    """What the exported file answers, by llama.cpp in a pod like that of its export."""
+    export = next(e for e in run["status"]["exports"] if e["name"] == EXPORT)
+    step = next(s for s in run["status"]["steps"] if s["name"] == f"export-{EXPORT}")
+    job = json.loads(target.call("kubectl", "get", "job", step["job"], "-n", NAMESPACE, "-o", "json"))
+    pod, name = asking(job, export["uri"]), f"{RUN}-question"
+    target.call("kubectl", "delete", "pod", name, "-n", NAMESPACE, "--ignore-not-found")
+    target.call("kubectl", "create", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(pod))
+    try:
+        for _ in range(ANSWER_SECONDS * 2):
+            phase = target.call("kubectl", "get", "pod", name, "-n", NAMESPACE, "-o", "jsonpath={.status.phase}")
+            if phase in ("Succeeded", "Failed"):
+                break
+            time.sleep(0.5)
+        said = target.call("kubectl", "logs", name, "-n", NAMESPACE)
+        if phase != "Succeeded":
+            raise target.Refused(f"the exported model did not answer ({phase}):\n{said}")
+        return said.rstrip()
+    finally:
+        target.call("kubectl", "delete", "pod", name, "-n", NAMESPACE, "--ignore-not-found", "--wait=false")
+
+
+def asking(job: Object, folder: str) -> Object:
+    """A pod with the volumes and rights of the export's, that asks its file and is nobody's."""
+    spec = json.loads(json.dumps(job["spec"]["template"]["spec"]))
+    (container,) = spec["containers"]
+    mounted = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == "trainyard-checkpoints")
+    container["command"] = ["python", "-c", ASK, f"{mounted}/{folder}/{RUN}-f16.gguf", QUESTION]
+    for field in ("args", "livenessProbe", "terminationMessagePath"):
+        container.pop(field, None)
+    spec["restartPolicy"] = "Never"
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{RUN}-question"}, "spec": spec}
+
+
 NEXT = f"""\
 What to type next:
   kubectl describe trainingrun {RUN}              conditions, attempts, events
@@ -203,6 +247,8 @@ def main() -> None:
             f"the run failed: {failure.get('reason')}: {failure.get('message')}\n{failure.get('hint') or ''}\n\n{_describe()}"
         )
     show_result(run)
+    with parts.part("one question to the exported model"):
+        print(f"  {QUESTION!r} -> {ask(run)!r}")
     print(f"\n== how long it took\n{parts.table(run)}\n")
     if target.cluster() != "existing":
         print(

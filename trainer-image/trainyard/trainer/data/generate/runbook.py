@@ -13,7 +13,8 @@ from typing import Any
 
 from trainyard.trainer.data.generate.example import Example
 
-_TO_FILL_IN = re.compile(r"<[^<>\s][^<>]*>|\$\{?[A-Za-z_]|\{\{|\.\.\.|\b(?:YOUR|MY)_|\bNAME\b|\bPOD\b", re.I)
+_TO_FILL_IN = re.compile(r"<[^<>\s][^<>]*>|\$\{?[A-Za-z_]|\{\{|\.\.\.|\b(?i:YOUR|MY)_|\bNAME\b|\bPOD\b")
+"""NAME and POD in capitals are places; in small letters they are words of kubectl."""
 
 
 class RunbookMaker:
