@@ -213,7 +213,9 @@ def test_runbook() -> None:
     assert not list(examples_of([Row("r", 1, {**ENTRY, "symptom": ""})], []))
 
 
-@pytest.mark.parametrize("command", ["kubectl get pods -A", "df -h", "systemctl restart nginx", "kubectl describe pod -l app=a"])
+@pytest.mark.parametrize(
+    "command", ["kubectl get pods -A", "df -h", "systemctl restart nginx", "kubectl describe pod -l app=a"]
+)
 def test_a_command_that_runs_as_it_stands(command: str) -> None:
     assert runs_as_it_stands(command)
 
