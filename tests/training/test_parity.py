@@ -16,9 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests.training.runs import Run
 from trainyard.trainer.data.store import IGNORED, Sequences
 from trainyard.trainer.data.tokenizer import load_tokenizer
-from trainyard.trainer.evaluation import tokens as scoring
 from trainyard.trainer.evaluation.tokens import score_tokens
-from trainyard.trainer.methods import loss
+from trainyard.trainer.methods import counted_head, loss
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder, collate, keeps_examples_apart
 from trainyard.trainer.models.output_head import add_output_head
 
@@ -32,9 +31,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mistral": {"num_key_value_heads": 2, "sliding_window": 16},
     "smollm3": {"num_key_value_heads": 2},
 }
+CAPPED = {"final_logit_softcapping": 5.0}
+"""What Gemma does to its logits: the head alone does not make them."""
 
 
-def tiny_model(architecture: str) -> Any:
+def tiny_model(architecture: str, **more: Any) -> Any:
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         architecture,
@@ -48,6 +49,7 @@ def tiny_model(architecture: str) -> Any:
         eos_token_id=2,
         **({} if architecture == "gpt2" else {"intermediate_size": 64}),
         **ARCHITECTURES[architecture],
+        **more,
     )
     return AutoModelForCausalLM.from_config(config).eval()
 
@@ -113,12 +115,18 @@ def test_padding_changes_nothing(sequences: Sequences) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 @pytest.mark.parametrize("small", [0, loss.SMALL_LOGITS])
+@pytest.mark.parametrize(("architecture", "more"), [("llama", {}), ("gemma3_text", CAPPED)])
 def test_the_measured_loss_is_the_mean_over_tokens_whatever_the_batch(
-    sequences: Sequences, batch_size: int, small: int, monkeypatch: pytest.MonkeyPatch
+    sequences: Sequences,
+    architecture: str,
+    more: dict[str, float],
+    batch_size: int,
+    small: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loss, "SMALL_LOGITS", small)
-    monkeypatch.setattr(scoring, "SMALL_LOGITS", max(small, 4 * 400 * 5))
-    model = tiny_model("llama")
+    monkeypatch.setattr(counted_head, "TILE_BYTES", max(small, 4 * 400 * 5))
+    model = tiny_model(architecture, **more)
     with torch.no_grad():
         parts = [loss_of(model, sequences[i]) for i in range(len(sequences))]
     expected = sum(part for part, _ in parts) / sum(tokens for _, tokens in parts)
