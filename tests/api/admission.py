@@ -183,11 +183,12 @@ def _pod(**fields: Any) -> dict[str, Any]:
 
 def _until_active(made: Place, policies: list[dict[str, Any]]) -> None:
     """A policy holds some time after it was made; rights too."""
-    restarted = {"name": "probe", "data": {"a": "b"}, "rolloutRestart": {"deployment": "probe"}}
+    written = {"name": "probe", "data": {"a": "b"}}
+    # Of several policies that refuse, the API server names one; so each probe breaks one alone, and NAMED may change `agent`.
+    restarted = {**written, "name": "agent", "rolloutRestart": {"deployment": "probe"}}
     probes: dict[str, dict[str, Any]] = {
-        "-written-configmaps": {"exports": [{"name": "e", "configMap": restarted}]},
-        # Of several policies that refuse, the API server names one; this ConfigMap is one that NAMED may change.
-        "-restarted-deployments": {"exports": [{"name": "e", "configMap": {**restarted, "name": "agent"}}]},
+        "-written-configmaps": {"exports": [{"name": "e", "configMap": written}]},
+        "-restarted-deployments": {"exports": [{"name": "e", "configMap": restarted}]},
         "-written-inferenceservices": {
             "exports": [{"name": "e", "kserve": {"inferenceService": "probe", "storageUri": "s3://b/m"}}]
         },
