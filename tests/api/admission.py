@@ -32,7 +32,7 @@ KINDS = {
 ACTIVE_SECONDS = 60
 OPERATOR_NAMESPACE = "trainyard-system"
 
-READABLE = ("store", "hub", "mlflow", "pull", "s", "git")
+READABLE = ("store", "hub", "mlflow", "pull", "s", "git", "lab", "ollama")
 """Secrets that the user `named` may read; there are no others for him."""
 
 
