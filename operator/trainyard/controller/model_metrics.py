@@ -23,9 +23,9 @@ from trainyard.controller.manifests.metadata import RunRef
 Key = tuple[str, str]
 Labels = tuple[str, ...]
 
-RUNS_KEPT = 200
-"""The newest that have something to tell."""
-METRICS_KEPT = 24
+RUNS_KEPT = 100
+"""The newest that have something to tell. All of it is written in the operator's own loop whenever somebody reads it."""
+METRICS_KEPT = 16
 """Of an evaluation: more than any of ours has. A script may report as many as it likes."""
 LABEL_LENGTH = 128
 LABELS = ("agent", "model", "version")
@@ -70,6 +70,8 @@ class ModelMetrics(Collector):
     def run_known(self, run: RunRef, status: TrainingRunStatus) -> None:
         """A run stands like this."""
         key = (run.namespace, run.name)
+        if key not in self._runs and len(self._runs) >= RUNS_KEPT and (run.created, run.uid) < self._oldest().age:
+            return
         gauges, metrics = _gauges(status), _metrics(status)
         if metrics and run.created:
             gauges["trainyard_model_created_timestamp_seconds"] = datetime.fromisoformat(run.created).timestamp()
@@ -80,7 +82,11 @@ class ModelMetrics(Collector):
         labels = known.labels if known and known.uid == run.uid else _labels(run)
         self._runs[key] = _Run(run.uid, run.created, labels, gauges, metrics)
         if len(self._runs) > RUNS_KEPT:
-            del self._runs[min(self._runs, key=lambda k: self._runs[k].age)]
+            oldest = self._oldest()
+            self._runs = {key: one for key, one in self._runs.items() if one is not oldest}
+
+    def _oldest(self) -> _Run:
+        return min(self._runs.values(), key=lambda one: one.age)
 
     def run_gone(self, key: Key) -> None:
         """A run has been deleted."""

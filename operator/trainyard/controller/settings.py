@@ -126,7 +126,7 @@ class Settings(BaseModel):
 
     metrics_per_model: bool = True
     """Whether /metrics has gauges of single models (loss, accuracy), labelled with agent, name and version as authors chose
-    them. At most 200 runs have any."""
+    them. At most 100 runs have any."""
 
     health_listen_port: Port = 8081
     """Port of /healthz and /readyz."""
