@@ -21,14 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import deploy
 import target
 from demo import Object, Parts, driver, ended, follow
 
 sys.path.insert(0, str(target.ROOT))
 from tests.servers import sinks
+
+from trainyard.api.manifest import read_documents
 
 EXAMPLE = target.ROOT / "examples/agent-sre"
 NAMESPACE = "mlops"
@@ -87,7 +87,8 @@ def apply(*objects: Object) -> None:
 
 def manifest() -> Object:
     """The example's TrainingRun."""
-    found: Object = yaml.safe_load((EXAMPLE / "trainingrun.yaml").read_text())
+    (document,) = read_documents((EXAMPLE / "trainingrun.yaml").read_text())
+    found: Object = document.value
     return found
 
 

@@ -70,3 +70,19 @@ def test_a_failing_driver_ends_the_demo(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
     with pytest.raises(demo.target.Refused, match=r"tools/cluster up"):
         demo.driver("up")
+
+
+def test_the_question_is_asked_in_a_pod_like_that_of_the_export() -> None:
+    mounts = [{"name": "trainyard-checkpoints", "mountPath": "/trainyard/checkpoints"}]
+    container = {"name": "trainer", "image": "trainer:dev", "command": ["python"], "volumeMounts": mounts}
+    spec = {"securityContext": {"runAsUser": 1000}, "restartPolicy": "Never", "containers": [container]}
+    job = {"spec": {"template": {"metadata": {"labels": {"trainyard.dev/run": "quickstart"}}, "spec": spec}}}
+    pod = demo.asking(job, "quickstart-1/exports/file")
+    (asked,) = pod["spec"]["containers"]
+    assert asked["command"][3:] == [
+        "/trainyard/checkpoints/quickstart-1/exports/file/quickstart-f16.gguf",
+        demo.QUESTION,
+    ]
+    assert asked["volumeMounts"] == mounts
+    assert "labels" not in pod["metadata"], "the operator would take it for one of the run's"
+    assert container["command"] == ["python"]
