@@ -82,7 +82,7 @@ def chain(name: str, *, steps: int, store: str, git: str) -> Object:
     )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1300)
 def test_what_is_good_goes_out_what_is_worse_does_not_and_back_again(
     kube: Kube, space: str, tmp_path: Path, store: Any
 ) -> None:
@@ -99,7 +99,7 @@ def test_what_is_good_goes_out_what_is_worse_does_not_and_back_again(
     with git_server.serving(bare.parent, login="bot:correct-horse", host=ADDRESS) as git:
         places = {"store": store.meta.endpoint_url, "git": git.url}
         runs.apply(kube, space, chain("good", steps=100, **places))
-        good = runs.until_succeeded(kube, space, "good", seconds=280)
+        good = runs.until_succeeded(kube, space, "good", seconds=400)
         version, folder = good["status"]["model"]["version"], good["status"]["outputs"]["store"]
         assert runs.has(good, "GatesPassed"), good["status"]["evaluation"]
         assert (latest(store), in_git()) == (folder, version)
@@ -109,10 +109,10 @@ def test_what_is_good_goes_out_what_is_worse_does_not_and_back_again(
 
         runs.apply(kube, space, chain("worse", steps=1, **places))
         runs.apply(kube, space, chain("better", steps=120, **places))
-        worse = runs.until_succeeded(kube, space, "worse", seconds=280)
+        worse = runs.until_succeeded(kube, space, "worse", seconds=400)
         assert not runs.has(worse, "GatesPassed")
         assert {e["state"] for e in worse["status"]["exports"]} == {"Skipped"}
-        better = runs.until_succeeded(kube, space, "better", seconds=280)
+        better = runs.until_succeeded(kube, space, "better", seconds=400)
         assert (latest(store), in_git()) == (better["status"]["outputs"]["store"], better["status"]["model"]["version"])
 
         asked = {"metadata": {"annotations": {names.ROLLBACK_ANNOTATION: "it answers too slowly"}}}

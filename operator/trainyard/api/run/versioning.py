@@ -91,7 +91,7 @@ def _base(spec: Any) -> str:
         return ""
     if model.storage_uri is None:
         return "trm" if model.trm is not None else str(model.scratch.architecture) if model.scratch else ""
-    return str(model.storage_uri).partition("@")[0].rstrip("/").rpartition("/")[2]
+    return str(model.storage_uri).partition("@")[0].rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
 
 def owner_labels(owner: Owner | None) -> dict[str, str]:
