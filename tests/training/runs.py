@@ -218,7 +218,9 @@ class Run:
     def fork(self, folder: Path) -> Run:
         """A copy with the same prepared data and the same name."""
         other = Run(self.zygote, folder, copy.deepcopy(self.spec), self.name)
-        shutil.copytree(self.work / "data", other.work / "data")
+        for name in ("data", "dataset"):  # prepared, and what it was prepared from, which the model's card tells of
+            if (self.work / name).exists():
+                shutil.copytree(self.work / name, other.work / name, symlinks=True, dirs_exist_ok=True)
         return other
 
     @property
