@@ -30,7 +30,10 @@ def gguf(fields: dict[str, Any], tensors: dict[str, tuple[tuple[int, ...], int, 
 
 def small(**fields: Any) -> bytes:
     """One tensor of 64 F32."""
-    about = {"general.architecture": "llama", "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", **fields}
+    about = {
+        "general.architecture": "llama", "llama.block_count": 1, "llama.embedding_length": 8,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2", **fields,
+    }  # fmt: skip
     return gguf(about, {"token_embd.weight": ((8, 8), 0, b"\0" * 256)})
 
 

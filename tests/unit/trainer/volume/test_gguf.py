@@ -88,6 +88,11 @@ def test_what_would_be_lost_in_silence_is_refused(tmp_path: Path) -> None:
     assert "scales positions (rope_factors)" in refused(tmp_path, factors)
 
 
+@pytest.mark.parametrize("size", ["llama.block_count", "llama.embedding_length"])
+def test_a_file_that_does_not_say_how_large_its_model_is(size: str, tmp_path: Path) -> None:
+    assert f"{size} is missing" in refused(tmp_path, small(**{size: 0}))
+
+
 @settings(max_examples=300)
 @given(content=st.binary(max_size=200), cut=st.integers(0, 300))
 def test_no_bytes_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes, cut: int) -> None:

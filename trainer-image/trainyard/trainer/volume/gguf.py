@@ -103,6 +103,7 @@ def check_gguf(file: Path, uri: str) -> Header:
         raise invalid_config(f"{uri} has a vocabulary and no weights", hint=WAY_OUT)
     _check_positions(header, uri)
     _check_splitting(header, uri)
+    _check_sizes(header, uri)
     return header
 
 
@@ -180,6 +181,13 @@ def _check_positions(header: Header, uri: str) -> None:
         )
     if any(tensor.name.startswith("rope_factors") for tensor in header.tensors):
         raise invalid_config(f"{uri} scales positions (rope_factors), which is lost when it is unpacked", hint=WAY_OUT)
+
+
+def _check_sizes(header: Header, uri: str) -> None:
+    """What the file does not say, the library takes from the defaults of the architecture, which are those of a large model."""
+    for size in ("block_count", "embedding_length"):
+        if not header.fields.get(name := f"{header.architecture}.{size}"):
+            raise invalid_config(f"{uri} does not say how large its model is: {name} is missing", hint=WAY_OUT)
 
 
 def _check_splitting(header: Header, uri: str) -> None:
