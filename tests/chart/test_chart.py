@@ -174,6 +174,7 @@ def test_rights_are_no_more_than_the_work_needs(values: tuple[str, ...], render:
         *(("trainyard.dev", "trainingschedules", v) for v in ("get", "list", "watch")),
         *(("trainyard.dev", f"{kind}/{part}", "update") for kind in KINDS for part in ("status", "finalizers")),
         *(("batch", "jobs", v) for v in ("get", "list", "watch", "create", "delete")),
+        *(("", "configmaps", v) for v in ("get", "create", "patch")),
         *(("", "pods", v) for v in ("get", "list", "watch", "delete")),
         ("kueue.x-k8s.io", "localqueues", "get"),
         *(("", "persistentvolumeclaims", v) for v in ("get", "list", "watch", "create", "patch")),

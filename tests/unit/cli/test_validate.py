@@ -42,7 +42,7 @@ def test_every_example_is_valid(path: Path) -> None:
 
 def test_valid_names_the_steps() -> None:
     code, output = run("-f", str(QUICKSTART))
-    assert (code, output) == (0, f"{QUICKSTART}: TrainingRun quickstart is valid: prepare -> train -> evaluate\n")
+    assert (code, output) == (0, f"{QUICKSTART}: TrainingRun quickstart is valid: prepare -> train -> evaluate -> export-file\n")
 
 
 def test_valid_names_exports_too_and_what_is_deprecated() -> None:
@@ -51,7 +51,7 @@ def test_valid_names_exports_too_and_what_is_deprecated() -> None:
     assert code == 0, output
     deprecated, valid = output.splitlines()
     assert "spec.pushToHub is deprecated" in deprecated
-    assert valid.endswith("prepare -> train -> evaluate -> export-push-to-hub")
+    assert valid.endswith("prepare -> train -> evaluate -> export-file -> export-push-to-hub")
 
 
 def test_faults_stand_with_file_line_and_field(tmp_path: Path) -> None:
