@@ -35,7 +35,7 @@ sys.addaudithook(tell)
 # Nobody is spoken to: a hub's models lie in a folder, and both stores have everything already.
 origin.from_hub = lambda repository, *_, **__: Path(os.environ["HUB"]) / repository
 hub._guarded = lambda field, target, call: SimpleNamespace(oid="abc")
-upload._guarded = lambda call, address: ANY
+upload.Bucket = lambda **_: SimpleNamespace(find=lambda key: SimpleNamespace(size=ANY))
 """
 SECRETS = {"weights", "judge", "data", "store", "tracker", "writer"}
 

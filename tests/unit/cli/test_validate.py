@@ -42,7 +42,10 @@ def test_every_example_is_valid(path: Path) -> None:
 
 def test_valid_names_the_steps() -> None:
     code, output = run("-f", str(QUICKSTART))
-    assert (code, output) == (0, f"{QUICKSTART}: TrainingRun quickstart is valid: prepare -> train -> evaluate -> export-file\n")
+    assert (code, output) == (
+        0,
+        f"{QUICKSTART}: TrainingRun quickstart is valid: prepare -> train -> evaluate -> export-file\n",
+    )
 
 
 def test_valid_names_exports_too_and_what_is_deprecated() -> None:

@@ -19,7 +19,7 @@ from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.manifest import InvalidManifest
 from trainyard.api.names import ENV_WORK_DIR
-from trainyard.api.steps import STEP_EXPORT, STEP_ROLLBACK, STEP_TRAIN, STEPS, step_arguments, train_step
+from trainyard.api.steps import STEP_EXPORT, STEP_PROMOTE, STEP_ROLLBACK, STEP_TRAIN, STEPS, step_arguments, train_step
 from trainyard.trainer.context import attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.log import be_silent, cut_addresses, say
@@ -94,7 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
             reporter.send_through(Sender.of(context))
             if (lab := follower_of_lab()) is not None:
                 lab.follow(reporter)
-        if team.leads and whole.run.spec.tracking is not None:
+        # What follows the training goes on without: its pods have no Secret of the tracker.
+        if (
+            team.leads
+            and whole.run.spec.tracking is not None
+            and given.step not in (STEP_EXPORT, STEP_PROMOTE, STEP_ROLLBACK)
+        ):
             from trainyard.trainer.tracking.follow import follow
 
             tracking = follow(context, reporter, is_last_step=whole.run.spec.steps()[-1] == step)

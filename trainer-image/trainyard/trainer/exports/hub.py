@@ -21,7 +21,7 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config, source_unavailable
 from trainyard.trainer.exports.exported import Exported, digest_of
 from trainyard.trainer.log import say
-from trainyard.trainer.models.card import CARD, base_of, base_or_none, model_card
+from trainyard.trainer.models.card import CARD, base_of, model_card
 from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import Committed, read_committed
 from trainyard.trainer.volume.origin import PAUSES, TRIES, hub_token
@@ -93,9 +93,7 @@ def _files(context: RunContext, target: Hub, result: Committed) -> Iterator[tupl
             elif name != CARD:  # peft's template of one
                 yield prefix + name, str(folder.path / name)
     title, about = target.repo.partition("/")[2], result.manifest
-    card = partial(
-        model_card, context, title=title, step=about.get("step"), digest=about.get("data"), base=base_or_none(context)
-    )
+    card = partial(model_card, context, title=title, step=about.get("step"), digest=about.get("data"), base=result.path)
     yield CARD, card(whole=_is_whole(result)).encode()
 
 

@@ -20,8 +20,6 @@ from trainyard.api.names import GIT_COMMIT_LABEL
 from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.version import dataset_folder
-from trainyard.trainer.errors import UserError
-from trainyard.trainer.volume.bases import base_folder
 from trainyard.trainer.volume.commit import read_committed
 
 CARD = "README.md"
@@ -86,14 +84,6 @@ def base_of(context: RunContext) -> tuple[str | None, str | None]:
     owner, name, *_ = uri.removeprefix("hf://").split("/")
     name, _, revision = name.partition("@")
     return f"{owner}/{name}", revision or None
-
-
-def base_or_none(context: RunContext) -> Path | None:
-    """The base's folder, where it can still be had."""
-    try:
-        return base_folder(context, weights=False) if context.model.storage_uri else None
-    except UserError:
-        return None
 
 
 def licence_of(base: Path) -> str | None:
