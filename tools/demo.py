@@ -227,8 +227,8 @@ What to type next:
 """
 
 
-def main() -> None:
-    parts = Parts()
+def make_ready(parts: Parts) -> None:
+    """A cluster with the operator in it."""
     with parts.part("cluster"):
         driver("up")
     if "OPERATOR_IMAGE" not in os.environ:
@@ -236,7 +236,12 @@ def main() -> None:
             driver("images")
     with parts.part("operator (helm upgrade --install)"):
         deploy.install()
-        show("get", "pods", "-n", target.NAMESPACE)
+
+
+def main() -> None:
+    parts = Parts()
+    make_ready(parts)
+    show("get", "pods", "-n", target.NAMESPACE)
     with parts.part("training run"):
         apply_afresh()
         run = follow()

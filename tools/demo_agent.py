@@ -8,7 +8,6 @@ then, and the first one stays the champion.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,9 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import deploy
 import target
-from demo import Object, Parts, driver, ended, follow
+from demo import Object, Parts, ended, follow, make_ready
 
 sys.path.insert(0, str(target.ROOT))
 from tests.servers import sinks
@@ -174,13 +172,7 @@ def main() -> None:
     if target.cluster() != "local":
         raise target.Refused("make demo-agent needs CLUSTER=local: its servers are processes of this machine")
     parts = Parts()
-    with parts.part("cluster"):
-        driver("up")
-    if "OPERATOR_IMAGE" not in os.environ:
-        with parts.part("images"):
-            driver("images")
-    with parts.part("operator (helm upgrade --install)"):
-        deploy.install()
+    make_ready(parts)
     folder = Path(tempfile.mkdtemp(prefix="trainyard-demo-"))
     try:
         begun = time.monotonic()

@@ -27,6 +27,7 @@ from trainyard.api.addresses import told
 from trainyard.api.base import SecretRef
 from trainyard.api.names import PHASES_DIR
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.sources import secret_values
 from trainyard.trainer.errors import UserError, invalid_config
 from trainyard.trainer.log import say
 from trainyard.trainer.volume import remote
@@ -206,7 +207,7 @@ def look(address: Address, context: RunContext) -> remote.Listed:
     Raises:
         UserError: nothing is there, access is refused, or nobody answers.
     """
-    secret = remote.secret_of(context.secrets_dir, address.secret_ref, field=address.secret)
+    secret = secret_values(address.secret_ref, context.secrets_dir, told=address.secret)
     return remote.look(address.uri, secret)
 
 

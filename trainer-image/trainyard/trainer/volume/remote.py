@@ -20,8 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from trainyard.api.addresses import keep_secret, told
-from trainyard.api.base import SecretRef
+from trainyard.api.addresses import told
 from trainyard.trainer.data.sources import (
     CONNECT_TIMEOUT,
     PAUSES,
@@ -66,29 +65,6 @@ class Listed:
 def look(uri: str, secret: Mapping[str, str]) -> Listed:
     """Raises UserError: nothing is there, access is refused, or nobody answers."""
     return _bucket(uri, secret) if uri.startswith("s3://") else _web(uri, secret)
-
-
-def secret_of(secrets: Path, ref: SecretRef | None, *, field: str) -> dict[str, str]:
-    """The values of a Secret by key, with the path of a CA beside it.
-
-    Raises:
-        UserError: it is not mounted.
-    """
-    if ref is None:
-        return {}
-    folder = secrets / ref.name
-    if not folder.is_dir():
-        raise invalid_config(
-            f"{field}: secret {ref.name} is not mounted at {folder}",
-            hint="locally, make that folder with one file per key; in a cluster create the Secret",
-        )
-    values = {}
-    for file in folder.iterdir():
-        if file.is_file() and not file.name.startswith("."):
-            with contextlib.suppress(UnicodeDecodeError):
-                values[file.name] = file.read_text().strip()
-    keep_secret(values)
-    return {**values, **({"ca.crt path": str(folder / "ca.crt")} if "ca.crt" in values else {})}
 
 
 def is_wanted(name: str) -> bool:
