@@ -70,7 +70,7 @@ def may(server: ApiServer, verb: str, group: str, resource: str, *, namespace: s
         ("list", "apiextensions.k8s.io", "customresourcedefinitions", "", False),
         ("list", "", "secrets", "default", False),
         ("delete", "", "persistentvolumeclaims", "default", False),
-        ("delete", "", "pods", "default", False),
+        ("delete", "", "pods", "default", True),  # whose trainer has ended beside a container that a cluster has added
         ("create", "", "pods", "default", False),
         ("delete", "trainyard.dev", "trainingschedules", "default", False),
         ("update", "trainyard.dev", "trainingruns", "default", False),

@@ -19,7 +19,7 @@ from tests.training.runs import Run, Zygote
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.models.handover import save_model, try_to_save, write_for_older_readers
-from trainyard.trainer.models.load import check_numbers
+from trainyard.trainer.models.finite import refuse_broken_weights
 
 pytestmark = pytest.mark.slow
 
@@ -188,10 +188,10 @@ def test_a_save_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 
 def test_weights_that_are_no_numbers_are_named() -> None:
     model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS["llama"]))
-    check_numbers(model, "pvc://m/base")
+    refuse_broken_weights(model, "pvc://m/base")
     model.model.layers[1].mlp.up_proj.weight.data[3, 3] = float("nan")
-    with pytest.raises(UserError, match=r"1 of 2048 weights of model\.layers\.1\.mlp\.up_proj\.weight are no finite"):
-        check_numbers(model, "pvc://m/base")
+    with pytest.raises(UserError, match=r"1 of 2,048 weights in model\.layers\.1\.mlp\.up_proj\.weight are not finite"):
+        refuse_broken_weights(model, "pvc://m/base")
 
 
 def test_older_names_do_not_replace_what_is_there(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def assert_same_training(run: Run, other: Run) -> None:
 
 
 def test_a_run_that_does_not_fit_goes_down_the_ladder_and_trains_the_same(fits: Run, tmp_path: Path) -> None:
-    run = limited(fits.fork(tmp_path), 2_000_000)
+    run = limited(fits.fork(tmp_path), 1_400_000)
     step = run.run("train")
     effective = run.final_record["effective"]
     assert (effective["perDeviceTrainBatchSize"], effective["gradientAccumulationSteps"]) == (1, 8)
@@ -136,13 +136,13 @@ Updating.on_pre_optimizer_step = on_pre_optimizer_step
 """
 TOO_LARGE_TO_EVALUATE = """
 import torch
-from trainyard.trainer.evaluation import loss
-original = loss.measure
-def measure(*arguments, batch_size, **named):
+from trainyard.trainer.evaluation import measure
+original = measure.score_tokens
+def score_tokens(*arguments, batch_size, **named):
     if batch_size > 2:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
     return original(*arguments, batch_size=batch_size, **named)
-loss.measure = measure
+measure.score_tokens = score_tokens
 """
 
 

@@ -164,7 +164,6 @@ def test_is_refused_with_the_field_and_the_way_out(
 LORA_WRONG = [
     (["q_prj"], "the model has no linear layer 'q_prj'", "did you mean q_proj?"),
     (["lm_head"], "lm_head is the output head", "remove it"),
-    (["all-linear", "q_proj"], "all-linear stands alone", "remove the other names"),
 ]
 
 

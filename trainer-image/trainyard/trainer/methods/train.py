@@ -40,7 +40,6 @@ from trainyard.trainer.methods.samples import Sampling
 from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
 from trainyard.trainer.models.card import CARD, HELD_OUT_LOSS, TRAINING_LOSS, model_card
 from trainyard.trainer.models.estimate import optimizer_bytes
-from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.handover import beside, save_model
 from trainyard.trainer.models.load import Loaded, load_for_training, merge_into_source
 from trainyard.trainer.models.lora import save_adapter
@@ -82,8 +81,6 @@ def train_once(attempt: Attempt) -> Committed | None:
     vocab_size = material.vocab_size
     loaded = load_for_training(context, device, tokenizer, vocab_size=vocab_size, resume=resume)
     model: Any = loaded.model.to(device.kind)
-    if resume is None:
-        refuse_broken_weights(model, context.model.storage_uri)
     if is_packed(context.training) and not keeps_examples_apart(model, vocab_size=vocab_size, device=device.kind):
         warn(f"{model.config.model_type} lets packed examples see each other: training without packing")
         train_set = train_set.unpacked()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def refuse_broken_weights(model: PreTrainedModel, uri: str | None) -> None:
+def refuse_broken_weights(model: PreTrainedModel, uri: str) -> None:
     """Look through a model that is about to be trained.
 
     Raises:
@@ -19,7 +19,7 @@ def refuse_broken_weights(model: PreTrainedModel, uri: str | None) -> None:
     import torch
 
     for name, weight in model.named_parameters():
-        if weight.is_floating_point() and not bool(torch.isfinite(weight.sum())):
+        if weight.is_floating_point() and not bool(torch.isfinite(weight.sum(dtype=torch.float32))):
             count = int((~torch.isfinite(weight)).sum())
             if count:  # a sum may be too large for its type
                 raise invalid_config(

@@ -20,6 +20,7 @@ from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.adapter_linear import quicken
+from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.handover import try_to_save
 from trainyard.trainer.models.lora import add_adapter, load_adapter
 from trainyard.trainer.models.output_head import add_output_head
@@ -80,7 +81,7 @@ def load_for_training(
         quantization = nf4(device) if spec.adapter.quantization else None
         base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization)
         _check_fit(base, vocab_size, max_length)
-        check_numbers(base, spec.storage_uri)
+        refuse_broken_weights(base, spec.storage_uri)
         if spec.adapter.merge and quantization is None:
             try_to_save(base, spec.storage_uri)
         adapted = load_adapter(base, resume, trainable=True) if resume else add_adapter(base, spec.adapter.lora)
@@ -90,7 +91,7 @@ def load_for_training(
     model = _from_folder(resume or folder, dtype, uri=spec.storage_uri)
     _check_fit(model, vocab_size, max_length)
     if resume is None:
-        check_numbers(model, spec.storage_uri)
+        refuse_broken_weights(model, spec.storage_uri)
     try_to_save(model, spec.storage_uri)
     return _loaded(model, revision=revision_of(folder), source_dtype=source_dtype)
 
@@ -271,20 +272,6 @@ def _master_dtype(folder: Path, device: Device) -> torch.dtype:
         )
         return torch.bfloat16
     return torch.float32
-
-
-def check_numbers(model: PreTrainedModel, uri: str) -> None:
-    """Raises UserError for weights that are not numbers: the loss would not be one either, whatever the learning rate."""
-    import torch
-
-    for name, values in model.named_parameters():
-        if values.is_floating_point() and not torch.isfinite(values.sum(dtype=torch.float32)):
-            odd = int((~torch.isfinite(values)).sum())
-            if odd:
-                raise invalid_config(
-                    f"{uri}: {odd} of {values.numel()} weights of {name} are no finite numbers (NaN or infinite)",
-                    hint="the model is damaged: copy it again, or use another revision",
-                )
 
 
 def _check_fit(model: PreTrainedModel, vocab_size: int, max_length: int) -> None:

@@ -27,8 +27,6 @@ def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
     from peft import LoraConfig, get_peft_model
 
     every = lora.target_modules == ["all-linear"]
-    if "all-linear" in lora.target_modules and not every:
-        raise invalid_config(f"{FIELD}.targetModules: all-linear stands alone", hint="remove the other names, or it")
     if not every:
         check_targets(model, lora.target_modules)
     layers = last_layers(model, lora.layers)
