@@ -19,12 +19,12 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
-from trainyard.trainer.models.adapter_linear import quicken
 from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.handover import try_to_save
 from trainyard.trainer.models.lora import add_adapter, load_adapter
 from trainyard.trainer.models.output_head import add_output_head
 from trainyard.trainer.models.quantize import nf4
+from trainyard.trainer.models.quick import quicken
 from trainyard.trainer.models.scratch import build_config
 from trainyard.trainer.volume.bases import base_folder
 from trainyard.trainer.volume.origin import local_folder, revision_of
@@ -72,7 +72,7 @@ def load_for_training(
         else:
             config = build_config(spec.scratch, vocab_size=vocab_size, max_length=max_length, tokenizer=tokenizer)
             model = _from_config(config)
-        return _loaded(model, revision=None, source_dtype=None)
+        return _loaded(model, device, revision=None, source_dtype=None)
 
     assert spec.storage_uri is not None
     folder = base_folder(context)
@@ -85,15 +85,14 @@ def load_for_training(
         if spec.adapter.merge and quantization is None:
             try_to_save(base, spec.storage_uri)
         adapted = load_adapter(base, resume, trainable=True) if resume else add_adapter(base, spec.adapter.lora)
-        quicken(adapted)
-        return _loaded(adapted, revision=revision_of(folder), source_dtype=source_dtype)
+        return _loaded(adapted, device, revision=revision_of(folder), source_dtype=source_dtype)
     dtype = _master_dtype(folder, device)
     model = _from_folder(resume or folder, dtype, uri=spec.storage_uri)
     _check_fit(model, vocab_size, max_length)
     if resume is None:
         refuse_broken_weights(model, spec.storage_uri)
     try_to_save(model, spec.storage_uri)
-    return _loaded(model, revision=revision_of(folder), source_dtype=source_dtype)
+    return _loaded(model, device, revision=revision_of(folder), source_dtype=source_dtype)
 
 
 def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *, field: str) -> tuple[Any, Any]:
@@ -135,6 +134,13 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
         base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
         add_output_head(base)
         model = load_adapter(base, context.adapter_dir, trainable=False)
+    return _ready(model, device)
+
+
+def _ready(model: Any, device: Device) -> Any:
+    """To be measured on the device."""
+    if device.kind == "cpu":
+        quicken(model)
     return model.to(device.kind).eval()
 
 
@@ -151,7 +157,7 @@ def load_other(folder: Path, device: Device, *, told: str) -> PreTrainedModel:
         )
     model: Any = _from_folder(folder, device.compute_dtype, uri=told)
     add_output_head(model)
-    other: PreTrainedModel = model.to(device.kind).eval().requires_grad_(False)
+    other: PreTrainedModel = _ready(model, device).requires_grad_(False)
     return other
 
 
@@ -196,7 +202,7 @@ def load_untrained(
         quantization = nf4(device) if quantized else None
         model = _from_folder(folder, dtype, uri=spec.storage_uri, quantization=quantization)
     add_output_head(model)
-    untrained: PreTrainedModel = model.to(device.kind).eval().requires_grad_(False)
+    untrained: PreTrainedModel = _ready(model, device).requires_grad_(False)
     return untrained
 
 
@@ -289,10 +295,12 @@ def _check_fit(model: PreTrainedModel, vocab_size: int, max_length: int) -> None
         )
 
 
-def _loaded(model: Any, *, revision: str | None, source_dtype: torch.dtype | None) -> Loaded:
+def _loaded(model: Any, device: Device, *, revision: str | None, source_dtype: torch.dtype | None) -> Loaded:
     parameters = model.num_parameters()  # which knows packed ones
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     model.config.use_cache = False
+    if device.kind == "cpu":
+        quicken(model)
     share = "" if trainable == parameters else f", {trainable:,} of them trained ({trainable / parameters:.2%})"
     packed = ", linear layers in NF4" if getattr(model, "is_loaded_in_4bit", False) else ""
     say(
