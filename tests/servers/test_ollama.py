@@ -75,8 +75,7 @@ def agreement(server: Server, made: tuple[Path, Reference], model: str) -> Any:
     file, reference = made
     dialog = dialog_for(reference, file, field=FIELD)
     found = ask(client(server), model, reference, dialog=dialog)
-    bar = Bar(f"{FIELD}: {model}", True, tie=reference.tie, bos=reference.bos)
-    return compare(reference.questions, reference.answers, found, bar=bar)
+    return compare(reference, found, bar=Bar(f"{FIELD}: {model}", True))
 
 
 def test_the_model_answers_there_as_it_was_trained_to(server: Server, made: tuple[Path, Reference]) -> None:

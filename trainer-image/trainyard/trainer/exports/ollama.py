@@ -69,8 +69,8 @@ def send(
         answers = ask(server, target.model, reference, dialog=dialog)
     finally:
         server.keep(target.model, _keep_alive(target.keep_alive))
-    bar = Bar(f"{export.field}: {target.model}", exact, tie=reference.tie, bos=reference.bos)
-    agreement = compare(reference.questions, reference.answers, answers, bar=bar)
+    bar = Bar(f"{export.field}: {target.model}", exact)
+    agreement = compare(reference, answers, bar=bar)
     say(f"{bar.name}: {agreement.equal} of {agreement.tokens} tokens as the trained model")
     return Exported(
         uri=f"{server.url}/{target.model}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 NEW_TOKENS = 32
 """Of an answer; an error of the positions shows well before."""
+HALF = "\ufffd"
+"""What is left of a character that was cut at the limit."""
 
 
 @dataclass(frozen=True)
@@ -36,5 +38,5 @@ class Answer:
     """By itself, not by the limit."""
     prompt_ids: tuple[int, ...] | None = None
     prompt_count: int | None = None
-    gaps: tuple[Mapping[int, float], ...] = field(default=(), compare=False)
-    """Of the reference, at each position: how far below the chosen token the next likeliest ones are."""
+    by_text: bool = False
+    """The program tells no tokens: `ids` are cut from the text."""

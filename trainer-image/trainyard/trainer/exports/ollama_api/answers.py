@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
+from trainyard.trainer.exports.handover.answer import HALF, NEW_TOKENS, Answer, Question
 from trainyard.trainer.exports.handover.reference import Reference
 from trainyard.trainer.exports.ollama_api.client import Ollama
 from trainyard.trainer.exports.ollama_api.dialog import Dialog
@@ -17,8 +17,6 @@ from trainyard.trainer.exports.ollama_api.dialog import Dialog
 OPTIONS = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "num_predict": NEW_TOKENS, "num_ctx": 4096, "seed": 1}
 BETWEEN = "5m"
 """How long the server keeps the model from one question to the next."""
-HALF = "�"
-"""What is left of a character that was cut at the limit; Ollama keeps it back."""
 
 
 def ask(server: Ollama, model: str, reference: Reference, *, dialog: Dialog | None) -> Sequence[Answer]:
@@ -51,9 +49,8 @@ def _ask(
         said = server.generate({**body, "prompt": question.text, "raw": True})
         text = str(said.get("response", ""))
     ended = said.get("done_reason") == "stop"
-    return Answer(
-        prompt, ids_of(text, one, reference.tokenizer), text, ended, prompt_count=said.get("prompt_eval_count")
-    )
+    ids = ids_of(text, one, reference.tokenizer)
+    return Answer(prompt, ids, text, ended, prompt_count=said.get("prompt_eval_count"), by_text=True)
 
 
 def ids_of(text: str, one: Answer, tokenizer: Any) -> tuple[int, ...]:
