@@ -110,12 +110,13 @@ def test_an_end_may_be_a_matter_of_rounding_too() -> None:
 
 def test_a_program_that_tells_no_tokens_may_have_parted_before_the_text_does() -> None:
     """It has said "g", "et" and then another word, where the model itself says " get" as one token."""
-    other = replace(OWN, ids=(5, 6, 9), text="kubectl get show", by_text=True, prompt_ids=None)
-    assert compare(reference(OWN, set(), {10}, set(), set()), [other], bar=EXACT).ties == 1
-    assert "instead of" in fault(other, EXACT, reference(OWN, set(), {9}, set(), set()))
+    heard = replace(EXACT, hears=Words().decode)
+    other = replace(OWN, ids=(5, 6, 9), text="kubectl get show", prompt_ids=None)
+    assert compare(reference(OWN, set(), {10}, set(), set()), [other], bar=heard).ties == 1
+    assert "instead of" in fault(other, heard, reference(OWN, set(), {9}, set(), set()))
     ended = replace(other, ids=(5, 6), text="kubectl get")
-    assert compare(reference(OWN, set(), set(), {END}, set()), [ended], bar=EXACT).ties == 1
-    assert "instead of" in fault(ended, EXACT, reference(OWN, {END}, {END}, set(), set()))
+    assert compare(reference(OWN, set(), set(), {END}, set()), [ended], bar=heard).ties == 1
+    assert "instead of" in fault(ended, heard, reference(OWN, {END}, {END}, set(), set()))
 
 
 def test_an_answer_that_does_not_end_is_told_at_any_precision() -> None:

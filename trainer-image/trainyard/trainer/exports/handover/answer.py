@@ -8,8 +8,6 @@ from typing import Any
 
 NEW_TOKENS = 32
 """Of an answer; an error of the positions shows well before."""
-HALF = "\ufffd"
-"""What is left of a character that was cut at the limit."""
 
 
 @dataclass(frozen=True)
@@ -38,5 +36,3 @@ class Answer:
     """By itself, not by the limit."""
     prompt_ids: tuple[int, ...] | None = None
     prompt_count: int | None = None
-    by_text: bool = False
-    """The program tells no tokens: `ids` are cut from the text."""

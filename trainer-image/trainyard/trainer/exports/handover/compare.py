@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from trainyard.trainer.errors import UserError, invalid_config
-from trainyard.trainer.exports.handover.answer import HALF, Answer, Question
+from trainyard.trainer.exports.handover.answer import Answer, Question
 from trainyard.trainer.exports.handover.reference import Reference
 
 SHOWN = 160
@@ -43,6 +43,8 @@ class Bar:
     """Who is compared, e.g. `spec.exports[local].gguf: model-f16.gguf`."""
     exact: bool
     """Whether tokens have to be equal; fewer bits may answer otherwise, and the share is told."""
+    hears: Callable[[Sequence[int]], str] | None = None
+    """What the program makes of tokens, where it tells nothing but text."""
 
 
 def compare(reference: Reference, found: Sequence[Answer], *, bar: Bar) -> Agreement:
@@ -58,7 +60,7 @@ def compare(reference: Reference, found: Sequence[Answer], *, bar: Bar) -> Agree
         tokens += len(one.ids)
         equal += place
         parted = place < max(len(one.ids), len(other.ids))
-        tie = bar.exact and parted and is_tie(reference, one, other, place)
+        tie = bar.exact and parted and is_tie(reference, one, other, place, hears=bar.hears)
         ties += tie
         if bar.exact and parted and not tie:
             raise _fault(
@@ -102,27 +104,30 @@ def _check_prompt(question: Question, one: Answer, other: Answer, bar: Bar, *, b
         )
 
 
-def is_tie(reference: Reference, one: Answer, other: Answer, place: int) -> bool:
+def is_tie(
+    reference: Reference,
+    one: Answer,
+    other: Answer,
+    place: int,
+    *,
+    hears: Callable[[Sequence[int]], str] | None,
+) -> bool:
     """Whether the model itself is undecided between its own token at `place` and the other's.
 
     Where the other program tells no tokens, the first one that differs may stand before the first letter that does.
     """
     undecided = reference.rounding.undecided(one)
-    if not other.by_text:
+    if hears is None:
         said = {other.ids[place]} if place < len(other.ids) else reference.ends
         return not undecided[place].isdisjoint(said)
-    return any(
-        _goes_on(reference, one.ids[:count], other, instead)
-        for count in range(place, -1, -1)
-        for instead in undecided[count] - set(one.ids[count : count + 1])
-    )
-
-
-def _goes_on(reference: Reference, ids: tuple[int, ...], other: Answer, token: int) -> bool:
-    if token in reference.ends:
-        return other.ended and str(reference.tokenizer.decode(ids)).strip() == other.text.strip()
-    begun = str(reference.tokenizer.decode((*ids, token))).rstrip(HALF).lstrip()
-    return other.text.lstrip().startswith(begun)
+    for count in range(place, -1, -1):
+        for instead in undecided[count] - set(one.ids[count : count + 1]):
+            if instead in reference.ends:
+                if other.ended and hears(one.ids[:count]).strip() == other.text.strip():
+                    return True
+            elif other.text.lstrip().startswith(hears((*one.ids[:count], instead)).lstrip()):
+                return True
+    return False
 
 
 def _parting(one: Sequence[int], other: Sequence[int]) -> int:
