@@ -64,6 +64,7 @@ FINE_TUNING: dict[str, Any] = {
             "when": "Succeeded",
             "onFailure": "Continue",
             "backoffLimit": 1,
+            "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}},
             "hub": {"repo": "org/{agent}", "private": True, "secretRef": {"name": "hub"}},
         },
         {"name": "tell", "configMap": {"name": "agent", "data": {"version": "{version}"}}},

@@ -145,6 +145,16 @@ CASES: tuple[Case, ...] = (
         "an export has exactly one target", {**SCRATCH, "exports": [{"name": "a"}]}, {**SCRATCH, "exports": [hub("a")]}
     ),
     Case(
+        "an export's resources are those of its Job",
+        {
+            **SCRATCH,
+            "exports": [
+                {"name": "a", "configMap": {"name": "a", "data": {"k": "v"}}, "resources": {"requests": {"cpu": "1"}}}
+            ],
+        },
+        {**SCRATCH, "exports": [hub("a") | {"resources": {"requests": {"cpu": "1"}}}]},
+    ),
+    Case(
         "an export cannot be called",
         {**SCRATCH, "exports": [hub("model")]},
         {**SCRATCH, "exports": [hub("models")]},
