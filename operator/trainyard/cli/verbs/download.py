@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from trainyard.api.names import CHECKPOINTS_MOUNT
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Misused
 from trainyard.cli.fetching import Bar, fetch, list_files
 from trainyard.cli.inspection import Place, add_inspection, folder_of, on_volume
@@ -49,7 +49,7 @@ def call(options: argparse.Namespace) -> None:
     print(
         f"{into}: {len(files)} files, {readable_size(total)}, {readable_size(moved)} of them copied now; sha256 checked"
     )
-    print_next(f"ls {into}", f"{options.called_as} status {run.name}")
+    print_next(f"ls {into}", f"{options.called_as} status {run.name}{same_cluster(options)}")
 
 
 def _folder(place: Place, run: Run, path: str) -> str:
