@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,9 @@ from trainyard.api import API_VERSION
 from trainyard.api.addresses import told
 from trainyard.api.places import did_you_mean
 from trainyard.api.run.trainingrun import TrainingRun
-from trainyard.api.schedule.trainingschedule import TrainingSchedule
+
+if TYPE_CHECKING:
+    from trainyard.api.schedule.trainingschedule import TrainingSchedule
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -149,8 +151,10 @@ def parse_run(value: Any, *, document: Document | None = None) -> TrainingRun:
     return _parse(TrainingRun, value, document)
 
 
-def parse_schedule(value: Any, *, document: Document | None = None) -> TrainingSchedule:
+def parse_schedule(value: Any, *, document: Document | None = None) -> "TrainingSchedule":
     """The same for a TrainingSchedule. Cron fields, time zones and variants are checked by the operator's own code."""
+    from trainyard.api.schedule.trainingschedule import TrainingSchedule
+
     return _parse(TrainingSchedule, value, document)
 
 
