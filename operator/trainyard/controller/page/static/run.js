@@ -11,9 +11,11 @@ const CHARTS = [
   ["Accuracy", ["accuracy", "exact_accuracy", "eval_accuracy", "mean_token_accuracy"], {}],
   ["Learning rate", ["learning_rate"], {}],
   ["Gradient norm", ["grad_norm"], {}],
-  ["Tokens per second", ["tokens_per_second", "tokensPerSecond", "samples_per_second"], {}],
+  ["Tokens per second", ["tokens_per_second", "tokensPerSecond"], {}],
+  ["Samples per second", ["samples_per_second"], {}],
   ["Memory", ["memory_bytes", "memoryBytes"], { format: bytes }],
-  ["GPU", ["gpu_utilization_percent", "gpu_memory_allocated_gb"], {}],
+  ["GPU memory, GB", ["gpu_memory_allocated_gb"], {}],
+  ["GPU utilisation, %", ["gpu_utilization_percent"], {}],
 ];
 
 const figure = (name, value) => (value === undefined || value === null || value === "" ? null : h("div", {}, h("dt", {}, name), h("dd", {}, value)));
