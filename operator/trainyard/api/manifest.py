@@ -161,7 +161,14 @@ def parse_schedule(value: Any, *, document: Document | None = None) -> "Training
 def _parse(model: type[M], value: Any, document: Document | None) -> M:
     kind = model.__name__
     if not isinstance(value, Mapping):
-        raise InvalidManifest([Fault("manifest", f"expected a mapping, found {type(value).__name__}")])
+        raise InvalidManifest(
+            [
+                Fault(
+                    "manifest",
+                    f"expected a mapping with apiVersion, kind, metadata and spec, found {type(value).__name__}",
+                )
+            ]
+        )
     if value.get("kind") != kind or value.get("apiVersion") != API_VERSION:
         found = f"{value.get('apiVersion')} {value.get('kind')}"
         raise InvalidManifest([Fault("kind", f"expected apiVersion {API_VERSION} and kind {kind}, found {found}")])

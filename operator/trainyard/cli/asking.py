@@ -116,7 +116,10 @@ def _made(
     at_once = names[:1] if schedule.spec.variant_policy == "Sequential" else names
     if not _until(lambda: all(_is_there(runs, name) for name in at_once), seconds=wait):
         said = (_get(runs, request.name).get("status") or {}).get("message")
-        raise Refused(f"the start has begun and its runs are not there yet: {said}")
+        raise Refused(
+            f"the start has begun and its runs are not there yet: {said}; kubectl describe trainingschedule {request.name} "
+            "shows what becomes of it"
+        )
     return at_once, names[len(at_once) :]
 
 

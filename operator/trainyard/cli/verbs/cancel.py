@@ -23,7 +23,7 @@ def call(options: argparse.Namespace) -> int:
     runs, name = runs_of(options), name_of(options)
     run = runs.get(name)
     if run.ended:
-        raise Refused(f"{name} has ended already: {run.state}")
+        raise Refused(f"{name} has ended ({run.state}): there is nothing to cancel")
     runs.annotate(name, {CANCEL_ANNOTATION: options.reason or "asked for with trainyard cancel"})
     print(f"{name} will write a checkpoint and end as Cancelled")
     if options.wait:

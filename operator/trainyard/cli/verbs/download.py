@@ -42,7 +42,9 @@ def call(options: argparse.Namespace) -> None:
         folder = _folder(place, run, options.path)
         files = list_files(place, folder)
         if not files:
-            raise Misused(f"there is nothing in {folder} on the volume")
+            raise Misused(
+                f"there is no file in {folder} on the volume: name another folder; {options.called_as} shell {run.name} shows what there is"
+            )
         into = options.directory or Path(run.name) / Path(folder).name
         moved = fetch(place, folder, files, into, tell=Bar())
     total = sum(file.size for file in files)
