@@ -33,7 +33,7 @@ def test_the_methods_of_a_kind() -> None:
     assert chosen(lambda method: method.learns is PAIRS) == ("DPO", "ORPO")
     packed = set(chosen(lambda method: method.packs))
     assert packed >= {"Pretrain", "CPT", "SFT"}
-    assert not packed & {"DPO", "ORPO", "PPO", "TRM"}
+    assert not packed & {"DPO", "ORPO", "KTO", "PPO", "TRM"}
     assert (REWARDED, TINY) == (("PPO",), ("TRM",))
 
 

@@ -25,7 +25,7 @@ class Lesson:
 
     formats: tuple[RecordFormat, ...]
     """Formats that records are trained in."""
-    examples: Literal["sequences", "pairs", "prompts", "puzzles"]
+    examples: Literal["sequences", "pairs", "answers", "prompts", "puzzles"]
     """What the records become."""
     refusal: str = ""
     """What is said of other formats, see `sentence`; empty where a rule of its own judges the data."""
@@ -40,14 +40,20 @@ TEXT = Lesson(
 ANSWERS = Lesson(
     ("Text", "PromptCompletion", "Messages"),
     "sequences",
-    "{methods} learn{s} from answers: no dataset can have format Preference or Prompt; use method DPO or ORPO for Preference, "
-    "PPO for Prompt, or convert them (convertTo)",
+    "{methods} learn{s} from answers: no dataset can have format Preference, UnpairedPreference or Prompt; use method DPO, ORPO "
+    "or KTO for preferences, PPO for Prompt, or convert them (convertTo)",
 )
 PAIRS = Lesson(
     ("Preference",),
     "pairs",
     "{methods} learn{s} from pairs: every dataset needs format Preference (prompt, chosen, rejected); use method SFT for "
-    "answers that stand alone",
+    "answers that stand alone, KTO for answers with a label",
+)
+JUDGED = Lesson(
+    ("UnpairedPreference", "Preference"),
+    "answers",
+    "{methods} learn{s} from answers that were judged: every dataset needs format UnpairedPreference (prompt, completion, label) "
+    "or Preference, whose answers count as a good and a bad one; use method SFT for answers without a label",
 )
 PROMPTS = Lesson(
     ("Prompt",),
@@ -75,7 +81,7 @@ class Method:
     allows_dropout: bool = True
     """Whether an adapter may drop out."""
     has_reference: bool = False
-    """Whether pairs are judged relative to the model as it was at the start."""
+    """Whether answers are judged relative to the model as it was at the start."""
     has_own_evaluation: bool = False
     """Whether metrics of its own, and not the loss of each token, measure what is held out."""
     has_evaluation_loss: bool = True
@@ -108,6 +114,15 @@ METHODS = {
         learning_rate=8e-6,
         configuration="ORPOConfig",
         several_processes=False,
+        has_own_evaluation=True,
+    ),
+    "KTO": Method(
+        "make answers that were found good likelier and bad ones less likely, relative to the model as it was; no pairs needed.",
+        JUDGED,
+        learning_rate=1e-6,
+        configuration="KTOConfig",
+        several_processes=False,
+        has_reference=True,
         has_own_evaluation=True,
     ),
     "PPO": Method(

@@ -4,7 +4,7 @@
 
 With `evaluation.baseline` the model as it was before training is measured on the same records, so that the numbers can be
 compared with something. With `evaluation.compareWith` so is the champion, and gates say whether the result is better. One model
-at a time is on the device. Methods with metrics of their own (DPO, ORPO, PPO) have these instead of scores of each record.
+at a time is on the device. Methods with metrics of their own (DPO, ORPO, KTO, PPO) have these instead of scores of each record.
 """
 
 from __future__ import annotations

@@ -73,7 +73,9 @@ def train_once(attempt: Attempt) -> Committed | None:
     recipe = open_recipe(
         material,
         resume=resume,
-        progress=lambda done, total: attempt.reporter.report(message=f"reference: {done} of {total} pairs"),
+        progress=lambda done, total: attempt.reporter.report(
+            message=f"reference: {done} of {total} {material.method.learns.examples}"
+        ),
     )
     train_set, count = recipe.train_set, recipe.count
 

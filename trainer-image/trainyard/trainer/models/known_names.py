@@ -30,6 +30,7 @@ CONFIGURATIONS = {
     "SFTConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/sft_config.py", "SFTConfig")),
     "DPOConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/dpo_config.py", "DPOConfig")),
     "ORPOConfig": (_TRANSFORMERS, _TRL, ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig")),
+    "KTOConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/kto_config.py", "KTOConfig")),
     "PPOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/ppo_config.py", "PPOConfig")),
 }
 """By the name of a method's configuration class: package, file and class that its arguments come from, base classes first."""
