@@ -323,7 +323,7 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "training": SFT},
     ),
     Case(
-        "methods DPO and ORPO learn from pairs",
+        "methods DPO, ORPO and RewardModel learn from pairs",
         {**SCRATCH, "training": {"method": "ORPO"}},
         put({**SCRATCH, "training": {"method": "DPO"}}, (*DATASET, "format"), "Preference"),
     ),
@@ -336,7 +336,9 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "training": {"method": "KTO"}},
         put({**SCRATCH, "training": {"method": "KTO"}}, (*DATASET, "format"), "Preference"),
     ),
-    Case("methods DPO, ORPO, KTO and PPO train in one process", {**REWARDED, "numProcPerNode": 2}, REWARDED),
+    Case(
+        "methods DPO, ORPO, RewardModel, KTO and PPO train in one process", {**REWARDED, "numProcPerNode": 2}, REWARDED
+    ),
     Case(
         "method PPO compares probabilities",
         put(REWARDED, ("model", "adapter"), {"lora": {"dropout": 0.1}}),

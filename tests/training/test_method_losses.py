@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from trainyard.api.run.methods import PAIRS, chosen
 from trainyard.api.run.model import Lora
@@ -26,6 +26,7 @@ from trainyard.trainer.methods.pairs import Scores, collate_pairs, scores_of
 from trainyard.trainer.methods.ppo import advantages_and_returns, next_kl_coef, whitened
 from trainyard.trainer.methods.ppo_config import PPOConfig
 from trainyard.trainer.methods.recipes import PAIR_LOSSES
+from trainyard.trainer.methods.reward_model import center_coefficient, reward_loss, scorer
 from trainyard.trainer.methods.rewards import Judge, Response, built_in
 from trainyard.trainer.methods.rollouts import Responses, forward, sample
 from trainyard.trainer.models.lora import add_adapter
@@ -202,6 +203,53 @@ def test_an_adapter_on_the_last_layers() -> None:
     assert layers == {"1", "2"}
     with pytest.raises(UserError, match="layers 4: the model has 3"):
         add_adapter(model, Lora(layers=4))
+
+
+# ---- reward models
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_the_loss_of_a_reward_model_is_that_of_trl(number: int, model: Any) -> None:
+    """TRL's own method on scores that are given, and by hand."""
+    from collections import defaultdict
+
+    from trl import RewardTrainer
+
+    chance = np.random.default_rng(number)
+    chosen, rejected = (torch.tensor(chance.normal(0, 3, 4)) for _ in range(2))
+    coefficient = [None, 0.01, 0.5][number % 3]
+    losses, metrics = reward_loss(center_coefficient({"center_rewards_coefficient": coefficient}))(
+        Scores(chosen, rejected, *(torch.ones(4) for _ in range(4)))
+    )
+    stand_in = SimpleNamespace(
+        model=model, args=SimpleNamespace(center_rewards_coefficient=coefficient), _total_train_tokens=0, _tp_size=1,
+        accelerator=SimpleNamespace(gather=lambda value: value, gather_for_metrics=lambda value: value),
+        _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
+    )  # fmt: skip
+    given = torch.cat([chosen, rejected])[:, None]
+    theirs = RewardTrainer.compute_loss(stand_in, lambda **_: SimpleNamespace(logits=given), {"attention_mask": given})
+    assert float(losses.mean()) == pytest.approx(float(theirs), abs=1e-5)
+    by_hand = [
+        -math.log(sigmoid(c - r)) + (coefficient or 0) * (c + r) ** 2
+        for c, r in zip(chosen.tolist(), rejected.tolist(), strict=True)
+    ]
+    assert losses.tolist() == pytest.approx(by_hand, abs=1e-6)
+    assert float(metrics["rewards/margins"].mean()) == pytest.approx(stand_in._metrics["eval"]["margin"][0], abs=1e-5)
+    assert float(metrics["rewards/accuracies"].mean()) == pytest.approx(stand_in._metrics["eval"]["accuracy"][0])
+
+
+def test_a_text_scores_the_same_alone_and_padded() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=1
+    )
+    judge = LlamaForSequenceClassification(config).eval()
+    batch = batch_of_pairs()
+    found = scorer("cpu", torch.float32)(judge, batch)
+    for row, mine in enumerate([*found.chosen, *found.rejected]):
+        length = int((batch["labels"][row] != -100).nonzero().max()) + 1
+        theirs = judge(input_ids=batch["input_ids"][row : row + 1, :length]).logits[0, 0]
+        assert float(mine) == pytest.approx(float(theirs), abs=1e-6)
 
 
 # ---- KTO

@@ -84,6 +84,8 @@ class Method:
     """Whether answers are judged relative to the model as it was at the start."""
     has_own_evaluation: bool = False
     """Whether metrics of its own, and not the loss of each token, measure what is held out."""
+    makes_scores: bool = False
+    """Whether the result gives one number for a text, and writes none."""
     has_evaluation_loss: bool = True
     """Whether an evaluation gives a loss, by which the best checkpoint can be told."""
 
@@ -115,6 +117,16 @@ METHODS = {
         configuration="ORPOConfig",
         several_processes=False,
         has_own_evaluation=True,
+    ),
+    "RewardModel": Method(
+        "score the chosen of two answers higher: a sequence-classification model with one output, for PPO's rewards.",
+        PAIRS,
+        weights="existing",
+        learning_rate=1e-4,
+        configuration="RewardConfig",
+        several_processes=False,
+        has_own_evaluation=True,
+        makes_scores=True,
     ),
     "KTO": Method(
         "make answers that were found good likelier and bad ones less likely, relative to the model as it was; no pairs needed.",
@@ -153,6 +165,7 @@ def chosen(fits: Callable[[Method], bool]) -> tuple[str, ...]:
 
 
 TINY = chosen(lambda method: method.weights == "trm")
+SCORING = chosen(lambda method: method.makes_scores)
 REWARDED = chosen(lambda method: method.learns is PROMPTS)
 
 

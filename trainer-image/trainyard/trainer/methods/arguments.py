@@ -124,11 +124,13 @@ def check_method_arguments(training: Training) -> None:
     from trainyard.trainer.methods.kto import kto_settings
     from trainyard.trainer.methods.orpo import orpo_beta
     from trainyard.trainer.methods.ppo_config import ppo_settings
+    from trainyard.trainer.methods.reward_model import center_coefficient
 
     own = method_arguments(training)
     readers = {
         "DPOConfig": dpo_settings,
         "ORPOConfig": orpo_beta,
+        "RewardConfig": center_coefficient,
         "KTOConfig": kto_settings,
         "PPOConfig": ppo_settings,
     }

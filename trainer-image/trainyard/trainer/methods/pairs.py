@@ -32,7 +32,8 @@ REFERENCE_BATCH = 8
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probabilities of the answers of a batch of pairs, each [pairs]: summed over the answer's tokens."""
+    """Log-probabilities of the answers of a batch of pairs, each [pairs]: summed over the answer's tokens. Or the scores of a
+    reward model."""
 
     chosen: torch.Tensor
     rejected: torch.Tensor
@@ -123,8 +124,11 @@ class PairObjective:
         collate: Callable[[list[Batch]], Batch],
         device: str,
         dtype: torch.dtype,
+        scores: Callable[[Any, Batch], Scores] = scores_of,
     ) -> None:
+        """`scores` is what the loss is made of, where that is not the answers' log-probabilities."""
         self._pair_loss = pair_loss
+        self._scores = scores
         self._held_out = held_out
         self._collate = collate
         self._device = device
@@ -134,7 +138,7 @@ class PairObjective:
         return given, sum(len(batch["input_ids"]) // 2 for batch in given)
 
     def loss(self, model: Any, inputs: Batch, items: int | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        losses, metrics = self._pair_loss(scores_of(model, inputs))
+        losses, metrics = self._pair_loss(self._scores(model, inputs))
         return losses.sum() / (items or len(losses)), {name: values.detach().mean() for name, values in metrics.items()}
 
     def evaluate(
@@ -147,7 +151,7 @@ class PairObjective:
         for start in range(0, count, batch_size):
             rows = [self._held_out[n] for n in range(start, min(start + batch_size, count))]
             with torch.no_grad(), torch.autocast(self._device, self._dtype, enabled=self._dtype != torch.float32):
-                losses, metrics = self._pair_loss(scores_of(model, moved(self._collate(rows), self._device)))
+                losses, metrics = self._pair_loss(self._scores(model, moved(self._collate(rows), self._device)))
             for name, values in {"loss": losses, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + float(values.double().sum())
             progress(start + len(rows), count)

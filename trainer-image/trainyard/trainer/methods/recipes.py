@@ -29,9 +29,11 @@ from trainyard.trainer.methods.pairs import (
     Pairs,
     collate_pairs,
     reference_log_probs,
+    scores_of,
 )
 from trainyard.trainer.methods.ppo import Ppo, Prompts, Steps
 from trainyard.trainer.methods.ppo_config import PPOConfig, ppo_settings
+from trainyard.trainer.methods.reward_model import center_coefficient, reward_loss, scorer
 from trainyard.trainer.methods.rewards import make_judge
 from trainyard.trainer.models.load import load_untrained
 from trainyard.trainer.volume.commit import Committed
@@ -40,6 +42,7 @@ Progress = Callable[[int, int], None]
 PAIR_LOSSES: dict[str, Callable[[dict[str, Any]], PairLoss]] = {
     "DPO": lambda extra: dpo_loss(dpo_settings(extra)),
     "ORPO": lambda extra: orpo_loss(orpo_beta(extra)),
+    "RewardModel": lambda extra: reward_loss(center_coefficient(extra)),
 }
 """The methods that learn from pairs: from their own arguments to the loss."""
 
@@ -126,12 +129,14 @@ def _pairs(material: Material, progress: Progress) -> Recipe:
 
 def pair_objective(material: Material, held_out: PairDataset | None) -> PairObjective:
     """The loss of the method, with the pairs to evaluate on."""
+    device, dtype = material.device.kind, material.device.compute_dtype
     return PairObjective(
         PAIR_LOSSES[material.context.training.method](method_arguments(material.context.training)),
         held_out=held_out,
         collate=collate_pairs(material.tokenizer.pad_token_id),
-        device=material.device.kind,
-        dtype=material.device.compute_dtype,
+        device=device,
+        dtype=dtype,
+        scores=scorer(device, dtype) if material.method.makes_scores else scores_of,
     )
 
 
