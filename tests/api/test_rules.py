@@ -333,7 +333,7 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "training": SFT},
     ),
     Case(
-        "methods DPO and ORPO learn from pairs",
+        "methods DPO, ORPO and RewardModel learn from pairs",
         {**SCRATCH, "training": {"method": "ORPO"}},
         put({**SCRATCH, "training": {"method": "DPO"}}, (*DATASET, "format"), "Preference"),
     ),
@@ -341,7 +341,14 @@ CASES: tuple[Case, ...] = (
     Case("method PPO needs training.rewards", without(REWARDED, ("training", "rewards")), REWARDED),
     Case("method PPO needs training.rewards", put(REWARDED, ("training", "method"), "SFT"), REWARDED),
     Case("a reward needs exactly one of", put(REWARDED, ("training", "rewards", 0, "jsonValid"), {}), REWARDED),
-    Case("methods DPO, ORPO and PPO train in one process", {**REWARDED, "numProcPerNode": 2}, REWARDED),
+    Case(
+        "method KTO learns from answers that were judged",
+        {**SCRATCH, "training": {"method": "KTO"}},
+        put({**SCRATCH, "training": {"method": "KTO"}}, (*DATASET, "format"), "Preference"),
+    ),
+    Case(
+        "methods DPO, ORPO, RewardModel, KTO and PPO train in one process", {**REWARDED, "numProcPerNode": 2}, REWARDED
+    ),
     Case(
         "method PPO compares probabilities",
         put(REWARDED, ("model", "adapter"), {"lora": {"dropout": 0.1}}),

@@ -15,6 +15,7 @@ from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, TARGETS, in_
 from trainyard.api.run.methods import (
     ANSWERS,
     METHODS,
+    SCORING,
     TINY,
     Lesson,
     acceptable,
@@ -117,6 +118,40 @@ METHOD_RULES = (
 )
 
 
+SCORE_RULES = (
+    Rule(
+        None,
+        f"a reward model is read as a whole one: with method {listed(SCORING)} spec.model.adapter.merge must be true",
+        lambda s: (
+            s.training is None
+            or s.training.method not in SCORING
+            or s.model is None
+            or s.model.adapter is None
+            or s.model.adapter.merge
+        ),
+    ),
+    Rule(
+        None,
+        f"method {listed(SCORING)} makes a model that writes no text, and no phase can go on from it: let it be the last phase",
+        lambda s: (
+            not any(
+                ((phase.training and phase.training.method) or (s.training and s.training.method)) in SCORING
+                for phase in (s.phases or ())[:-1]
+            )
+        ),
+    ),
+    Rule(
+        None,
+        "a reward's model.storageUri run:// is a result on the same checkpoint volume: name the other run's in "
+        "spec.storage.checkpoints.claimName",
+        lambda s: (
+            s.storage.checkpoints.claim_name is not None
+            or not any(reward.storage_uri.startswith("run://") for _, reward in s.reward_models())
+        ),
+    ),
+)
+
+
 TRM_RULES = (
     _in_one_training(
         f"({one_of(TINY)}) == has(self.model.trm) || !has(self.model)",
@@ -196,6 +231,16 @@ def _formats_only_if(cel: str, message: str, holds: Callable[[Any], bool]) -> Ru
 
 
 EXPORT_RULES = (
+    Rule(
+        None,  # it would mention the method and the exports; the operator refuses it in the same words
+        f"exports with {', '.join(_FORMATS)} take a model that writes text, and method {listed(SCORING)} makes one that scores it: "
+        "hand it out as it is, by s3 or hub",
+        lambda s: (
+            s.training is None
+            or s.training.method not in SCORING
+            or all(e.kind not in _FORMATS for e in s.exports or ())
+        ),
+    ),
     _formats_only_if(
         "!has(self.model.trm)",
         f"exports with {', '.join(_FORMATS)} take a language model: hand out a Tiny Recursive Model as it is, by s3 or hub",
@@ -408,6 +453,7 @@ SPEC_RULES: tuple[Rule, ...] = (
         lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
     ),
     *METHOD_RULES,
+    *SCORE_RULES,
     *TRM_RULES,
     *EVALUATION_RULES,
     Rule(

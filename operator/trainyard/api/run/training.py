@@ -105,7 +105,7 @@ class Training(ApiModel):
     packing: bool = Field(
         True,
         description="Put several short examples into one sequence. Attention never crosses from one into the next. "
-        "Pairs (DPO, ORPO) and prompts (PPO) are never packed.",
+        "Pairs (DPO, ORPO, RewardModel), judged answers (KTO) and prompts (PPO) are never packed.",
     )
     optim: str = Field(
         "adamw_torch", max_length=63, pattern=r"^[a-z0-9_]+$", description="Optimizer, by its transformers name."
@@ -127,8 +127,8 @@ class Training(ApiModel):
     )
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
-        description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig; for "
-        "PPO the trainer's own), by its own name; names and types are checked against it.",
+        description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig, "
+        "RewardConfig, KTOConfig; for PPO the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
 

@@ -4,7 +4,8 @@
 
 With `evaluation.baseline` the model as it was before training is measured on the same records, so that the numbers can be
 compared with something. With `evaluation.compareWith` so is the champion, and gates say whether the result is better. One model
-at a time is on the device. Methods with metrics of their own (DPO, ORPO, PPO) have these instead of scores of each record.
+at a time is on the device. Methods with metrics of their own (those that learn from preferences and rewards) have these
+instead of scores of each record.
 """
 
 from __future__ import annotations
@@ -223,6 +224,8 @@ def _shown(values: Mapping[str, Any]) -> str:
 
 def samples_of(material: Material, model: Any, sequences: Sequences) -> list[samples.Sample]:
     """Samples are an extra: an architecture that cannot generate step by step still has its metrics."""
+    if material.method.makes_scores:
+        return []
     seed, count = material.context.training.seed, material.context.run.spec.evaluation.samples
     try:
         generated = samples.generate(

@@ -121,11 +121,19 @@ def check_method_arguments(training: Training) -> None:
         UserError: one of them is wrong.
     """
     from trainyard.trainer.methods.dpo import dpo_settings
+    from trainyard.trainer.methods.kto import kto_settings
     from trainyard.trainer.methods.orpo import orpo_beta
     from trainyard.trainer.methods.ppo_config import ppo_settings
+    from trainyard.trainer.methods.reward_model import center_coefficient
 
     own = method_arguments(training)
-    readers = {"DPOConfig": dpo_settings, "ORPOConfig": orpo_beta, "PPOConfig": ppo_settings}
+    readers = {
+        "DPOConfig": dpo_settings,
+        "ORPOConfig": orpo_beta,
+        "RewardConfig": center_coefficient,
+        "KTOConfig": kto_settings,
+        "PPOConfig": ppo_settings,
+    }
     readers.get(str(METHODS[training.method].configuration), dict)(own)
 
 
@@ -221,7 +229,9 @@ def check_extra_arguments(training: Training) -> dict[str, Any]:
     configuration = config_class(training.method)
     known = {f.name for f in fields(configuration) if f.init}
     hints = typing.get_type_hints(configuration)
-    refused = NO_EFFECT | (NO_EFFECT_IN_PAIRS if METHODS[training.method].learns.examples == "pairs" else {})
+    refused = NO_EFFECT | (
+        NO_EFFECT_IN_PAIRS if METHODS[training.method].learns.examples in ("pairs", "answers") else {}
+    )
     reasons = {name: reason for reason, names in refused.items() for name in names.split()}
     checked = {}
     for name, value in training.extra_args.items():

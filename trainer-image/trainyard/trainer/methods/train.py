@@ -1,8 +1,8 @@
 """How a language model is trained, from top to bottom: data  ->  model  ->  trainer  ->  train  ->  export.
 
 Pretrain, CPT and SFT differ in where the weights come from and in which tokens count for the loss. Both are settled before
-this point (by `spec.model` and by the prepare step), so one recipe serves all three. DPO, ORPO and PPO bring their own data
-and loss (`recipes.py`), and share the rest. What all trainings share is in `frame/train.py`.
+this point (by `spec.model` and by the prepare step), so one recipe serves all three. The other methods bring their own data and
+loss (`recipes.py`), and share the rest. What all trainings share is in `frame/train.py`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def train_once(attempt: Attempt) -> Committed | None:
     recipe = open_recipe(
         material,
         resume=resume,
-        progress=lambda done, total: attempt.reporter.report(message=f"reference: {done} of {total} pairs"),
+        progress=lambda done, total: attempt.reporter.report(
+            message=f"reference: {done} of {total} {material.method.learns.examples}"
+        ),
     )
     train_set, count = recipe.train_set, recipe.count
 
@@ -99,7 +101,7 @@ def train_once(attempt: Attempt) -> Committed | None:
     # ---- trainer
     trainer = make_trainer(attempt, model, tokenizer, recipe, steps=steps, evaluates=evaluates)
     trainer.train_dataset, trainer.eval_dataset = train_set, recipe.eval_set
-    if evaluates and context.run.spec.evaluation.samples:
+    if evaluates and context.run.spec.evaluation.samples and not material.method.makes_scores:
         trainer.add_callback(Sampling(context, tokenizer, vocab_size=vocab_size, device=device.kind))
 
     # ---- train, and leave with a checkpoint when told to

@@ -13,11 +13,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
-from trainyard.trainer.models.known_names import causal_language_models, check_names, configuration_classes
-from trainyard.trainer.volume.bases import base_folder, is_made
-from trainyard.trainer.volume.origin import hub_listing, local_folder
+from trainyard.trainer.models.known_names import (
+    causal_language_models,
+    check_names,
+    configuration_classes,
+    scoring_models,
+)
+from trainyard.trainer.volume.bases import Address, base_folder, is_made, model_folder
+from trainyard.trainer.volume.origin import hub_listing
 from trainyard.trainer.volume.weights import INDEX, SINGLE, check_weights, no_safetensors, shards_missing, shards_named
 
 READERS = {
@@ -56,13 +62,20 @@ def check_model(context: RunContext) -> None:
             _check_listing(folder, context)
         values = read_configuration(folder, uri)
         check_configuration(values, uri, packed_base_trains=context.model.adapter is not None)
+        if METHODS[context.training.method].makes_scores and values.get("model_type") not in (
+            scoring_models() or {values.get("model_type")}
+        ):
+            raise invalid_config(
+                f"{uri} is of kind {values.get('model_type')!r}, of which there are no models that score texts",
+                hint="use another base for method RewardModel, for example of kind llama or qwen3",
+            )
         _check_length(values, context)
         _check_adapter(context)
         if not on_hub:
             check_weights(folder, uri)
-    for _, reward in context.run.spec.reward_models():
+    for path, reward in context.run.spec.reward_models():
         if not reward.storage_uri.startswith("hf://") and not _is_handed_on(reward.storage_uri, context):
-            folder = local_folder(reward.storage_uri, context=context, secret_ref=reward.secret_ref, weights=True)
+            folder = model_folder(Address(reward.storage_uri, reward.secret_ref, field=path), context)
             check_weights(folder, reward.storage_uri)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from trainyard.api.names import GIT_COMMIT_LABEL
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.version import dataset_folder
@@ -44,7 +45,7 @@ def model_card(
     measured = {**(metrics or {}), **_evaluation(context)}
     head: dict[str, Any] = {"tags": ["trainyard", training.method.lower()]}
     if spec.trm is None:
-        head |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
+        head |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": _task(context)}
     repository, revision = base_of(context)
     if repository is not None:
         head["base_model"] = repository
@@ -53,7 +54,7 @@ def model_card(
         head["license"] = licence
     held_out = {name: value for name, value in measured.items() if name != TRAINING_LOSS}
     if held_out and spec.trm is None:
-        head["model-index"] = [_index(title, held_out)]
+        head["model-index"] = [_index(title, held_out, task=_task(context))]
     facts = {
         "run": context.run.metadata.name,
         "method": training.method,
@@ -113,12 +114,16 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
-def _index(title: str, measured: Mapping[str, float]) -> dict[str, Any]:
+def _task(context: RunContext) -> str:
+    return "text-classification" if METHODS[context.training.method].makes_scores else "text-generation"
+
+
+def _index(title: str, measured: Mapping[str, float], *, task: str) -> dict[str, Any]:
     return {
         "name": title,
         "results": [
             {
-                "task": {"type": "text-generation"},
+                "task": {"type": task},
                 "dataset": {"name": "held-out records of the run", "type": "held-out"},
                 "metrics": [
                     {"type": name.rpartition(" ")[2], "name": name, "value": v} for name, v in measured.items()

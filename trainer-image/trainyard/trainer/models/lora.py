@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FIELD = "spec.model.adapter.lora"
-OUTPUT_HEADS = frozenset({"lm_head", "embed_out"})
+OUTPUT_HEADS = frozenset({"lm_head", "embed_out", "score"})
 
 
-def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
-    """Freeze `model` and put a fresh adapter on it. The update is zero at first, so the model still answers as before.
+def add_adapter(model: PreTrainedModel, lora: Lora, *, scores: bool = False) -> PeftModel:
+    """Freeze `model` and put a fresh adapter on it. The update is zero at first, so the model still answers as before. With
+    `scores` the head that gives the score is trained as a whole, beside the adapter.
 
     Raises:
         UserError: a target module does not exist.
@@ -40,7 +41,7 @@ def add_adapter(model: PreTrainedModel, lora: Lora) -> PeftModel:
         target_modules=targets,
         layers_to_transform=layers,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
     )
     return get_peft_model(model, config)
 
