@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_what_is_no_character_goes_with_all_that_was_kept_back_behind_it(tokeniz
 def test_pieces_with_scores_write_blanks_and_bytes_in_their_own_way() -> None:
     class Pieces:
         is_fast = False
-        added_tokens_decoder: dict[int, str] = {0: "</s>"}
+        added_tokens_decoder: ClassVar[dict[int, str]] = {0: "</s>"}
         words = ("</s>", "▁get", "▁pods", "<0xC3>", "<0xA9>")
 
         def convert_ids_to_tokens(self, number: int) -> str:
