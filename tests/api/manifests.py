@@ -294,6 +294,8 @@ CHAMPION: dict[str, Any] = {
         "metrics": ["loss", "exactMatch"],
         "maxNewTokens": 64,
         "maxAnswers": 100,
+        "baselineAnswers": True,
+        "harness": {"tasks": ["pick"], "includeFrom": "pvc://tasks/pods", "limit": 10},
         "gates": [{"metric": "exactMatch", "minimum": 0.1, "minimumGain": 0.05, "confidence": 0.9}],
         "compareWith": {
             "mlflow": {"model": "agent", "alias": "champion", "noChampion": "Promote"},

@@ -43,6 +43,9 @@ DATASET: Place = ("datasets", 0)
 ADAPTED = {**FINE_TUNING, "model": {**HUB, "adapter": {"lora": {}}}}
 
 
+HARNESS = {"tasks": ["pick"], "includeFrom": "file:///tasks"}
+
+
 def hub(name: str, *after: str) -> dict[str, Any]:
     target = {"repo": f"org/{name}", "secretRef": {"name": "hub"}}
     return {"name": name, **({"dependsOn": list(after)} if after else {}), "hub": target}
@@ -269,8 +272,30 @@ CASES: tuple[Case, ...] = (
     Case("evaluation.metrics, gates and compareWith judge answers", {**REWARDED, "evaluation": MINIMUM}, HELD_OUT),
     Case("method TRM is judged by gates", {**TRM, "evaluation": TOKEN_GAIN}, {**TRM, "evaluation": EXACT}),
     Case("method TRM is judged by gates", {**TRM, "evaluation": MINIMUM}, {**TRM, "evaluation": EXACT}),
-    Case("evaluation.gates belong to the built-in trainer", {**SCRIPT, "evaluation": MINIMUM}, SCRIPT),
-    Case("evaluation.gates need held-out records", put(JUDGED[0], (*JUDGING, "split"), "Test"), JUDGED[0]),
+    Case("method TRM is judged by gates", {**TRM, "evaluation": {"harness": HARNESS}}, {**TRM, "evaluation": EXACT}),
+    Case("evaluation.gates and harness belong to the built-in", {**SCRIPT, "evaluation": MINIMUM}, SCRIPT),
+    Case("evaluation.gates and harness belong to the built-in", {**SCRIPT, "evaluation": {"harness": HARNESS}}, SCRIPT),
+    Case("evaluation.gates and harness need held-out records", put(JUDGED[0], (*JUDGING, "split"), "Test"), JUDGED[0]),
+    Case(
+        "evaluation.gates and harness need held-out records",
+        {**SCRATCH, "evaluation": {"harness": HARNESS}},
+        {**HELD_OUT, "evaluation": {"harness": HARNESS}},
+    ),
+    Case(
+        "evaluation.harness is asked in the evaluation",
+        {**HELD_OUT, "evaluation": {"harness": HARNESS, "enabled": False}},
+        {**HELD_OUT, "evaluation": {"harness": HARNESS}},
+    ),
+    Case(
+        "evaluation.baselineAnswers is about answers",
+        put(CHAMPION, (*JUDGING, "baseline"), False),
+        put(CHAMPION, (*JUDGING, "baseline"), True),
+    ),
+    Case(
+        "evaluation.baselineAnswers is about answers",
+        {**HELD_OUT, "evaluation": {"baselineAnswers": True}},
+        {**HELD_OUT, "evaluation": {"baselineAnswers": False}},
+    ),
     Case("training.trm belongs to method TRM", put(SCRATCH, ("training", "trm"), {}), TRM),
     Case(
         "method TRM has its own loop",

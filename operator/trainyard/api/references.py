@@ -67,6 +67,9 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
         yield from _at(
             "spec.evaluation.compareWith", champion.secret_ref, judging, {"storageUri": champion.storage_uri}
         )
+    if (harness := spec.evaluation.harness) is not None:
+        asking = {STEP_PREPARE, STEP_EVALUATE} if spec.mode != "Dataset" else set()
+        yield from _at("spec.evaluation.harness", None, asking, {"includeFrom": harness.include_from})
     for dataset in spec.datasets or ():
         field = f"spec.datasets[{dataset.name}]"
         yield from _at(field, dataset.secret_ref, fetching | script, dataset.addresses())

@@ -315,15 +315,18 @@ EVALUATION_RULES = (
     ),
     _in_one_training(
         f"{none_of(TINY)} || !has(self.evaluation) || (!has(self.evaluation.metrics) && !has(self.evaluation.compareWith) && "
+        "!has(self.evaluation.harness) && (!has(self.evaluation.baselineAnswers) || !self.evaluation.baselineAnswers) && "
         f"(!has(self.evaluation.gates) || self.evaluation.gates.all(g, g.metric in {[*TINY_METRICS, *ALIASES]} && "
         "(g.metric != 'tokenAccuracy' || !has(g.minimumGain)))))",
         f"method TRM is judged by gates on {' and '.join(TINY_METRICS)} alone, with minimumGain on exactMatch over evaluation.baselines: "
-        "remove evaluation.metrics, compareWith and other gates",
+        "remove evaluation.metrics, compareWith, harness, baselineAnswers and other gates",
         lambda s: (
             s.training.method not in TINY
             or (
                 s.evaluation.metrics is None
                 and s.evaluation.compare_with is None
+                and s.evaluation.harness is None
+                and not s.evaluation.baseline_answers
                 and all(
                     canonical(g.metric) in TINY_METRICS and (g.metric != "tokenAccuracy" or g.minimum_gain is None)
                     for g in s.evaluation.gates or ()
@@ -365,22 +368,24 @@ EVALUATION_RULES = (
         ),
     ),
     Rule(
-        "!script || !has(self.evaluation) || !has(self.evaluation.gates)",
-        "evaluation.gates belong to the built-in trainer: remove them; the script of spec.command can judge its result itself",
-        lambda s: s.evaluation.gates is None or not s.command,
+        "!script || !has(self.evaluation) || (!has(self.evaluation.gates) && !has(self.evaluation.harness))",
+        "evaluation.gates and harness belong to the built-in trainer: remove them; the script of spec.command can judge its result "
+        "itself",
+        lambda s: (s.evaluation.gates is None and s.evaluation.harness is None) or not s.command,
         about=_SCRIPT,
     ),
     Rule(
         # Of phases, which share the datasets out, `validate` and the operator know more.
-        "!has(self.evaluation) || !has(self.evaluation.gates) || self.mode != 'Train' || has(self.phases) || "
+        "!has(self.evaluation) || (!has(self.evaluation.gates) && !has(self.evaluation.harness)) || self.mode != 'Train' || "
+        "has(self.phases) || "
         "!has(self.datasets) || self.datasets.exists(d, d.role == self.evaluation.split || (has(d.split) && "
         "(self.evaluation.split == 'Eval' ? d.split.eval : d.split.test) > 0.0) || "
         "(self.evaluation.split == 'Eval' && has(d.puzzle) && d.puzzle.kind == 'Arrays')) || "
         f"({_SCRIPT.cel})",
-        "evaluation.gates need held-out records of evaluation.split: set that split on a dataset, or add a dataset with that "
+        "evaluation.gates and harness need held-out records of evaluation.split: set that split on a dataset, or add a dataset with that "
         "role",
         lambda s: (
-            s.evaluation.gates is None
+            (s.evaluation.gates is None and s.evaluation.harness is None)
             or bool(s.command)
             or s.mode != "Train"
             or not s.datasets

@@ -42,7 +42,8 @@ def model_card(
     """The card. `whole` is whether it is a model by itself rather than an adapter; `digest` that of the data; `base` the folder that
     the training started from, whose licence goes on."""
     training, spec = context.training, context.model
-    measured = {**(metrics or {}), **_evaluation(context)}
+    measured = {**(metrics or {}), **_evaluation(context, "metrics")}
+    before = _evaluation(context, "baseline")
     head: dict[str, Any] = {"tags": ["trainyard", training.method.lower()]}
     if spec.trm is None:
         head |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": _task(context)}
@@ -73,7 +74,7 @@ def model_card(
     if sources := _datasets(context):
         parts.append("## Data\n\n| dataset | records | digest |\n|---|---|---|\n" + "\n".join(sources))
     if measured:
-        parts.append("## Measured\n\n" + _table({k: f"{v:.6g}" for k, v in measured.items()}))
+        parts.append("## Measured\n\n" + _measured(measured, before))
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -101,13 +102,26 @@ def licence_of(base: Path) -> str | None:
     return told if isinstance(told, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,60}", told) else None
 
 
-def _evaluation(context: RunContext) -> dict[str, float]:
-    """What the evaluation step has measured, if it has run."""
+def _measured(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
+    """With a column for the model before training where that was measured as well."""
+    if not before:
+        return _table({name: f"{value:.6g}" for name, value in measured.items()})
+    rows = [f"| {_cell(name)} | {value:.6g} | {_shown(before.get(name))} |" for name, value in measured.items()]
+    return "| | after | before training |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _evaluation(context: RunContext, part: str) -> dict[str, float]:
+    """What the evaluation step has measured of the result (metrics), or of the model before (baseline), if it has run."""
     try:
         values = json.loads((context.evaluation_dir / "metrics.json").read_text())
     except (OSError, ValueError):
         return {}
-    return _numbers(values) if isinstance(values, dict) else {}
+    found = values.get(part) if isinstance(values, dict) else None
+    return _numbers(found) if isinstance(found, dict) else {}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
