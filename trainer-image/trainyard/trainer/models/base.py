@@ -15,7 +15,9 @@ from typing import Any
 
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
+from trainyard.trainer.models.fp8 import is_fp8
 from trainyard.trainer.models.known_names import causal_language_models, check_names, configuration_classes
+from trainyard.trainer.models.quantize import FIELD, is_quantized
 from trainyard.trainer.volume.bases import base_folder, is_made
 from trainyard.trainer.volume.origin import hub_listing, local_folder
 from trainyard.trainer.volume.weights import INDEX, SINGLE, check_weights, no_safetensors, shards_missing, shards_named
@@ -56,6 +58,11 @@ def check_model(context: RunContext) -> None:
             _check_listing(folder, context)
         values = read_configuration(folder, uri)
         check_configuration(values, uri, packed_base_trains=context.model.adapter is not None)
+        if is_fp8(values) and is_quantized(context):
+            raise invalid_config(
+                f"{FIELD} NF4: the weights of {uri} are packed already, in FP8",
+                hint="remove the field: the adapter then trains on the base in its full width",
+            )
         _check_length(values, context)
         _check_adapter(context)
         if not on_hub:
@@ -129,7 +136,9 @@ def check_configuration(values: dict[str, Any], uri: str, *, packed_base_trains:
             f"{uri} has weights packed with {method}, and the image has no {package} to read them",
             hint="use the model as it was before it was packed; spec.model.adapter.quantization: NF4 packs it for the training",
         )
-    if isinstance(packed, dict) and (method in UNTRAINABLE or not (packed_base_trains or packed.get("dequantize"))):
+    if isinstance(packed, dict) and (
+        method in UNTRAINABLE or not (packed_base_trains or packed.get("dequantize") or is_fp8(values))
+    ):
         raise invalid_config(
             f"{uri} has weights packed with {method}, which cannot be trained"
             + ("" if method in UNTRAINABLE else " as a whole"),
