@@ -305,8 +305,16 @@ CASES: tuple[Case, ...] = (
     Case("method TRM has its own loop", put(TRM, ("training", "precision"), "FP16"), TRM),
     Case("model.trm: hiddenSize must be divisible", put(TRM, ("model", "trm", "numHeads"), 5), TRM),
     Case("training.trm.task FreeForm", put(TRM_TEXT, ("training", "trm"), {"task": "FreeForm"}), TRM),
-    Case("the size of a Sudoku is 4, 6 or 9: set puzzle.size to one of these", put(TRM, (*DATASET, "puzzle", "size"), 5), TRM),
-    Case("the size of a maze is at least 7: raise puzzle.size", put(TRM, (*DATASET, "puzzle"), {"kind": "Maze", "size": 5}), TRM),
+    Case(
+        "the size of a Sudoku is 4, 6 or 9: set puzzle.size to one of these",
+        put(TRM, (*DATASET, "puzzle", "size"), 5),
+        TRM,
+    ),
+    Case(
+        "the size of a maze is at least 7: raise puzzle.size",
+        put(TRM, (*DATASET, "puzzle"), {"kind": "Maze", "size": 5}),
+        TRM,
+    ),
     Case("puzzles of kind ARC and Arrays", put(TRM, (*DATASET, "puzzle"), {"kind": "ARC"}), TRM),
     Case("spec.phases belong to the built-in trainer", {**PHASED, **SCRIPT}, PHASED),
     Case("spec.phases names a dataset", put(PHASED, ("phases", 0, "datasets"), ["other"]), PHASED),

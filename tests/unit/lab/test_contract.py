@@ -498,6 +498,36 @@ def test_after_the_end_of_the_run_metrics_are_refused_for_good_and_can_be_read(l
     assert client.get_metrics(lab.origin) == (200, {"job_id": client.job_id, "metrics": [SAMPLE]})
 
 
+@pytest.mark.slow
+def test_a_receiver_that_does_not_answer_is_given_up_after_ten_seconds(lab: Laboratory):
+    pod = lab.pod("patient")
+    script = (
+        "import os, time\n"
+        "from trainyard.trainer.alerts import trigger_alert\n"
+        "from trainyard.trainer.tracking.lab import LabFollower\n"
+        "follower = LabFollower.of()\n"
+        "began = time.monotonic()\n"
+        "follower.add(1, {'loss': 1.0})\n"
+        "print(trigger_alert('job_started'), round(time.monotonic() - began))\n"
+        "follower.close(20)\n"
+        "print(round(time.monotonic() - began))\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {
+            **os.environ,
+            **pod.env,
+            "METRICS_API_URL": url,
+            "ALERT_API_URL": url,
+            "PYTHONPATH": f"{ROOT}/operator:{ROOT}/trainer-image",
+        }
+        done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert "False 10" in said
+    assert said[-1] in ("10", "11"), "both at the same time, and neither is tried again when the script ends"
+    assert sum("did not take it" in line for line in said) == 2
+
+
 # The pod
 
 

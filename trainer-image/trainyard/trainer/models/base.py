@@ -16,12 +16,14 @@ from typing import Any
 from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
+from trainyard.trainer.models.fp8 import is_fp8
 from trainyard.trainer.models.known_names import (
     causal_language_models,
     check_names,
     configuration_classes,
     scoring_models,
 )
+from trainyard.trainer.models.quantize import FIELD, is_quantized
 from trainyard.trainer.volume.bases import Address, base_folder, is_made, model_folder
 from trainyard.trainer.volume.origin import hub_listing
 from trainyard.trainer.volume.weights import INDEX, SINGLE, check_weights, no_safetensors, shards_missing, shards_named
@@ -68,6 +70,11 @@ def check_model(context: RunContext) -> None:
             raise invalid_config(
                 f"{uri} is of kind {values.get('model_type')!r}, of which there are no models that score texts",
                 hint="use another base for method RewardModel, for example of kind llama or qwen3",
+            )
+        if is_fp8(values) and is_quantized(context):
+            raise invalid_config(
+                f"{FIELD} NF4: the weights of {uri} are packed already, in FP8",
+                hint="remove the field: the adapter then trains on the base in its full width",
             )
         _check_length(values, context)
         _check_adapter(context)
@@ -142,7 +149,9 @@ def check_configuration(values: dict[str, Any], uri: str, *, packed_base_trains:
             f"{uri} has weights packed with {method}, and the image has no {package} to read them",
             hint="use the model as it was before it was packed; spec.model.adapter.quantization: NF4 packs it for the training",
         )
-    if isinstance(packed, dict) and (method in UNTRAINABLE or not (packed_base_trains or packed.get("dequantize"))):
+    if isinstance(packed, dict) and (
+        method in UNTRAINABLE or not (packed_base_trains or packed.get("dequantize") or is_fp8(values))
+    ):
         raise invalid_config(
             f"{uri} has weights packed with {method}, which cannot be trained"
             + ("" if method in UNTRAINABLE else " as a whole"),

@@ -21,6 +21,7 @@ from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.finite import refuse_broken_weights
+from trainyard.trainer.models.fp8 import as_if_never_packed, unpacking
 from trainyard.trainer.models.handover import try_to_save
 from trainyard.trainer.models.lora import add_adapter, load_adapter
 from trainyard.trainer.models.output_head import add_output_head
@@ -285,6 +286,7 @@ def _from_folder(
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
+            **(unpacked := unpacking(folder)),
             **({"quantization_config": quantization} if quantization is not None else {}),
             **({"num_labels": 1} if head is not None else {}),
         )
@@ -298,6 +300,8 @@ def _from_folder(
             f"{uri} cannot be loaded as a {'causal language' if head is None else 'reward'} model: {first_line(error)}",
             hint="check config.json; models that bring their own code are not run",
         ) from error
+    if unpacked:
+        as_if_never_packed(model, dtype)
     return model
 
 
