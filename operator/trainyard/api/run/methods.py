@@ -165,6 +165,7 @@ def chosen(fits: Callable[[Method], bool]) -> tuple[str, ...]:
 
 
 TINY = chosen(lambda method: method.weights == "trm")
+STEADY = chosen(lambda method: not method.allows_dropout)
 SCORING = chosen(lambda method: method.makes_scores)
 REWARDED = chosen(lambda method: method.learns is PROMPTS)
 

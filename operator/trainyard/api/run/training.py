@@ -5,7 +5,18 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from trainyard.api.base import ApiModel, Fetched, Rule, at_most_one, opaque
-from trainyard.api.run.methods import METHODS, REWARDED, TINY, MethodName, default_rates, none_of, one_of, sentence
+from trainyard.api.run.methods import (
+    METHODS,
+    REWARDED,
+    STEADY,
+    TINY,
+    MethodName,
+    default_rates,
+    listed,
+    none_of,
+    one_of,
+    sentence,
+)
 from trainyard.api.run.reward import Reward
 from trainyard.api.run.trm import TrmTraining
 
@@ -20,6 +31,8 @@ SCHEDULERS = (
     "cosine_with_min_lr",
     "warmup_stable_decay",
 )
+MUON = "muon"
+"""Name of the optimizer that transformers does not know."""
 TRM_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 _METHOD = Fetched("method", "self.method")
 
@@ -53,6 +66,12 @@ class Training(ApiModel):
                 )
             ),
             about=_METHOD,
+        ),
+        Rule(
+            None,
+            "training.neftuneNoiseAlpha is noise on the embeddings of a text, which method TRM does not have and which would blur "
+            f"what {listed(STEADY)} compares: remove it",
+            lambda t: t.neftune_noise_alpha is None or t.method not in (*TINY, *STEADY),
         ),
         Rule(
             None,
@@ -108,7 +127,11 @@ class Training(ApiModel):
         "Pairs (DPO, ORPO, RewardModel), judged answers (KTO) and prompts (PPO) are never packed.",
     )
     optim: str = Field(
-        "adamw_torch", max_length=63, pattern=r"^[a-z0-9_]+$", description="Optimizer, by its transformers name."
+        "adamw_torch",
+        max_length=63,
+        pattern=r"^[a-z0-9_]+$",
+        description="Optimizer, by its transformers name; or "
+        "muon: torch's, for the matrices of linear layers, beside AdamW for the rest.",
     )
     precision: Literal["Auto", "FP32", "BF16", "FP16"] = Field(
         "Auto", description="Auto: BF16 where the hardware computes in it, else FP16 on a GPU, else FP32."
@@ -119,6 +142,12 @@ class Training(ApiModel):
     logging_steps: int = Field(10, ge=1, le=1_000_000, description="A log line every so many steps.")
     eval_steps: int | None = Field(
         None, ge=1, le=100_000_000, description="Evaluate on the Eval split every so many steps during training."
+    )
+    neftune_noise_alpha: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="NEFTune: noise of this size on the embeddings while training; 5 is usual.",
     )
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
     trm: TrmTraining | None = Field(None, description="What only method TRM has; absent means its defaults.")

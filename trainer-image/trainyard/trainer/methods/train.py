@@ -33,6 +33,7 @@ from trainyard.trainer.machine.simulation import simulated_limit
 from trainyard.trainer.methods.arguments import build_arguments, total_steps
 from trainyard.trainer.methods.batches import keeps_examples_apart
 from trainyard.trainer.methods.objective import Recipe
+from trainyard.trainer.methods.optimizer import optimizer_of
 from trainyard.trainer.methods.probe import probe
 from trainyard.trainer.methods.recipes import Material, open_recipe
 from trainyard.trainer.methods.reporting import Reporting
@@ -179,6 +180,7 @@ def make_trainer(
             every_minutes=rules.every_minutes,
             keep_best=rules.keep_best,
             objective=recipe.objective,
+            make_optimizer=optimizer_of(attempt.context),
             model=model,
             args=arguments,
             train_dataset=stand_in(),

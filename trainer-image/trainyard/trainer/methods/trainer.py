@@ -9,6 +9,7 @@ Inheriting is what the library asks for. What is overridden, and why:
     evaluate, prediction_step   evaluation does not move the random numbers of training, and can be left too
     _maybe_log_save_evaluate    the border between two steps: remembers the state that a checkpoint has to hold
     _save_checkpoint            everything goes through `checkpoint.save`
+    create_optimizer            one that has to know which weight is what
     _load_optimizer_and_...     settings are those of the spec, also behind a checkpoint that was made under other ones
     _load_from_checkpoint       the weights came in when the model was loaded
 
@@ -42,6 +43,7 @@ from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.continuation import put_settings_back, settings_of
 from trainyard.trainer.methods.loss import has_a_quick_way, sum_of_losses
 from trainyard.trainer.methods.objective import Interrupted, Objective
+from trainyard.trainer.methods.optimizer import MakeOptimizer
 from trainyard.trainer.models.handover import save_weights
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.volume.commit import Write
@@ -78,9 +80,11 @@ def trained_weights_over_packed(model: Any) -> list[tuple[torch.nn.Parameter, to
 class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     """See the module's text. `save(step, write)` commits a checkpoint and is called from a thread as well as from here;
     `every_minutes` bounds the time between two; with `keep_best` a new best evaluation is saved at once; `evaluation` says how
-    many examples are measured at a time; `objective` is the method's, None for the next token."""
+    many examples are measured at a time; `objective` is the method's, None for the next token; `make_optimizer` makes the optimizer where
+    transformers does not."""
 
     control: Any
+    optimizer: Any
 
     def __init__(
         self,
@@ -91,6 +95,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         keep_best: bool = False,
         team: Team = ALONE,
         objective: Objective | None = None,
+        make_optimizer: MakeOptimizer | None = None,
         **arguments: Any,
     ) -> None:
         adapter = trained_weights_over_packed(arguments["model"])
@@ -98,6 +103,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         for parameter, values in adapter:
             parameter.data = values
         self._objective = objective
+        self._make_optimizer = make_optimizer
         self.saver = Saver(save)
         self._keep_best = keep_best
         self.team = team
@@ -152,6 +158,11 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         for name, values in self.counters.unlogged_metrics.items():
             self._metrics["train"][name].extend(values)
         self._remember_boundary()
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None and self._make_optimizer is not None:
+            self.optimizer = self._make_optimizer(self)
+        return super().create_optimizer(model)
 
     # ---- data
 
