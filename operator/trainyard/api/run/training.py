@@ -9,6 +9,7 @@ from trainyard.api.run.methods import (
     METHODS,
     REWARDED,
     STEADY,
+    STOPPERS,
     TINY,
     MethodName,
     default_rates,
@@ -35,6 +36,22 @@ MUON = "muon"
 """Name of the optimizer that transformers does not know."""
 TRM_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 _METHOD = Fetched("method", "self.method")
+
+
+class EarlyStopping(ApiModel):
+    """End the training when evaluations get no better. Needs evalSteps and held-out data."""
+
+    metric: Literal[STOPPERS] | None = Field(  # type: ignore[valid-type]
+        None,
+        description="Metric of the held-out data. Default: objective/scores for PPO, exactMatch for TRM, loss for all others. loss "
+        "is better when it is lower, all others when they are higher.",
+    )
+    patience: int = Field(
+        3, ge=1, le=10_000, description="After so many evaluations in a row without an improvement the training ends."
+    )
+    minimum_delta: float = Field(
+        0.0, ge=0, le=1_000_000, description="An evaluation is better if it is so by more than this."
+    )
 
 
 class Training(ApiModel):
@@ -66,6 +83,21 @@ class Training(ApiModel):
                 )
             ),
             about=_METHOD,
+        ),
+        Rule(
+            "!has(self.earlyStopping) || has(self.evalSteps)",
+            "training.earlyStopping looks at the evaluations of evalSteps: set evalSteps too",
+            lambda t: t.early_stopping is None or t.eval_steps is not None,
+        ),
+        Rule(
+            None,
+            "training.earlyStopping.metric is none that the method measures: loss, and rewards/margins of DPO, ORPO, RewardModel and "
+            "KTO, rewards/accuracies of the first three; objective/scores of PPO and exactMatch of TRM alone",
+            lambda t: (
+                t.early_stopping is None
+                or t.early_stopping.metric is None
+                or t.early_stopping.metric in METHODS[t.method].stops_by
+            ),
         ),
         Rule(
             None,
@@ -149,6 +181,9 @@ class Training(ApiModel):
         le=1000,
         description="NEFTune: noise of this size on the embeddings while training; 5 is usual.",
     )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="End before maxSteps when evaluations get no better."
+    )
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
     trm: TrmTraining | None = Field(None, description="What only method TRM has; absent means its defaults.")
     rewards: list[Reward] | None = Field(
@@ -160,6 +195,12 @@ class Training(ApiModel):
         "RewardConfig, KTOConfig; for PPO the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
+
+
+def stopping_metric(training: Training) -> str:
+    """What earlyStopping looks at."""
+    asked = training.early_stopping.metric if training.early_stopping is not None else None
+    return str(asked or METHODS[training.method].stops_by[0])
 
 
 class Checkpoints(ApiModel):
