@@ -375,6 +375,11 @@ CASES: tuple[Case, ...] = (
     Case("method PPO needs training.rewards", put(REWARDED, ("training", "method"), "SFT"), REWARDED),
     Case("a reward needs exactly one of", put(REWARDED, ("training", "rewards", 0, "jsonValid"), {}), REWARDED),
     Case(
+        "training.earlyStopping looks at the evaluations of evalSteps",
+        put(SCRATCH, ("training", "earlyStopping"), {"patience": 2}),
+        put(put(SCRATCH, ("training", "earlyStopping"), {"patience": 2}), ("training", "evalSteps"), 5),
+    ),
+    Case(
         "method KTO learns from answers that were judged",
         {**SCRATCH, "training": {"method": "KTO"}},
         put({**SCRATCH, "training": {"method": "KTO"}}, (*DATASET, "format"), "Preference"),

@@ -54,7 +54,10 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
     # A script may open whatever its run names.
     script = {STEP_TRAIN} if spec.command else set()
     if (model := spec.model) is not None:
-        uris, steps = {"storageUri": model.storage_uri}, {STEP_VALIDATE, *preparing, *script}
+        uris: dict[str, str | None] = {"storageUri": model.storage_uri}
+        if model.adapter is not None:
+            uris["adapter.from"] = model.adapter.from_
+        steps = {STEP_VALIDATE, *preparing, *script}
         if model.scratch is not None:
             uris["scratch.tokenizer.storageUri"] = model.scratch.tokenizer.storage_uri
         if model.storage_uri is not None:

@@ -84,6 +84,8 @@ class Method:
     """Whether answers are judged relative to the model as it was at the start."""
     has_own_evaluation: bool = False
     """Whether metrics of its own, and not the loss of each token, measure what is held out."""
+    stops_by: tuple[str, ...] = ("loss",)
+    """Metrics of held-out data that may end it early; the first is the default."""
     makes_scores: bool = False
     """Whether the result gives one number for a text, and writes none."""
     has_evaluation_loss: bool = True
@@ -109,6 +111,7 @@ METHODS = {
         several_processes=False,
         has_reference=True,
         has_own_evaluation=True,
+        stops_by=("loss", "rewards/margins", "rewards/accuracies"),
     ),
     "ORPO": Method(
         "the same without such a reference.",
@@ -117,6 +120,7 @@ METHODS = {
         configuration="ORPOConfig",
         several_processes=False,
         has_own_evaluation=True,
+        stops_by=("loss", "rewards/margins", "rewards/accuracies"),
     ),
     "RewardModel": Method(
         "score the chosen of two answers higher: a sequence-classification model with one output, for PPO's rewards.",
@@ -127,6 +131,7 @@ METHODS = {
         several_processes=False,
         has_own_evaluation=True,
         makes_scores=True,
+        stops_by=("loss", "rewards/margins", "rewards/accuracies"),
     ),
     "KTO": Method(
         "make answers that were found good likelier and bad ones less likely, relative to the model as it was; no pairs needed.",
@@ -136,6 +141,7 @@ METHODS = {
         several_processes=False,
         has_reference=True,
         has_own_evaluation=True,
+        stops_by=("loss", "rewards/margins"),
     ),
     "PPO": Method(
         "generate answers and learn from their rewards.",
@@ -146,6 +152,7 @@ METHODS = {
         allows_dropout=False,
         has_own_evaluation=True,
         has_evaluation_loss=False,
+        stops_by=("objective/scores",),
     ),
     "TRM": Method(
         "a Tiny Recursive Model learns to solve puzzles or to map texts to closed answers.",
@@ -153,9 +160,13 @@ METHODS = {
         weights="trm",
         configuration=None,
         has_own_evaluation=True,
+        stops_by=("exactMatch",),
     ),
 }
+FALLING = frozenset({"loss"})
+"""Of the metrics that may end a training, those that are better when they are lower."""
 NAMES = tuple(METHODS)
+STOPPERS = tuple(dict.fromkeys(metric for method in METHODS.values() for metric in method.stops_by))
 MethodName = Literal[NAMES]  # type: ignore[valid-type]
 
 
@@ -165,6 +176,7 @@ def chosen(fits: Callable[[Method], bool]) -> tuple[str, ...]:
 
 
 TINY = chosen(lambda method: method.weights == "trm")
+STEADY = chosen(lambda method: not method.allows_dropout)
 SCORING = chosen(lambda method: method.makes_scores)
 REWARDED = chosen(lambda method: method.learns is PROMPTS)
 

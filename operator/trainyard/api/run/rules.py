@@ -16,6 +16,7 @@ from trainyard.api.run.methods import (
     ANSWERS,
     METHODS,
     SCORING,
+    STEADY,
     TINY,
     Lesson,
     acceptable,
@@ -25,6 +26,7 @@ from trainyard.api.run.methods import (
     one_of,
     sentence,
 )
+from trainyard.api.run.training import MUON
 from trainyard.api.steps import STEP_EVALUATE
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
@@ -90,7 +92,6 @@ def _are_data_of(method: str, datasets: Sequence[Dataset]) -> bool:
 
 
 _ALONE = chosen(lambda method: not method.several_processes)
-_WITHOUT_DROPOUT = chosen(lambda method: not method.allows_dropout)
 METHOD_RULES = (
     *map(_from_scratch, chosen(lambda method: method.weights == "scratch")),
     *map(_from_existing, chosen(lambda method: method.weights == "existing")),
@@ -101,18 +102,38 @@ METHOD_RULES = (
         lambda s: s.training.method not in _ALONE or s.world_size == 1,
     ),
     _in_one_training(
-        f"{none_of(_WITHOUT_DROPOUT)} || !has(self.model) || !has(self.model.adapter) || "
-        "self.model.adapter.lora.dropout == 0.0",
+        f"{none_of(STEADY)} || !has(self.model) || !has(self.model.adapter) || self.model.adapter.lora.dropout == 0.0",
         sentence(
-            _WITHOUT_DROPOUT,
+            STEADY,
             "{methods} compare{s} probabilities of the same tokens before and after an update, which dropout would blur: "
             "remove spec.model.adapter.lora.dropout",
         ),
         lambda s: (
-            s.training.method not in _WITHOUT_DROPOUT
+            s.training.method not in STEADY
             or s.model is None
             or s.model.adapter is None
             or s.model.adapter.lora.dropout == 0
+        ),
+    ),
+)
+
+
+ADAPTER_RULES = (
+    Rule(
+        None,
+        "spec.model.adapter.from is of one training, and each phase puts a new adapter on the whole model that it gets: remove it, "
+        "or spec.phases",
+        lambda s: s.phases is None or s.model is None or s.model.adapter is None or s.model.adapter.from_ is None,
+    ),
+    Rule(
+        None,
+        "spec.model.adapter.lora.loraPlusRatio gives AdamW and its like two rates, and optim muon sets its own: remove one of them",
+        lambda s: (
+            s.training is None
+            or s.training.optim != MUON
+            or s.model is None
+            or s.model.adapter is None
+            or s.model.adapter.lora.lora_plus_ratio is None
         ),
     ),
 )
@@ -458,6 +479,7 @@ SPEC_RULES: tuple[Rule, ...] = (
         lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
     ),
     *METHOD_RULES,
+    *ADAPTER_RULES,
     *SCORE_RULES,
     *TRM_RULES,
     *EVALUATION_RULES,

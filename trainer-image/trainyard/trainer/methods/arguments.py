@@ -16,7 +16,7 @@ from dataclasses import fields, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainyard.api.run.methods import METHODS
-from trainyard.api.run.training import Training
+from trainyard.api.run.training import MUON, Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.machine.device import Device
@@ -48,6 +48,7 @@ OWN_FIELD = {
     "activation_checkpointing": "spec.training.gradientCheckpointing",
     "logging_steps": "spec.training.loggingSteps",
     "eval_steps": "spec.training.evalSteps",
+    "neftune_noise_alpha": "spec.training.neftuneNoiseAlpha",
     "seed": "spec.training.seed",
     "save_steps": "spec.checkpoints.everySteps",
     "save_total_limit": "spec.checkpoints.keepLast",
@@ -191,7 +192,9 @@ def build_arguments(context: RunContext, device: Device, *, steps: int, evaluate
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "max_length": training.max_length,
-        "optim": training.optim,
+        # transformers does not know the name; `optimizer.py` makes it.
+        "optim": "adamw_torch" if training.optim == MUON else training.optim,
+        "neftune_noise_alpha": training.neftune_noise_alpha,
         "bf16": device.precision == "BF16",
         "fp16": device.precision == "FP16",
         "gradient_checkpointing": training.gradient_checkpointing,
@@ -261,7 +264,7 @@ def check_optimizer(name: str) -> None:
     import importlib.util
 
     known = optimizer_names()
-    if known and name not in known:
+    if known and name not in (*known, MUON):
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         raise invalid_config(
             f"spec.training.optim {name!r} is unknown",

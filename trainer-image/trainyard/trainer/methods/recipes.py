@@ -213,7 +213,7 @@ def _ppo(material: Material, resume: Path | None) -> Recipe:
     settings = ppo_settings(method_arguments(training))
     prompts = _prompts(material, "train", settings)
     held_out = _prompts(material, material.held_out, settings) if material.held_out else None
-    reference = None if material.context.model.adapter else material.load_reference()
+    reference = None if adds_to_start(material.context) else material.load_reference()
     ppo = ppo_objective(material, settings, prompts=prompts, held_out=held_out, reference=reference)
     step_size = training.per_device_train_batch_size * training.gradient_accumulation_steps
     return Recipe(
@@ -225,6 +225,12 @@ def _ppo(material: Material, resume: Path | None) -> Recipe:
         ppo,
         attach=lambda model: ppo.attach(model, resume),
     )
+
+
+def adds_to_start(context: RunContext) -> bool:
+    """Whether the model with its adapter off is the model as it was at the start."""
+    adapter = context.model.adapter
+    return adapter is not None and adapter.from_ is None and adapter.lora.initialisation == "Zero"
 
 
 def ppo_objective(

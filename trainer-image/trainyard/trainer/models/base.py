@@ -23,9 +23,10 @@ from trainyard.trainer.models.known_names import (
     configuration_classes,
     scoring_models,
 )
+from trainyard.trainer.models.lora import check_continued
 from trainyard.trainer.models.quantize import FIELD, is_quantized
 from trainyard.trainer.volume.bases import Address, base_folder, is_made, model_folder
-from trainyard.trainer.volume.origin import hub_listing
+from trainyard.trainer.volume.origin import hub_listing, local_folder
 from trainyard.trainer.volume.weights import INDEX, SINGLE, check_weights, no_safetensors, shards_missing, shards_named
 
 READERS = {
@@ -121,6 +122,9 @@ def _check_listing(folder: Path, context: RunContext) -> None:
 
 def _check_adapter(context: RunContext) -> None:
     adapter = context.model.adapter
+    if adapter is not None and adapter.from_ is not None and not _is_handed_on(adapter.from_, context):
+        folder = local_folder(adapter.from_, context=context, secret_ref=context.model.secret_ref, weights=True)
+        check_continued(folder, adapter.lora, uri=adapter.from_)
     for target in adapter.lora.target_modules if adapter is not None else ():
         if target.rpartition(".")[2] in EMBEDDINGS:
             raise invalid_config(

@@ -23,13 +23,13 @@ from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.fp8 import as_if_never_packed, unpacking
 from trainyard.trainer.models.handover import try_to_save
-from trainyard.trainer.models.lora import add_adapter, load_adapter
+from trainyard.trainer.models.lora import add_adapter, continued, load_adapter
 from trainyard.trainer.models.output_head import add_output_head
 from trainyard.trainer.models.quantize import nf4
 from trainyard.trainer.models.quick import quicken
 from trainyard.trainer.models.scratch import build_config
 from trainyard.trainer.volume.bases import Address, base_folder, model_folder
-from trainyard.trainer.volume.origin import revision_of
+from trainyard.trainer.volume.origin import local_folder, revision_of
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def load_for_training(
         adapted = (
             load_adapter(base, resume, trainable=True)
             if resume
-            else add_adapter(base, spec.adapter.lora, scores=head is not None)
+            else _first_adapter(context, base, tokenizer, scores=head is not None)
         )
         return _loaded(adapted, device, revision=revision_of(folder), source_dtype=source_dtype)
     dtype = _master_dtype(folder, device)
@@ -100,6 +100,23 @@ def load_for_training(
         refuse_broken_weights(model, spec.storage_uri)
     try_to_save(model, spec.storage_uri)
     return _loaded(model, device, revision=revision_of(folder), source_dtype=source_dtype)
+
+
+def _first_adapter(context: RunContext, base: Any, tokenizer: Any, *, scores: bool) -> PeftModel:
+    """A new one, or the one that the spec names."""
+    adapter = context.model.adapter
+    assert adapter is not None
+    if adapter.from_ is None:
+        return add_adapter(base, adapter.lora, tokenizer=tokenizer, scores=scores)
+    return continued(base, adapter_folder(context), adapter.lora, uri=adapter.from_)
+
+
+def adapter_folder(context: RunContext) -> Path:
+    """The folder of the adapter that is gone on with."""
+    adapter = context.model.adapter
+    assert adapter is not None
+    assert adapter.from_ is not None
+    return local_folder(adapter.from_, context=context, secret_ref=context.model.secret_ref, weights=True)
 
 
 def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *, field: str) -> tuple[Any, Any]:
@@ -213,9 +230,12 @@ def load_untrained(
         head = _head_of(context, tokenizer)
         set_seed(context.training.seed)
         model = _from_folder(folder, dtype, uri=spec.storage_uri, quantization=quantization, head=head)
-        if head is not None:
-            unscored: PreTrainedModel = _ready(model, device).requires_grad_(False)
-            return unscored
+        if head is None:
+            add_output_head(model)
+        if spec.adapter is not None and spec.adapter.from_ is not None:
+            model = load_adapter(model, adapter_folder(context), trainable=False)
+        before: PreTrainedModel = _ready(model, device).requires_grad_(False)
+        return before
     add_output_head(model)
     untrained: PreTrainedModel = _ready(model, device).requires_grad_(False)
     return untrained
