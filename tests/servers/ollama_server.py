@@ -21,8 +21,17 @@ HEADERS = ("nlohmann-json3-dev", "libstb-dev")
 
 def ollama_program() -> Path:
     """The program, built when its go.sum changed."""
+    return _built("ollama", "github.com/ollama/ollama")
+
+
+def quantizer_program() -> Path:
+    """llama.cpp's own quantizer, from the copy of it that Ollama is built with; of the same objects, so it takes a link."""
+    return _built("quantizer", "./quantizer")
+
+
+def _built(name: str, package: str) -> Path:
     place = KEPT / "ollama"
-    binary, note = place / "ollama", place / "go.sum"
+    binary, note = place / name, place / ("go.sum" if name == "ollama" else f"{name}.sum")
     wanted = (MODULE / "go.sum").read_text()
     if not binary.exists() or not note.exists() or note.read_text() != wanted:
         include = _headers(place / "headers")
@@ -32,7 +41,7 @@ def ollama_program() -> Path:
             "CGO_CXXFLAGS": f"{fast} -w -I{MODULE / 'include'} -I{include} -I{include / 'stb'}",
         }
         words = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", str(binary)]
-        _run(["nice", "go", "build", *words, "github.com/ollama/ollama"], MODULE, flags)
+        _run(["nice", "go", "build", *words, package], MODULE, flags)
         note.write_text(wanted)
     return binary
 

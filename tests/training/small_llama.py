@@ -10,7 +10,7 @@ from trainyard.trainer.data.tokenizer import train_tokenizer
 from trainyard.trainer.exports.handover.questions import SPARE
 
 
-def small_llama(folder: Path, *, template: str | None = None, eos_as_list: bool = False) -> Path:
+def small_llama(folder: Path, *, template: str | None = None, eos_as_list: bool = False, layers: int = 2) -> Path:
     """The model as a folder that transformers loads. A list is how some published models name their end."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -23,7 +23,7 @@ def small_llama(folder: Path, *, template: str | None = None, eos_as_list: bool 
         vocab_size=len(tokenizer),
         hidden_size=256,
         intermediate_size=512,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=4096,

@@ -252,6 +252,10 @@ def _message(detail: Any, path: Path, root: type[BaseModel]) -> str:
             options = str(context.get("expected", "")).replace("'", "")
             close = difflib.get_close_matches(str(given), re.split(r", | or ", options), n=1, cutoff=0.5)
             return f"{given!r} is not one of {options}" + (f"; did you mean {close[0]}?" if close else "")
+        case "too_short" if not given:
+            return f"is empty: give at least {context['min_length']}, or leave the field out if it need not be there"
+        case "too_long" if "max_length" in context and "actual_length" in context:
+            return f"has {context['actual_length']} entries: must be at most {context['max_length']}"
         case "string_pattern_mismatch":
             return f"{given!r} does not have the form it needs ({_describe(path, root) or context['pattern']})"
         case "int_type" | "float_type" | "bool_type" | "string_type" | "list_type" | "dict_type" | "model_type" as kind:

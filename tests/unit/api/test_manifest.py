@@ -165,6 +165,7 @@ def test_a_tiny_recursive_models_batch_is_shared_out_evenly(processes: int, fits
         ("debugSteps: 5.5", "5.5 is not allowed: must be a whole number"),
         ("image: 5", "5 is not allowed: must be a text; write it in quotes"),
         ("placement: []", "[] is not allowed: must be a mapping of keys to values"),
+        ("exports: []", "is empty: give at least 1, or leave the field out if it need not be there"),
         ("datasets: {}", "{} is not allowed: must be a list"),
         ("mode: train", "'train' is not one of Train, DryRun, Debug or Dataset; did you mean Train?"),
     ],

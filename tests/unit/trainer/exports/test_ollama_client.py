@@ -86,3 +86,26 @@ def test_the_digest_is_that_of_the_tag_and_latest_where_none_is_named() -> None:
         assert ollama.digest_of("m") == f"sha256:{'b' * 64}"
         with pytest.raises(UserError, match="does not list it"):
             ollama.digest_of("n")
+
+
+def test_what_is_no_ollama_server_is_known_by_what_it_answers() -> None:
+    for reply in (Reply(b"<html>hello</html>"), Reply({"name": "something"})):
+        with web(lambda asked, reply=reply: reply) as server, pytest.raises(UserError) as caught:
+            Ollama.at(server.url, field=FIELD).version()
+        assert f"{FIELD}.url {server.url}: something answers there, and it is no Ollama server" in str(caught.value)
+        assert caught.value.exit_code == ExitCode.INVALID_CONFIG
+
+
+def test_https_where_http_is_spoken_is_told_at_once(tmp_path: Path) -> None:
+    with web(lambda asked: Reply({"version": "1"})) as server:
+        url = server.url.replace("http://", "https://")
+        with pytest.raises(
+            UserError, match=r"the server speaks no TLS: write http:// in spec\.exports\[serve\]\.ollama\.url"
+        ):
+            Ollama.at(url, field=FIELD).version()
+        (tmp_path / "ca.crt").write_text("no certificate")
+        with pytest.raises(
+            UserError, match=r"ca\.crt in the Secret of spec\.exports\[serve\]\.ollama\.secretRef holds no"
+        ):
+            Ollama.at(url, field=FIELD, ca_file=str(tmp_path / "ca.crt")).version()
+        assert not server.asked

@@ -12,6 +12,7 @@ import boto3
 import pytest
 
 from tests.unit.trainer.exports.results import Trained, trained
+from tests.webserver import Reply, web
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.exports.s3 import pointer_of
@@ -211,3 +212,14 @@ def test_what_is_known_before_the_training(
 )
 def test_where_latest_lies(template: str, uri: str, key: str) -> None:
     assert pointer_of(template, uri) == key
+
+
+def test_an_address_that_is_no_store_is_told_before_the_training(tmp_path: Path) -> None:
+    with web(lambda asked: Reply(b"<html>hello</html>")) as server:
+        with pytest.raises(UserError, match=rf"{server.url} answers, and is no object store") as caught:
+            run_of(tmp_path, server.url).check("store")
+        assert caught.value.exit_code == ExitCode.INVALID_CONFIG
+        secure = server.url.replace("http://", "https://")
+        with pytest.raises(UserError, match=r"speaks http, not https") as caught:
+            run_of(tmp_path / "secure", secure).check("store")
+        assert "write http:// in the endpoint" in caught.value.hint

@@ -118,6 +118,10 @@ class Bucket:
 
         def attempt() -> None:
             begun = self.client.create_multipart_upload(Bucket=self.name, Key=key)
+            if "UploadId" not in begun:  # a web page, for which the client has no error
+                raise invalid_config(
+                    f"{self.told}: {self.client.meta.endpoint_url} answers, and is no object store", hint=self.hint
+                )
             self.client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=begun["UploadId"])
 
         self.guarded(attempt)
@@ -149,6 +153,11 @@ class Bucket:
                     raise invalid_config(
                         f"{self.told}: the store refuses to write (HTTP {status}){f': {code}' if code else ''}",
                         hint=self.hint,
+                    ) from error
+                if isinstance(error, SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+                    raise invalid_config(
+                        f"{self.told}: {self.client.meta.endpoint_url} speaks http, not https",
+                        hint="write http:// in the endpoint (the export's field, or AWS_ENDPOINT_URL in the secret of secretRef)",
                     ) from error
                 if isinstance(error, SSLError):
                     raise invalid_config(

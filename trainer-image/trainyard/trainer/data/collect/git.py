@@ -202,6 +202,8 @@ def explain(
     place = f"{access.name}: {field} {url}"
     if "Could not resolve host" in told:
         return invalid(f"{place}: the host is unknown", hint=f"check {field} for typing errors")
+    if "unexpected TLS packet" in told or "wrong version number" in told:
+        return invalid(f"{place}: the server speaks http, not https", hint=f"write http:// in {field}")
     if "SSL certificate" in told or "certificate verif" in told or "certificate is not trusted" in told:
         return invalid(
             f"{place}: the server's certificate is not trusted",

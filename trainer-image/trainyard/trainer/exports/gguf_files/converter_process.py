@@ -16,6 +16,9 @@ UNKNOWN_TOKENIZER = 65
 UNKNOWN_ARCHITECTURE = 66
 """Exit code: the converter has no rules for the model's class."""
 
+LARGEST = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
+"""Names of matrices over the vocabulary."""
+
 
 def main(converter: str, model: str, outfile: str, name: str, pre: str, eos: str) -> int:
     sys.path.insert(0, converter)
@@ -48,6 +51,15 @@ def main(converter: str, model: str, outfile: str, name: str, pre: str, eos: str
             self.special_token_ids.setdefault("eos", int(eos))
         vocabulary(self, writer, quiet)
 
+    tensors = base.ModelBase.get_tensors
+
+    def without_detour(self: Any) -> Any:
+        """The converter takes every bf16 tensor to f16 by way of f32; the largest one alone makes its peak of memory."""
+        for name, data in tensors(self):
+            straight = name.endswith(LARGEST) and str(data.dtype) == "torch.bfloat16"
+            yield name, data.half() if straight else data
+
+    base.ModelBase.get_tensors = without_detour
     base.TextModel.get_vocab_base_pre = pre_tokenizer
     gguf.SpecialVocab.add_to_gguf = with_end
     sys.argv = ["convert-hf-to-gguf", "--outtype", "f16", "--outfile", outfile, "--model-name", name, model]

@@ -43,7 +43,13 @@ class Ollama:
 
     def version(self) -> str:
         """Of the server; proof that it is one."""
-        return str(self._json("GET", "/api/version").get("version", ""))
+        found = self._json("GET", "/api/version").get("version")
+        if not isinstance(found, str) or not found:
+            raise invalid_config(
+                f"{self.field}.url {self.url}: something answers there, and it is no Ollama server",
+                hint="check the port, and leave out any path",
+            )
+        return found
 
     def has_blob(self, digest: str) -> bool:
         """Whether the server has the file already."""
@@ -140,6 +146,10 @@ class Ollama:
                 last = f"HTTP {reply.status}: {said}"
             except urllib3.exceptions.HTTPError as error:
                 last = first_line(error, 200)
+                if (advice := _advice(last)) is not None:
+                    raise invalid_config(
+                        f"{self.field}.url {self.url}: no secure connection: {last}", hint=advice.format(self.field)
+                    ) from error
             if number < TRIES:
                 time.sleep(PAUSES[number - 1])
         raise source_unavailable(
@@ -166,6 +176,19 @@ class Ollama:
             f"{self.field}: Ollama refuses: {said}",
             hint="newer servers know more models; check its version, and model's name",
         )
+
+
+TLS = {
+    "WRONG_VERSION_NUMBER": "the server speaks no TLS: write http:// in {}.url",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "ca.crt in the Secret of {}.secretRef holds no certificate: it has to be PEM",
+    "CERTIFICATE_VERIFY_FAILED": "put the authority that has signed the certificate into ca.crt of the Secret of {}.secretRef, "
+    "and name the server as its certificate does",
+}
+"""What to do about an error of TLS, which no further try mends."""
+
+
+def _advice(said: str) -> str | None:
+    return next((advice for word, advice in TLS.items() if word in said), None)
 
 
 def _parsed(reply: urllib3.BaseHTTPResponse) -> dict[str, Any]:
