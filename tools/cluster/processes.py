@@ -58,13 +58,17 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """Start time of a live process in clock ticks since boot; None if there is none or it is a zombie."""
+    """Start time of a live process in clock ticks since boot; None if there is none or it is a zombie.
+
+    A zombie with further threads is none yet: until the last of them has ended its files and ports are open.
+    """
     try:
         stat = (PROC / str(pid) / "stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = fields_after_name(stat)
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    gone = fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
+    return None if gone else int(fields[19])
 
 
 def started_at(record: Record) -> float:

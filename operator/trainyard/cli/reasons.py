@@ -73,7 +73,7 @@ ADVICE: dict[str, Advice] = {
     ),
     Reason.HOST_OUT_OF_MEMORY: Advice(
         "the container was killed at its memory limit",
-        "raise spec.resources.limits.memory (of another step: spec.stepResources), or make batches smaller",
+        "raise spec.resources.limits.memory (of another step: spec.stepResources or exports[].resources), or make batches smaller",
     ),
     Reason.DEVICE_OUT_OF_MEMORY: Advice(
         "the GPU's memory does not suffice, also after batches were made as small as they go",

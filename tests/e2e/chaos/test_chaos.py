@@ -129,7 +129,7 @@ def play(stage: Stage, parts: list[Part], done: Counter[str]) -> None:
             part = waiting.pop(0)
             firmly(lambda part=part: runs.apply(stage.kube, stage.namespace, part.manifest))  # type: ignore[misc]
             came[part.name] = now
-        people(stage, [p for p in parts if p.name in came], came)
+        firmly(lambda: people(stage, [p for p in parts if p.name in came], came))
         act = stage.chance.choices(acts, weights)[0]
         if (told := firmly(lambda act=act: act(stage))) is not None:  # type: ignore[misc]
             done[act.__name__] += 1
@@ -140,7 +140,7 @@ def play(stage: Stage, parts: list[Part], done: Counter[str]) -> None:
         runs.apply(stage.kube, stage.namespace, part.manifest)
         came[part.name] = time.monotonic()
     while any((p.ends == "Cancelled" and not p.asked) or p.suspended_for for p in parts):
-        people(stage, parts, came)
+        firmly(lambda: people(stage, parts, came))
         stage.pause(1, 2)
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -148,3 +148,36 @@ def test_our_addresses_never_go_through_a_proxy(monkeypatch: pytest.MonkeyPatch)
     assert environment["NO_PROXY"].startswith("example.com,127.0.0.1,")
     assert environment["no_proxy"] == environment["NO_PROXY"]
     assert "KUBECONFIG" not in environment
+
+
+WITHOUT_ITS_FIRST_THREAD = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_still_holds_its_ports() -> None:
+    child = subprocess.Popen([sys.executable, "-c", WITHOUT_ITS_FIRST_THREAD], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        until(lambda: stat(child.pid)[0] == "Z")
+        assert processes.start_time(child.pid) is not None
+    finally:
+        child.kill()
+    until(lambda: stat(child.pid)[17] == "1")
+    assert processes.start_time(child.pid) is None
+    child.wait()
+
+
+def stat(pid: int) -> list[str]:
+    return processes.fields_after_name((processes.PROC / str(pid) / "stat").read_text())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

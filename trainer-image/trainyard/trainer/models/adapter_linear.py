@@ -49,7 +49,7 @@ class _Adapted(torch.autograd.Function):
         return of_x, None, None, of_down, of_up, None
 
 
-def quicken(model: Any) -> int:
+def quicken_adapters(model: Any) -> int:
     """Let each adapted layer that allows it take the quick way. Returns how many there are.
 
     A layer decides at each call: merged, switched off, with dropout, several adapters, another precision, or a gradient of its
