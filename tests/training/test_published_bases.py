@@ -23,6 +23,7 @@ TEXT: dict[str, Any] = {
 VISION = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
 }  # fmt: skip
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 TURNS = "{% for m in messages %}<start_of_turn>{{ m.role }}\n{{ m.content }}<end_of_turn>\n{% endfor %}"
 
 
@@ -51,6 +52,8 @@ def gemma(folder: Path) -> Path:
         image_token_index=size + 2,
     )
     Gemma3ForConditionalGeneration(config).to(torch.bfloat16).save_pretrained(folder)
+    for name in PROCESSORS:
+        (folder / name).write_text(json.dumps({"image_processor_type": "Gemma3ImageProcessor", "of": name}))
     return folder
 
 
@@ -120,6 +123,8 @@ def test_a_gemma_with_eyes_learns_from_texts_and_is_measured(
     }
     assert any("language_model" in name or "layers" in name for name in moved)
     assert AutoTokenizer.from_pretrained(run.work / "model").chat_template == TURNS
+    for name in PROCESSORS:
+        assert (run.work / "model" / name).read_text() == (source / name).read_text(), "who serves it needs them"
 
 
 @pytest.mark.parametrize("model", [{}, {"adapter": {"lora": {"rank": 2}}}], ids=["whole", "lora"])

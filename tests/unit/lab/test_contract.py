@@ -353,6 +353,7 @@ def test_a_pod_that_was_killed_is_told_of_by_the_operator(lab: Laboratory):
 def test_a_job_that_was_cancelled_is_told_of_by_the_operator(lab: Laboratory):
     with told(lab, "cancelled") as (receiver, notifications):
         pod = lab.pod("cancelled", notifications=notifications)
+        lab.wait(lambda: lab.status("cancelled").get("state") == "Training")
         lab.cancel("cancelled", "enough")
         lab.vanish(pod)
         lab.wait(lambda: len(receiver.asked) >= 2)
