@@ -370,9 +370,9 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "training": {"method": "ORPO"}},
         put({**SCRATCH, "training": {"method": "DPO"}}, (*DATASET, "format"), "Preference"),
     ),
-    Case("method PPO writes its own answers", put(REWARDED, (*DATASET, "format"), "Text"), REWARDED),
-    Case("method PPO needs training.rewards", without(REWARDED, ("training", "rewards")), REWARDED),
-    Case("method PPO needs training.rewards", put(REWARDED, ("training", "method"), "SFT"), REWARDED),
+    Case("methods PPO, GRPO and RLOO write their own answers", put(REWARDED, (*DATASET, "format"), "Text"), REWARDED),
+    Case("methods PPO, GRPO and RLOO need training.rewards", without(REWARDED, ("training", "rewards")), REWARDED),
+    Case("methods PPO, GRPO and RLOO need training.rewards", put(REWARDED, ("training", "method"), "SFT"), REWARDED),
     Case("a reward needs exactly one of", put(REWARDED, ("training", "rewards", 0, "jsonValid"), {}), REWARDED),
     Case(
         "training.earlyStopping looks at the evaluations of evalSteps",
@@ -385,10 +385,12 @@ CASES: tuple[Case, ...] = (
         put({**SCRATCH, "training": {"method": "KTO"}}, (*DATASET, "format"), "Preference"),
     ),
     Case(
-        "methods DPO, ORPO, RewardModel, KTO and PPO train in one process", {**REWARDED, "numProcPerNode": 2}, REWARDED
+        "methods DPO, ORPO, RewardModel, KTO, PPO, GRPO and RLOO train in one process",
+        {**REWARDED, "numProcPerNode": 2},
+        REWARDED,
     ),
     Case(
-        "method PPO compares probabilities",
+        "methods PPO, GRPO and RLOO compare probabilities",
         put(REWARDED, ("model", "adapter"), {"lora": {"dropout": 0.1}}),
         put(REWARDED, ("model", "adapter"), {"lora": {}}),
     ),

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "PPO": {"response_length": 16, "num_mini_batches": 2, "num_ppo_epochs": 2},
+    "GRPO": {"max_completion_length": 16, "num_generations": 4, "num_iterations": 2, "beta": 0.02},
+    "RLOO": {"max_completion_length": 16, "num_generations": 2},
+}
+REWARDED = tuple(ARGUMENTS)
 WORDS = ("number", "station", "minutes", "train", "paragraph", "waits", "stops", "other")
 
 
@@ -38,9 +45,9 @@ def method_spec(method: str, base: Path, *, adapter: bool = False) -> dict[str, 
     """A run of 12 steps over `base`, with accumulation and an evaluation in between."""
     model: dict[str, Any] = {"storageUri": f"file://{base}"}
     if adapter:
-        model["adapter"] = {"lora": {"rank": 4} | ({} if method == "PPO" else {"dropout": 0.1})}
+        model["adapter"] = {"lora": {"rank": 4} | ({} if method in REWARDED else {"dropout": 0.1})}
     records, record_format = {
-        "PPO": (prompts(), "Prompt"),
+        **dict.fromkeys(REWARDED, (prompts(), "Prompt")),
         "KTO": (judged(), "UnpairedPreference"),
     }.get(method, (preferences(), "Preference"))
     training: dict[str, Any] = {
@@ -54,9 +61,9 @@ def method_spec(method: str, base: Path, *, adapter: bool = False) -> dict[str, 
         "evalSteps": 5,
         "precision": "FP32",
     }
-    if method == "PPO":
+    if method in REWARDED:
         training["rewards"] = [{"length": {"target": 12}}, {"contains": {"text": "station"}, "weight": 0.5}]
-        training["extraArgs"] = {"response_length": 16, "num_mini_batches": 2, "num_ppo_epochs": 2}
+        training["extraArgs"] = copy.deepcopy(ARGUMENTS[method])
     return {
         "model": model,
         "datasets": [

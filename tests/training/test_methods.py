@@ -1,4 +1,4 @@
-"""DPO, ORPO, KTO and PPO as whole runs: what has to move, what must not, and an exact continuation."""
+"""Methods that learn from preferences and rewards as whole runs: what has to move, what must not, and an exact continuation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.training.method_specs import method_spec, preferences
 from tests.training.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-METHODS = ("DPO", "ORPO", "RewardModel", "KTO", "PPO")
+METHODS = ("DPO", "ORPO", "RewardModel", "KTO", "PPO", "GRPO", "RLOO")
 
 STOP_WHILE_GENERATING = """
 import os, signal
@@ -28,12 +28,24 @@ from trainyard.trainer.signals import STOP
 original, calls = rollouts._sample_batch, []
 def sample_batch(*arguments):
     calls.append(1)
-    if len(calls) == 11:  # in the third iteration: four calls for the responses of each, one for the evaluation at step 5
+    if len(calls) == CALL:  # PPO's third iteration has four calls, as the two before, and the evaluation at step 5 one; RLOO two a step
         os.kill(os.getpid(), signal.SIGTERM)
         while not STOP.requested:
             os.sched_yield()
     return original(*arguments)
 rollouts._sample_batch = sample_batch
+"""
+
+
+SHUFFLED_REWARDS = """
+import random
+from trainyard.trainer.methods import rewards
+original, chance = rewards.Judge.__call__, random.Random(1)
+def shuffled(self, responses):
+    totals, means = original(self, responses)
+    chance.shuffle(totals)
+    return totals, means
+rewards.Judge.__call__ = shuffled
 """
 
 
@@ -126,15 +138,16 @@ def losses(run: Run) -> dict[int, Any]:
     return {entry["step"]: {k: v for k, v in entry.items() if k != "epoch"} for entry in history}
 
 
+@pytest.mark.parametrize(("method", "call", "last_step"), [("PPO", 11, 8), ("RLOO", 10, 4)])
 def test_sigterm_is_answered_while_responses_are_generated(
-    base: Path, new_run: Callable[..., Run], tmp_path: Path
+    method: str, call: int, last_step: int, base: Path, new_run: Callable[..., Run], tmp_path: Path
 ) -> None:
-    whole = whole_run(new_run, "PPO", base)
+    whole = whole_run(new_run, method, base)
     run = whole.fork(tmp_path / "stopped")
     whole.run("train")
-    run.patch = STOP_WHILE_GENERATING
+    run.patch = STOP_WHILE_GENERATING.replace("CALL", str(call))
     assert run.start("train").wait() == 75
-    assert run.final_record["checkpoint"]["step"] == 8, "the last whole step before those responses"
+    assert run.final_record["checkpoint"]["step"] == last_step, "the last whole step before those responses"
     run.patch = ""
     run.run("train")
     assert run.model_digest == whole.model_digest
@@ -216,6 +229,42 @@ def test_ppo_takes_a_reward_model_that_was_trained_here(adapter: bool, base: Pat
     for step in ("prepare", "train", "evaluate"):
         run.run(step)
     assert measured(run)["rewards/model"] != 0
+
+
+@pytest.mark.parametrize(
+    ("method", "extra"),
+    [
+        ("GRPO", {"beta": 0.0, "num_iterations": 1}),
+        ("GRPO", {"beta": 0.01, "loss_type": "dr_grpo", "scale_rewards": "none"}),
+        ("RLOO", {"num_generations": 4}),
+    ],
+    ids=["dapo", "dr_grpo", "rloo"],
+)
+def test_comparing_answers_raises_the_reward_and_noise_does_not(
+    method: str, extra: dict[str, Any], base: Path, new_run: Callable[..., Run]
+) -> None:
+    """The control learns for the same steps from rewards that have been dealt out anew."""
+
+    def held_out(rate: float, *, steps: int = 48, patch: str = "") -> float:
+        run = new_run()
+        run.patch = patch
+        run.spec = method_spec(method, base)
+        run.spec["training"] |= {
+            "maxSteps": steps, "perDeviceTrainBatchSize": 32, "perDeviceEvalBatchSize": 64, "gradientAccumulationSteps": 1,
+            "learningRate": rate, "loggingSteps": 20, "rewards": [{"contains": {"text": "station"}}],
+        }  # fmt: skip
+        del run.spec["training"]["evalSteps"]
+        run.spec["training"]["extraArgs"] |= extra
+        run.spec["datasets"][0]["split"] = {"eval": 0.5}
+        for step in ("prepare", "train"):
+            run.run(step)
+        run.patch = ""
+        run.run("evaluate")
+        return measured(run)["objective/scores"]
+
+    before, trained, noise = held_out(1e-12, steps=1), held_out(3e-3), held_out(3e-3, patch=SHUFFLED_REWARDS)
+    assert trained > before + 0.3
+    assert noise < before + 0.15
 
 
 def test_ppo_raises_the_reward_and_stays_near_the_reference(base: Path, new_run: Callable[..., Run]) -> None:

@@ -42,7 +42,7 @@ def test_what_is_refused(given: dict[str, Any], told: str) -> None:
 def test_noise_would_blur_what_ppo_compares() -> None:
     prompts = [{"name": "d", "format": "Prompt", "inline": {"records": [{"prompt": "x"}]}}]
     ppo = {"method": "PPO", "rewards": [{"jsonValid": {}}], "neftuneNoiseAlpha": 5}
-    with pytest.raises(InvalidManifest, match="would blur what PPO compares"):
+    with pytest.raises(InvalidManifest, match="would blur the probabilities that PPO, GRPO and RLOO compare"):
         run({"lora": {}}, ppo, datasets=prompts)
     run({"lora": {}}, ppo | {"neftuneNoiseAlpha": None}, datasets=prompts)
 

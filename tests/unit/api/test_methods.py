@@ -33,8 +33,8 @@ def test_the_methods_of_a_kind() -> None:
     assert chosen(lambda method: method.learns is PAIRS) == ("DPO", "ORPO", "RewardModel")
     packed = set(chosen(lambda method: method.packs))
     assert packed >= {"Pretrain", "CPT", "SFT"}
-    assert not packed & {"DPO", "ORPO", "RewardModel", "KTO", "PPO", "TRM"}
-    assert (REWARDED, TINY) == (("PPO",), ("TRM",))
+    assert not packed & {"DPO", "ORPO", "RewardModel", "KTO", "PPO", "GRPO", "RLOO", "TRM"}
+    assert (REWARDED, TINY) == (("PPO", "GRPO", "RLOO"), ("TRM",))
 
 
 def test_what_the_extra_arguments_of_a_method_may_name_is_known() -> None:

@@ -192,7 +192,7 @@ class Evaluation(ApiModel):
     enabled: bool = Field(
         True,
         description="Measure at the end, where held-out data exists: loss, perplexity and the other metrics; DPO, ORPO and "
-        "RewardModel: loss, margin and accuracy; KTO: loss and margin; PPO: reward and divergence from the start.",
+        "RewardModel: loss, margin and accuracy; KTO: loss and margin; PPO, GRPO and RLOO: reward and divergence from the start.",
     )
     split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")
     metrics: list[MetricName] | None = Field(

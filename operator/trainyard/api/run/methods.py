@@ -84,6 +84,8 @@ class Method:
     """Whether answers are judged relative to the model as it was at the start."""
     has_own_evaluation: bool = False
     """Whether metrics of its own, and not the loss of each token, measure what is held out."""
+    group: int | None = None
+    """Answers to one prompt that are compared with each other, where extraArgs.num_generations says nothing else."""
     stops_by: tuple[str, ...] = ("loss",)
     """Metrics of held-out data that may end it early; the first is the default."""
     makes_scores: bool = False
@@ -154,6 +156,30 @@ METHODS = {
         has_evaluation_loss=False,
         stops_by=("objective/scores",),
     ),
+    "GRPO": Method(
+        "generate several answers to each prompt, and make those likelier that are rewarded more than the others.",
+        PROMPTS,
+        learning_rate=1e-6,
+        configuration="GRPOConfig",
+        several_processes=False,
+        allows_dropout=False,
+        has_own_evaluation=True,
+        has_evaluation_loss=False,
+        group=8,
+        stops_by=("objective/scores",),
+    ),
+    "RLOO": Method(
+        "the same with whole answers, each measured by the mean of the others.",
+        PROMPTS,
+        learning_rate=1e-6,
+        configuration="RLOOConfig",
+        several_processes=False,
+        allows_dropout=False,
+        has_own_evaluation=True,
+        has_evaluation_loss=False,
+        group=2,
+        stops_by=("objective/scores",),
+    ),
     "TRM": Method(
         "a Tiny Recursive Model learns to solve puzzles or to map texts to closed answers.",
         PUZZLES,
@@ -176,6 +202,7 @@ def chosen(fits: Callable[[Method], bool]) -> tuple[str, ...]:
 
 
 TINY = chosen(lambda method: method.weights == "trm")
+GROUPING = chosen(lambda method: method.group is not None)
 STEADY = chosen(lambda method: not method.allows_dropout)
 SCORING = chosen(lambda method: method.makes_scores)
 REWARDED = chosen(lambda method: method.learns is PROMPTS)

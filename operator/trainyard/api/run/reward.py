@@ -1,4 +1,4 @@
-"""`spec.training.rewards`: what method PPO is rewarded for."""
+"""`spec.training.rewards`: what methods that write answers are rewarded for."""
 
 from typing import ClassVar
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from trainyard.api.base import ApiModel, Fetched, Rule, at_most_one, opaque
 from trainyard.api.run.methods import (
+    GROUPING,
     METHODS,
     REWARDED,
     STEADY,
@@ -43,8 +44,8 @@ class EarlyStopping(ApiModel):
 
     metric: Literal[STOPPERS] | None = Field(  # type: ignore[valid-type]
         None,
-        description="Metric of the held-out data. Default: objective/scores for PPO, exactMatch for TRM, loss for all others. loss "
-        "is better when it is lower, all others when they are higher.",
+        description="Metric of the held-out data. Default: objective/scores for PPO, GRPO and RLOO, exactMatch for TRM, "
+        "loss for all others. loss is better when it is lower, all others when they are higher.",
     )
     patience: int = Field(
         3, ge=1, le=10_000, description="After so many evaluations in a row without an improvement the training ends."
@@ -92,7 +93,7 @@ class Training(ApiModel):
         Rule(
             None,
             "training.earlyStopping.metric is none that the method measures: loss, and rewards/margins of DPO, ORPO, RewardModel and "
-            "KTO, rewards/accuracies of the first three; objective/scores of PPO and exactMatch of TRM alone",
+            "KTO, rewards/accuracies of the first three; objective/scores of PPO, GRPO and RLOO and exactMatch of TRM alone",
             lambda t: (
                 t.early_stopping is None
                 or t.early_stopping.metric is None
@@ -101,8 +102,17 @@ class Training(ApiModel):
         ),
         Rule(
             None,
+            sentence(
+                GROUPING,
+                "{methods} compare{s} the answers to one prompt in one step: perDeviceTrainBatchSize x gradientAccumulationSteps "
+                f"must be divisible by extraArgs.num_generations ({', '.join(f'{name}: {METHODS[name].group}' for name in GROUPING)})",
+            ),
+            lambda t: divides_into_groups(t),
+        ),
+        Rule(
+            None,
             "training.neftuneNoiseAlpha is noise on the embeddings of a text, which method TRM does not have and which would blur "
-            f"what {listed(STEADY)} compares: remove it",
+            f"the probabilities that {listed(STEADY)} compare: remove it",
             lambda t: t.neftune_noise_alpha is None or t.method not in (*TINY, *STEADY),
         ),
         Rule(
@@ -151,12 +161,12 @@ class Training(ApiModel):
         ge=8,
         le=1_048_576,
         description="Tokens per sequence. Longer plain text is split, longer prompts and conversations lose their end. "
-        "PPO: prompt and response together.",
+        "PPO, GRPO, RLOO: prompt and response together.",
     )
     packing: bool = Field(
         True,
         description="Put several short examples into one sequence. Attention never crosses from one into the next. "
-        "Pairs (DPO, ORPO, RewardModel), judged answers (KTO) and prompts (PPO) are never packed.",
+        "Pairs (DPO, ORPO, RewardModel), judged answers (KTO) and prompts (PPO, GRPO, RLOO) are never packed.",
     )
     optim: str = Field(
         "adamw_torch",
@@ -187,14 +197,24 @@ class Training(ApiModel):
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
     trm: TrmTraining | None = Field(None, description="What only method TRM has; absent means its defaults.")
     rewards: list[Reward] | None = Field(
-        None, min_length=1, max_length=8, description="What method PPO is rewarded for; the scores are added."
+        None,
+        min_length=1,
+        max_length=8,
+        description="What answers are rewarded for with methods PPO, GRPO and RLOO; the scores are added.",
     )
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
         description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig, "
-        "RewardConfig, KTOConfig; for PPO the trainer's own), by its own name; names and types are checked against it.",
+        "RewardConfig, KTOConfig; for PPO, GRPO and RLOO the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
+
+
+def divides_into_groups(training: Training) -> bool:
+    """Whether a step has whole groups of answers. Of what is no number, the trainer says so."""
+    group = training.extra_args.get("num_generations", METHODS[training.method].group)
+    at_once = training.per_device_train_batch_size * training.gradient_accumulation_steps
+    return training.method not in GROUPING or not isinstance(group, int) or group < 1 or at_once % group == 0
 
 
 def stopping_metric(training: Training) -> str:

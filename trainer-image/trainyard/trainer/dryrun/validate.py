@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.api.run.methods import METHODS
+from trainyard.api.run.training import Training
 from trainyard.api.run.trainingrun import phases_to_run
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import build_records
@@ -44,6 +45,7 @@ from trainyard.trainer.methods.arguments import (
     steps_per_epoch,
     total_steps,
 )
+from trainyard.trainer.methods.grpo_config import GRPOConfig, RLOOConfig
 from trainyard.trainer.methods.ppo_config import PPOConfig
 from trainyard.trainer.models.base import check_model, no_configuration, read_configuration
 from trainyard.trainer.models.estimate import Estimate, estimate, estimate_quickly
@@ -273,7 +275,7 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
     if examples == "pairs":
         sequences //= 2
     if examples == "prompts":
-        sequences *= int(training.extra_args.get("num_ppo_epochs", PPOConfig.num_ppo_epochs))
+        sequences *= passes_over_prompts(training)
     steps = total_steps(context, sequences)
     if training.warmup_steps > steps:
         warn(
@@ -289,6 +291,17 @@ def describe_training(context: RunContext, data: dict[str, Any]) -> dict[str, An
         "tokensPerStep": min(batch * training.max_length, train["tokens"]),
         "learningRate": learning_rate(context),
     }
+
+
+def passes_over_prompts(training: Training) -> int:
+    """How often a prompt is seen in an epoch, without importing what generates."""
+    extra = training.extra_args
+    if training.method == "PPO":
+        return int(extra.get("num_ppo_epochs", PPOConfig.num_ppo_epochs))
+    kind = RLOOConfig if training.method == "RLOO" else GRPOConfig
+    return int(extra.get("num_generations", kind.num_generations)) * int(
+        extra.get("num_iterations", kind.num_iterations)
+    )
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:

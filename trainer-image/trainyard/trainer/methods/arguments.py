@@ -122,6 +122,7 @@ def check_method_arguments(training: Training) -> None:
         UserError: one of them is wrong.
     """
     from trainyard.trainer.methods.dpo import dpo_settings
+    from trainyard.trainer.methods.grpo_config import grpo_settings, rloo_settings
     from trainyard.trainer.methods.kto import kto_settings
     from trainyard.trainer.methods.orpo import orpo_beta
     from trainyard.trainer.methods.ppo_config import ppo_settings
@@ -133,6 +134,8 @@ def check_method_arguments(training: Training) -> None:
         "ORPOConfig": orpo_beta,
         "RewardConfig": center_coefficient,
         "KTOConfig": kto_settings,
+        "GRPOConfig": grpo_settings,
+        "RLOOConfig": rloo_settings,
         "PPOConfig": ppo_settings,
     }
     readers.get(str(METHODS[training.method].configuration), dict)(own)

@@ -8,9 +8,8 @@ After Schulman et al. 2017 (arXiv 1707.06347) in the form of Ziegler et al. 2019
     num_ppo_epochs x num_mini_batches optimizer steps on the clipped objective and the clipped value loss
     kl_coef follows the divergence that was seen
 
-The reference is the model as it was at the start: a frozen copy, or, with an adapter, the same model with the adapter off.
 The value head is one linear layer over the last hidden state, zero at first; it is saved in checkpoints and not in the
-result. Dropout is off: old and new probabilities of a token have to differ by the update alone.
+result. What is shared with other methods that generate stands in `generating.py`.
 
 An optimizer step here is one for everything else too (`maxSteps`, schedule, checkpoints, logs). A checkpoint in the middle
 of an iteration holds its responses; at the border between two the next ones follow from the weights.
@@ -18,27 +17,19 @@ of an iteration holds its responses; at the border between two the next ones fol
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.methods.batches import TOKEN_COUNT
+from trainyard.trainer.methods.generating import MINI_BATCHES, SAMPLING, Generating, Means, turn_off_dropout
 from trainyard.trainer.methods.objective import Batch
 from trainyard.trainer.methods.ppo_config import PPOConfig
-from trainyard.trainer.methods.rewards import Judge, Response
-from trainyard.trainer.methods.rollouts import Responses, forward, sample
+from trainyard.trainer.methods.rollouts import Responses, forward
 
 STATE_FILE = "ppo.pt"
-ORDER, SAMPLING, MINI_BATCHES, HELD_OUT = 0, 1, 2, 3
-"""Streams of random numbers that are drawn from the run's seed."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +44,6 @@ class Experience:
     returns: torch.Tensor
     metrics: dict[str, float]
     next_kl_coef: float
-
-
-class Steps(Dataset[Batch]):
-    """Stands in for the loader's data, which is generated: as long as a pass over the prompts."""
-
-    def __init__(self, prompts: int, settings: PPOConfig, *, step_size: int) -> None:
-        self._length = max(1, prompts * settings.num_ppo_epochs // step_size) * step_size
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> Batch:
-        return {}
 
 
 class ValueHead(torch.nn.Module):
@@ -83,51 +61,12 @@ class ValueHead(torch.nn.Module):
         return values
 
 
-class Prompts:
-    """Prompts and their answers, those that leave room for a response."""
-
-    def __init__(self, sequences: Sequences, *, room: int) -> None:
-        self._sequences = sequences
-        lengths = np.diff(sequences.starts)[sequences.items]
-        self._fitting = np.flatnonzero(lengths <= room)
-        self.left_out = len(lengths) - len(self._fitting)
-
-    def __len__(self) -> int:
-        return len(self._fitting)
-
-    def ids(self, index: int) -> Any:
-        return self._sequences[int(self._fitting[index])]["input_ids"]
-
-    def answer(self, index: int) -> str:
-        return self._sequences.answer(int(self._fitting[index]))
-
-
-class Ppo:
+class Ppo(Generating):
     """The method, as `CommittingTrainer` wants it."""
 
-    def __init__(
-        self,
-        settings: PPOConfig,
-        *,
-        prompts: Prompts | None,
-        held_out: Prompts | None,
-        judge: Judge,
-        reference: Any,
-        tokenizer: Any,
-        ends: list[int],
-        micro_batch: int,
-        accumulation: int,
-        seed: int,
-        device: str,
-        dtype: torch.dtype,
-    ) -> None:
-        """`reference` is None where it is the model with its adapter off."""
+    def __init__(self, settings: PPOConfig, means: Means) -> None:
+        super().__init__(means)
         self._settings = settings
-        self._prompts, self._held_out = prompts, held_out
-        self._judge, self._reference = judge, reference
-        self._tokenizer, self._ends = tokenizer, ends
-        self._micro_batch, self._accumulation = micro_batch, accumulation
-        self._seed, self._device, self._dtype = seed, device, dtype
         self._head: ValueHead | None = None
         self._experience: Experience | None = None
 
@@ -136,7 +75,7 @@ class Ppo:
     def attach(self, model: Any, checkpoint: Path | None) -> None:
         """Give the model its value head, and go on from a checkpoint."""
         turn_off_dropout(model)
-        self._head = ValueHead(model.get_output_embeddings().weight.shape[1]).to(self._device)
+        self._head = ValueHead(model.get_output_embeddings().weight.shape[1]).to(self.means.device)
         if checkpoint is not None:
             saved = torch.load(checkpoint / STATE_FILE, weights_only=True, map_location="cpu")
             self._head.load_state_dict(saved["value_head"])
@@ -165,10 +104,10 @@ class Ppo:
         ):
             experience = self._experience = self.generate(model, iteration)
         passes, mini_batch = divmod(number, self._settings.num_mini_batches)
-        order = self._random(MINI_BATCHES, iteration, passes).permutation(len(experience.log_probs))
-        size = self._micro_batch * self._accumulation
+        order = self.random(MINI_BATCHES, iteration, passes).permutation(len(experience.log_probs))
+        size = self.means.micro_batch * self.means.accumulation
         rows = torch.from_numpy(order[mini_batch * size : (mini_batch + 1) * size])
-        batches = [self._batch(experience, part) for part in torch.split(rows, self._micro_batch)]
+        batches = [self._batch(experience, part) for part in torch.split(rows, self.means.micro_batch)]
         return batches, int(experience.responses.mask[rows].sum())
 
     def loss(self, model: Any, inputs: Batch, items: int | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -213,13 +152,13 @@ class Ppo:
 
     def generate(self, model: Any, iteration: int) -> Experience:
         """The experience of an iteration: responses with probabilities, values, scores and advantages."""
-        assert self._prompts is not None
-        settings = self._settings
+        settings, means = self._settings, self.means
+        assert means.prompts is not None
         count = self._responses_at_once
-        chosen = [self._prompt_of(iteration * count + n) for n in range(count)]
-        responses = self._respond(model, self._prompts, chosen, [self._seed, SAMPLING, iteration], self._micro_batch)
-        log_probs, reference, values = self._measure(model, responses, self._micro_batch)
-        scores, metrics = self._score(self._prompts, chosen, responses)
+        chosen = [self.prompt_of(iteration * count + n) for n in range(count)]
+        responses = self.respond(model, means.prompts, chosen, [SAMPLING, iteration], means.micro_batch)
+        log_probs, reference, values = self.measure(model, responses, means.micro_batch, head=self._head)
+        scores, metrics = self.score(means.prompts, chosen, responses)
         # One that stays as it is may have been changed since the checkpoint.
         adapted = self._experience if settings.kl_target is not None else None
         kl_coef = adapted.next_kl_coef if adapted else settings.kl_coef
@@ -246,93 +185,9 @@ class Ppo:
             next_kl_coef=next_kl_coef(kl_coef, kl, settings, responses=count),
         )
 
-    def evaluate(
-        self, model: Any, *, batch_size: int, progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> dict[str, float]:
-        """Mean score and divergence of one response to each held-out prompt. The same model gives the same."""
-        assert self._held_out is not None
-        chosen = list(range(len(self._held_out)))
-        responses = self._respond(model, self._held_out, chosen, [self._seed, HELD_OUT], batch_size)
-        progress(1, 2)
-        log_probs, reference = self._measure(model, responses, batch_size, values=False)
-        _, metrics = self._score(self._held_out, chosen, responses)
-        divergence = float(((log_probs - reference) * responses.mask).sum(dim=1).mean())
-        progress(2, 2)
-        return metrics | {"objective/kl": divergence}
-
     @property
     def _responses_at_once(self) -> int:
-        return self._micro_batch * self._accumulation * self._settings.num_mini_batches
-
-    def _prompt_of(self, number: int) -> int:
-        """The `number`-th prompt of the run: each pass over the prompts has a new order."""
-        assert self._prompts is not None
-        passes, position = divmod(number, len(self._prompts))
-        return int(self._random(ORDER, passes).permutation(len(self._prompts))[position])
-
-    def _respond(self, model: Any, prompts: Prompts, chosen: list[int], seed: list[int], batch_size: int) -> Responses:
-        return sample(
-            model,
-            [prompts.ids(index) for index in chosen],
-            length=self._settings.response_length,
-            temperature=self._settings.temperature,
-            ends=self._ends,
-            padding_id=self._tokenizer.pad_token_id,
-            batch_size=batch_size,
-            device=self._device,
-            autocast=self._autocast,
-            seed=seed,
-        )
-
-    def _score(
-        self, prompts: Prompts, chosen: list[int], responses: Responses
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        judged = []
-        prompt = responses.attention_mask.shape[1] - responses.length
-        for row, index in enumerate(chosen):
-            ids = responses.input_ids[row, prompt:][responses.mask[row]].tolist()
-            ids = ids[:-1] if responses.ended[row] else ids
-            text = self._tokenizer.decode(ids, skip_special_tokens=True)
-            judged.append(Response(prompts.ids(index).tolist(), ids, text, prompts.answer(index)))
-        scores, metrics = self._judge(judged)
-        table = torch.tensor(scores, dtype=torch.float32)
-        if self._settings.missing_eos_penalty is not None:
-            table = table - self._settings.missing_eos_penalty * (~responses.ended)
-        return table, metrics | {
-            "objective/scores": float(table.mean()),
-            "completions/mean_length": float(responses.mask.sum(dim=1).float().mean()),
-            "completions/ended": float(responses.ended.float().mean()),
-        }
-
-    def _measure(
-        self, model: Any, responses: Responses, batch_size: int, *, values: bool = True
-    ) -> tuple[torch.Tensor, ...]:
-        """Log-probabilities under the model and under the reference, and values, in batches; nothing is learned here."""
-        was_training = model.training
-        model.eval()
-        parts = []
-        temperature = self._settings.temperature
-        with torch.no_grad(), self._autocast():
-            for rows in torch.split(torch.arange(len(responses.ended)), batch_size):
-                part = replace(
-                    responses,
-                    input_ids=responses.input_ids[rows].to(self._device),
-                    attention_mask=responses.attention_mask[rows].to(self._device),
-                )
-                head = self._head if values else None
-                own = forward(model, part, temperature=temperature, values=head)
-                off = contextlib.nullcontext() if self._reference is not None else model.disable_adapter()
-                with off:
-                    reference = forward(self._reference or model, part, temperature=temperature)[0]
-                parts.append([tensor.cpu() for tensor in (own[0], reference, *own[2:])])
-        model.train(was_training)
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32)
-
-    def _random(self, *stream: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, *stream])
+        return self.means.micro_batch * self.means.accumulation * self._settings.num_mini_batches
 
 
 def advantages_and_returns(
@@ -368,12 +223,3 @@ def next_kl_coef(kl_coef: float, kl: float, settings: PPOConfig, *, responses: i
         return kl_coef
     error = min(max(kl / settings.kl_target - 1, -0.2), 0.2)
     return kl_coef * (1 + error * responses / settings.kl_horizon)
-
-
-def turn_off_dropout(model: Any) -> None:
-    """In the layers, and in the attention functions that are given their rate."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainyard.api.run.methods import METHODS, Method
+from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.data.tokenizer import end_tokens
@@ -19,6 +20,9 @@ from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.arguments import method_arguments, total_steps
 from trainyard.trainer.methods.batches import EpochOrder, SequenceDataset, collate
 from trainyard.trainer.methods.dpo import dpo_loss, dpo_settings
+from trainyard.trainer.methods.generating import Means, Prompts, Steps
+from trainyard.trainer.methods.grpo import Grpo
+from trainyard.trainer.methods.grpo_config import grpo_settings, rloo_settings
 from trainyard.trainer.methods.kto import AnswerDataset, KtoObjective, Mismatched, collate_answers, kto_settings
 from trainyard.trainer.methods.objective import Recipe
 from trainyard.trainer.methods.orpo import orpo_beta, orpo_loss
@@ -31,8 +35,8 @@ from trainyard.trainer.methods.pairs import (
     reference_log_probs,
     scores_of,
 )
-from trainyard.trainer.methods.ppo import Ppo, Prompts, Steps
-from trainyard.trainer.methods.ppo_config import PPOConfig, ppo_settings
+from trainyard.trainer.methods.ppo import Ppo
+from trainyard.trainer.methods.ppo_config import ppo_settings
 from trainyard.trainer.methods.reward_model import center_coefficient, reward_loss, scorer
 from trainyard.trainer.methods.rewards import make_judge
 from trainyard.trainer.models.load import load_untrained
@@ -99,7 +103,7 @@ def open_recipe(
         case "answers":
             return _kto(material, progress)
         case "prompts":
-            return _ppo(material, resume)
+            return _rewarded(material, resume)
         case _:
             return _language(material)
 
@@ -208,22 +212,24 @@ def _pairs_seen(context: RunContext, pairs: int) -> Any:
     return np.asarray(list(EpochOrder(pairs, training.seed)))[:wanted]
 
 
-def _ppo(material: Material, resume: Path | None) -> Recipe:
+def _rewarded(material: Material, resume: Path | None) -> Recipe:
     training = material.context.training
-    settings = ppo_settings(method_arguments(training))
-    prompts = _prompts(material, "train", settings)
-    held_out = _prompts(material, material.held_out, settings) if material.held_out else None
-    reference = None if adds_to_start(material.context) else material.load_reference()
-    ppo = ppo_objective(material, settings, prompts=prompts, held_out=held_out, reference=reference)
+    plan = rollout_plan(training)
+    prompts = _prompts(material, "train", plan)
+    held_out = _prompts(material, material.held_out, plan) if material.held_out else None
+    own = plan.compares and not adds_to_start(material.context)
+    objective = rewarded_objective(
+        material, prompts=prompts, held_out=held_out, reference=material.load_reference() if own else None
+    )
     step_size = training.per_device_train_batch_size * training.gradient_accumulation_steps
     return Recipe(
-        Steps(len(prompts), settings, step_size=step_size),
+        Steps(len(prompts), passes=plan.passes, step_size=step_size),
         held_out,
         lambda rows: {},
         len(prompts),
         "prompts",
-        ppo,
-        attach=lambda model: ppo.attach(model, resume),
+        objective,
+        attach=lambda model: objective.attach(model, resume),
     )
 
 
@@ -233,13 +239,47 @@ def adds_to_start(context: RunContext) -> bool:
     return adapter is not None and adapter.from_ is None and adapter.lora.initialisation == "Zero"
 
 
-def ppo_objective(
-    material: Material, settings: PPOConfig, *, prompts: Prompts | None, held_out: Prompts | None, reference: Any
-) -> Ppo:
-    """PPO with the run's rewards."""
+@dataclass(frozen=True)
+class RolloutPlan:
+    """What generation needs to know of a method's own arguments."""
+
+    length: int
+    argument: str
+    """The argument that says it."""
+    temperature: float
+    passes: int
+    """How often a prompt is seen in an epoch: completions of it times optimizer steps on each."""
+    compares: bool = True
+    """Whether the training needs a reference."""
+    missing_eos_penalty: float | None = None
+
+
+def rollout_plan(training: Training) -> RolloutPlan:
+    """Raises UserError: an argument is out of range."""
+    own = method_arguments(training)
+    if training.method == "PPO":
+        ppo = ppo_settings(own)
+        return RolloutPlan(
+            ppo.response_length,
+            "response_length",
+            ppo.temperature,
+            ppo.num_ppo_epochs,
+            missing_eos_penalty=ppo.missing_eos_penalty,
+        )
+    grouped = rloo_settings(own) if training.method == "RLOO" else grpo_settings(own)
+    passes = grouped.num_generations * grouped.num_iterations
+    return RolloutPlan(
+        grouped.max_completion_length, "max_completion_length", grouped.temperature, passes, compares=grouped.beta != 0
+    )
+
+
+def rewarded_objective(
+    material: Material, *, prompts: Prompts | None, held_out: Prompts | None, reference: Any, measures: bool = False
+) -> Ppo | Grpo:
+    """The method with the run's rewards. With `measures` the divergence from the reference is told in any case."""
     training = material.context.training
-    return Ppo(
-        settings,
+    plan, own = rollout_plan(training), method_arguments(training)
+    means = Means(
         prompts=prompts,
         held_out=held_out,
         judge=make_judge(material.context, material.device, material.tokenizer),
@@ -251,29 +291,40 @@ def ppo_objective(
         seed=training.seed,
         device=material.device.kind,
         dtype=material.device.compute_dtype,
+        length=plan.length,
+        temperature=plan.temperature,
+        missing_eos_penalty=plan.missing_eos_penalty,
+        compares=plan.compares or measures,
     )
+    match training.method:
+        case "PPO":
+            return Ppo(ppo_settings(own), means)
+        case "RLOO":
+            return Grpo(rloo_settings(own), means)
+        case _:
+            return Grpo(grpo_settings(own), means)
 
 
-def _prompts(material: Material, split: str, settings: PPOConfig) -> Prompts:
+def _prompts(material: Material, split: str, plan: RolloutPlan) -> Prompts:
     max_length = material.context.training.max_length
-    prompts = Prompts(material.sequences(split), room=max_length - settings.response_length)
+    prompts = Prompts(material.sequences(split), room=max_length - plan.length)
     if not len(prompts):
         raise invalid_data(
-            f"no {split} prompt leaves room for a response of {settings.response_length} tokens within maxLength {max_length}",
-            hint="raise spec.training.maxLength, or lower extraArgs.response_length",
+            f"no {split} prompt leaves room for a response of {plan.length} tokens within maxLength {max_length}",
+            hint=f"raise spec.training.maxLength, or lower extraArgs.{plan.argument}",
         )
     if prompts.left_out:
-        say(f"{split}: {prompts.left_out} prompts leave no room for {settings.response_length} tokens and are left out")
+        say(f"{split}: {prompts.left_out} prompts leave no room for {plan.length} tokens and are left out")
     return prompts
 
 
-def evaluation_objective(material: Material) -> PairObjective | KtoObjective | Ppo:
+def evaluation_objective(material: Material) -> PairObjective | KtoObjective | Ppo | Grpo:
     """For the evaluate step: the method's own metrics on the held-out split."""
     assert material.held_out is not None
     if material.method.learns.examples == "prompts":
-        settings = ppo_settings(method_arguments(material.context.training))
-        held_out = _prompts(material, material.held_out, settings)
-        return ppo_objective(material, settings, prompts=None, held_out=held_out, reference=material.load_reference())
+        held_out = _prompts(material, material.held_out, rollout_plan(material.context.training))
+        reference = material.load_reference()
+        return rewarded_objective(material, prompts=None, held_out=held_out, reference=reference, measures=True)
     if material.method.learns.examples == "answers":
         return kto_objective(material, held_out_answers(material, lambda done, total: None))
     sequences, reference = material.sequences(material.held_out), None

@@ -137,6 +137,7 @@ def _position(state: Any) -> Position:
     return position(state.global_step, state.max_steps)
 
 
+OF_GROUPS = ("reward_std", "frac_reward_zero_std")
 HEADLINES = {
     "rewards/margins": "margin",
     "rewards/accuracies": "accuracy",
@@ -147,8 +148,14 @@ HEADLINES = {
 
 
 def is_of_method(name: str) -> bool:
-    """Whether a logged value is a metric of DPO, ORPO, KTO or PPO, under TRL's name for it."""
-    return "/" in name or name.removeprefix("eval_") in ("nll_loss", "log_odds_ratio", "log_odds_chosen", "kl")
+    """Whether a logged value is a metric of a method that learns from preferences or rewards, under TRL's name for it."""
+    return "/" in name or name.removeprefix("eval_") in (
+        "nll_loss",
+        "log_odds_ratio",
+        "log_odds_chosen",
+        "kl",
+        *OF_GROUPS,
+    )
 
 
 def rounded(value: float) -> float:

@@ -32,6 +32,8 @@ CONFIGURATIONS = {
     "ORPOConfig": (_TRANSFORMERS, _TRL, ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig")),
     "RewardConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/reward_config.py", "RewardConfig")),
     "KTOConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/kto_config.py", "KTOConfig")),
+    "GRPOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/grpo_config.py", "GRPOConfig")),
+    "RLOOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/grpo_config.py", "RLOOConfig")),
     "PPOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/ppo_config.py", "PPOConfig")),
 }
 """By the name of a method's configuration class: package, file and class that its arguments come from, base classes first."""
