@@ -119,10 +119,14 @@ def merged_metrics(earlier: Mapping[str, float | None], newer: Mapping[str, floa
 
 
 class DatasetSource(Record):
-    """How many records of one entry of spec.datasets are used."""
+    """How many records of one entry of spec.datasets are used; where a trace store has built it, what it is called there."""
 
     name: Annotated[Name, Field(max_length=63)]
     records: Whole
+    key: Name | None = None
+    build_id: Name | None = None
+    trace_count: Whole | None = None
+    manifest_path: Annotated[Name, Field(max_length=1024)] | None = None
 
 
 class DatasetRecord(Record):
@@ -133,6 +137,11 @@ class DatasetRecord(Record):
     tokens: Whole | None = None
     splits: dict[Name, Whole] = Field(default_factory=dict, max_length=ENTRIES)
     sources: list[DatasetSource] = Field(default_factory=list, max_length=32)
+
+    def counts(self) -> "DatasetRecord":
+        """The same without what the sources are called elsewhere."""
+        sources = [DatasetSource(name=source.name, records=source.records) for source in self.sources]
+        return self.model_copy(update={"sources": sources})
 
 
 class GateRecord(Record):
@@ -206,14 +215,17 @@ class FinalRecord(Record):
     last_log_lines: LogLines = Field(default_factory=list)
 
     def fit(self, limit: int) -> str:
-        """JSON of at most `limit` bytes: the log lines go first, then the ends of long texts; numbers stay."""
+        """JSON of at most `limit` bytes: the log lines go first, then the names that datasets have elsewhere, then the ends of
+        long texts; numbers stay."""
         record = self
         for lines in range(len(self.last_log_lines), -1, -1):
             record = self.model_copy(update={"last_log_lines": self.last_log_lines[:lines] if lines else []})
             text = record.to_json()
             if len(text.encode()) <= limit:
                 return text
-        for keep in (1500, 800, 300, 100):
+        if record.dataset is not None:
+            record = record.model_copy(update={"dataset": record.dataset.counts()})
+        for keep in (10_000, 1500, 800, 300, 100):
             shorter = {f: v[:keep] for f in ("message", "hint") if (v := getattr(self, f))}
             text = record.model_copy(update=shorter).to_json()
             if len(text.encode()) <= limit:

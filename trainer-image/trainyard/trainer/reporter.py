@@ -40,13 +40,15 @@ class SavedCheckpoint:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """What the training is made from: a digest, and how many records of it come from where. `sources` are by name."""
+    """What the training is made from: a digest, and how many records of it come from where. `sources` and `built` are by name;
+    `built` has what a trace store calls a dataset that it has built."""
 
     digest: str
     records: int
     tokens: int | None = None
     splits: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
+    built: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Position(TypedDict):
@@ -180,5 +182,7 @@ def write_final_record(path: Path | None, record: FinalRecord) -> None:
 
 
 def _dataset(dataset: PreparedDataset) -> dict[str, Any]:
-    sources = [{"name": name, "records": records} for name, records in dataset.sources.items()]
-    return asdict(dataset) | {"sources": sources}
+    facts = asdict(dataset)
+    built = facts.pop("built")
+    sources = [{"name": name, "records": records, **built.get(name, {})} for name, records in dataset.sources.items()]
+    return facts | {"sources": sources}

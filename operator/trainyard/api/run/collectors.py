@@ -219,11 +219,16 @@ class TracesSource(ApiModel):
 
 
 class ManifestSource(ApiModel):
-    """A ready-built dataset: a manifest.json with the name, size and SHA-256 of each file beside it."""
+    """A ready-built dataset: a manifest.json with the name, size and SHA-256 of each file beside it, or one of tunix-rt."""
 
     storage_uri: ManifestUri = Field(
-        description="Address of the manifest.json: s3://, https://, http://, pvc:// or file://. Its files are checked against it.",
+        description="Address of the manifest.json: s3://, https://, http://, pvc:// or file://. Its files are checked against it. "
+        "One of tunix-rt (dataset_key, trace_count) names no files: export.jsonl or KEY.jsonl beside it is read, and its records "
+        "are counted.",
     )
     include: list[Glob] = Field(
-        default_factory=list, max_length=64, description="Patterns of the files to read. Default: all that can be read."
+        default_factory=list,
+        max_length=64,
+        description="Patterns of the files to read. Default: all that can be read. Beside a manifest of tunix-rt: names of "
+        "files.",
     )

@@ -115,6 +115,11 @@ class Dataset(ApiModel):
             lambda d: d.selection_strategy == "Random" or d.limit is not None,
         ),
         Rule(
+            "!has(self.expectedCount) || !has(self.puzzle)",
+            "expectedCount counts records, and puzzle makes or reads grids: remove expectedCount",
+            lambda d: d.expected_count is None or d.puzzle is None,
+        ),
+        Rule(
             "!has(self.timeField) || self.selectionStrategy == 'Latest'",
             "timeField is read by selectionStrategy Latest alone: set that, or remove timeField",
             lambda d: d.time_field is None or d.selection_strategy == "Latest",
@@ -139,8 +144,8 @@ class Dataset(ApiModel):
         None,
         description="Secret with the source's credentials. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
         "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. https and all other sources: username and password, or token, "
-        "optionally ca.crt and tenant (sent as X-Scope-OrgID). hf: token. https with a signed address: url, which is asked instead of "
-        "storageUri and told nowhere.",
+        "optionally ca.crt and tenant (sent as X-Scope-OrgID); of traces also tunix-api-key as the token. hf: token. https with "
+        "a signed address: url, which is asked instead of storageUri and told nowhere.",
     )
     inline: Inline | None = Field(None, description="The data itself.")
     code: CodeSource | None = Field(None, description="Files of a git repository or folder.")
@@ -193,6 +198,14 @@ class Dataset(ApiModel):
         None,
         description="Field with the record's time (RFC 3339 or seconds since 1970). Default: the first present of timestamp, "
         "created_at, time, date and metadata.timestamp.",
+    )
+
+    expected_count: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="How many records the source must have, before filters and limit: the trace_count of a dataset that was "
+        "built, for example. With another number the run ends before it trains (InvalidData).",
     )
 
     @property

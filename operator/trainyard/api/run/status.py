@@ -118,6 +118,14 @@ class DatasetSourceStatus(StatusModel):
 
     name: str = Field(max_length=63, description="Its name.")
     records: int = Field(description="How many of its records are used.")
+    key: str | None = Field(
+        None, max_length=253, description="Built by a trace store: its key there, the dataset's name and version."
+    )
+    build_id: str | None = Field(None, max_length=253, description="Built by a trace store: which building.")
+    trace_count: int | None = Field(None, ge=0, description="Built by a trace store: how many traces were chosen.")
+    manifest_path: str | None = Field(
+        None, max_length=1024, description="Built by a trace store: where its manifest lies, as the store says."
+    )
 
 
 class DatasetStatus(StatusModel):

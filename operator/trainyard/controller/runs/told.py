@@ -57,15 +57,15 @@ def words(said: Mapping[str, Any]) -> dict[str, str]:
 
 def dataset(said: DatasetRecord) -> DatasetStatus:
     """What the prepare step says it has made; of two sources of one name, the first."""
-    sources: dict[str, int] = {}
+    sources: dict[str, DatasetSourceStatus] = {}
     for source in said.sources:
-        sources.setdefault(source.name, source.records)
+        sources.setdefault(source.name, DatasetSourceStatus(**source.model_dump()))
     return DatasetStatus(
         digest=said.digest,
         records=said.records,
         tokens=said.tokens,
         splits=said.splits,
-        sources=[DatasetSourceStatus(name=name, records=records) for name, records in sources.items()],
+        sources=list(sources.values()),
     )
 
 

@@ -23,7 +23,7 @@ from trainyard.api.addresses import told
 from trainyard.api.run.dataset import Dataset
 from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.collect.run import source_of
+from trainyard.trainer.data.collect.run import built_of, source_of
 from trainyard.trainer.data.convert import TO, convert, target
 from trainyard.trainer.data.duplicates import Signatures, first_of_equals, words_of
 from trainyard.trainer.data.formats import check
@@ -85,6 +85,7 @@ def build_records(context: RunContext, folder: Path, staging: Path, *, inspect: 
                 "weight": part.dataset.weight,
                 "source": source_name(part.dataset),
                 "records": part.counts["used"],
+                **part.built,
             }
             for part in parts
         ],
@@ -157,6 +158,9 @@ def _read(dataset: Dataset, context: RunContext, staging: Path, faults: Faults, 
                 part.signatures.add(words_of(record))
     shutil.rmtree(downloads)
     part.counts["read"] = total
+    _check_count(part)
+    if (built := built_of(dataset, context)) is not None:
+        part.built = {"built": built}
     part.keep = bytearray(b"\x01" * len(part.hashes))
     if not part.hashes and not faults.count:
         raise invalid_data(
@@ -165,11 +169,22 @@ def _read(dataset: Dataset, context: RunContext, staging: Path, faults: Faults, 
     return part, total
 
 
+def _check_count(part: Part) -> None:
+    """Raises UserError if the source has another number of records than the manifest expects."""
+    dataset, found = part.dataset, part.counts["rows"]
+    if dataset.expected_count is not None and found != dataset.expected_count:
+        raise invalid_data(
+            f"spec.datasets[{dataset.name}].expectedCount {dataset.expected_count}: {source_name(dataset)} has {found} records",
+            hint=f"build the dataset again, or set expectedCount: {found}" if found else "check the source",
+        )
+
+
 def _examples(dataset: Dataset, context: RunContext, folder: Path, part: Part, faults: Faults) -> Iterator[Row | Fault]:
     """Rows after columns and filters, or the examples that are made from them."""
 
     def chosen() -> Iterator[Row | Fault]:
         for row in rows_of(dataset, context, folder):
+            part.counts["rows"] += 1
             if isinstance(row, Fault):
                 yield row
             elif passes(row.value, dataset.filters):

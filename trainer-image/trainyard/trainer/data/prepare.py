@@ -221,14 +221,15 @@ def note_datasets(prepared: list[Committed], reporter: Reporter) -> None:
     splits = [(name, split) for one in prepared for name, split in one.manifest["splits"].items()]
     records = {name: sum(s["records"] for n, s in splits if n == name) for name in SPLITS}
     # Phases may share datasets; each is named once.
-    sources = {d["name"]: d["records"] for one in prepared for d in one.manifest["datasets"]}
+    datasets = {d["name"]: d for one in prepared for d in one.manifest["datasets"]}
     reporter.report(
         dataset=PreparedDataset(
             digest=joint_digest(digests),
             records=sum(records.values()),
             tokens=sum(s.get("tokens", 0) for _, s in splits) or None,
             splits={name: count for name, count in records.items() if count},
-            sources=sources,
+            sources={name: dataset["records"] for name, dataset in datasets.items()},
+            built={name: dataset["built"] for name, dataset in datasets.items() if "built" in dataset},
         )
     )
 

@@ -80,6 +80,8 @@ class Part:
     keep: bytearray = field(default_factory=bytearray)
     signatures: Signatures | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    built: dict[str, Any] = field(default_factory=dict)
+    """Under `built`, what a trace store says of a dataset that it has built; empty for others."""
 
     def note_place(self, row: Row) -> None:
         """Remember where the record that comes next into the spool stood."""

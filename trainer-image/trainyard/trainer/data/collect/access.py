@@ -8,6 +8,9 @@ from pathlib import Path
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import read_secret
 
+STORE_KEY = "tunix-api-key"
+"""What the token is called in the Secret that people of tunix-rt have already."""
+
 
 @dataclass(frozen=True)
 class Access:
@@ -44,7 +47,7 @@ def read_access(dataset: Dataset, *, volumes: Path, secrets: Path) -> Access:
         secrets=secrets,
         username=values.get("username", ""),
         password=values.get("password", ""),
-        token=values.get("token", ""),
+        token=values.get("token") or (values.get(STORE_KEY, "") if dataset.traces is not None else ""),
         tenant=values.get("tenant", ""),
         ca=values.get("ca.crt path"),
     )

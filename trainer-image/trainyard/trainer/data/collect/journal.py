@@ -66,6 +66,10 @@ class Journal:
             self._commit(path.name, json.dumps(find()).encode())
         return json.loads(path.read_text())
 
+    def note(self, name: str, value: Any) -> None:
+        """A small JSON value, in the place of the one before."""
+        self._commit(f"{name}.json", json.dumps(value).encode())
+
     def place(self, name: str, fill: Callable[[Path], None]) -> Path:
         """A folder that is filled once, such as a repository."""
         path = self.folder / name

@@ -9,7 +9,17 @@ from typing import Any
 
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.collect import Record, code, loki, manifest, prometheus, runbook, tempo, traces
+from trainyard.trainer.data.collect import (
+    Record,
+    built_elsewhere,
+    code,
+    loki,
+    manifest,
+    prometheus,
+    runbook,
+    tempo,
+    traces,
+)
 from trainyard.trainer.data.collect.access import read_access
 from trainyard.trainer.data.collect.journal import Journal
 from trainyard.trainer.data.collect.windows import window_of
@@ -32,6 +42,13 @@ COLLECTORS: dict[str, Collector] = {
 def source_of(dataset: Dataset) -> str | None:
     """The field that holds the dataset's source, if a collector reads it."""
     return next((name for name in COLLECTORS if getattr(dataset, name) is not None), None)
+
+
+def built_of(dataset: Dataset, context: RunContext) -> dict[str, Any] | None:
+    """What a trace store calls a dataset that it has built, once that has been read; None for all others."""
+    if dataset.traces is None and dataset.manifest is None:
+        return None
+    return built_elsewhere.noted(context.run_dir / "collected" / dataset.name)
 
 
 def collected(dataset: Dataset, context: RunContext) -> Iterator[Record]:

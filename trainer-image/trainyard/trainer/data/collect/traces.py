@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from trainyard.api.run.collectors import TracesSource
-from trainyard.trainer.data.collect import Record, Window
+from trainyard.trainer.data.collect import Record, Window, built_elsewhere
 from trainyard.trainer.data.collect.access import Access
 from trainyard.trainer.data.collect.http import CONNECTIONS, Client
 from trainyard.trainer.data.collect.journal import Journal, Piece
@@ -57,6 +57,7 @@ def _exported(source: TracesSource, client: Client, journal: Journal) -> Iterato
     key, promised = built.get("dataset_key"), built.get("trace_count")
     if not isinstance(key, str):
         raise client.refuse(BUILD, f"the answer has no dataset_key: {str(built)[:200]}", hint="check traces.url")
+    built_elsewhere.note(built, journal)
     say(f"{client.url}: dataset {key} has {promised} traces")
     path = f"/api/datasets/{quote(key, safe='')}/export.jsonl"
 
