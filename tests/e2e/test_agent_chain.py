@@ -31,6 +31,11 @@ def done(kube: Kube, manifest: Object) -> Object:
     return runs.until_succeeded(kube, SPACE, name, seconds=SECONDS)
 
 
+def accuracy(run: Object, part: str) -> float:
+    """Of the result (metrics), or of the model before training (baseline)."""
+    return next(float(one["value"]) for one in run["status"]["evaluation"][part] if one["name"] == "exactMatch")
+
+
 def standing(servers: Sinks, folder: Path) -> tuple[str, str, str]:
     """Version that the champion has, that latest.json has, and that Flux applies."""
     body = servers.store().get_object(Bucket="models", Key=f"{demo_agent.AGENT}/latest.json")["Body"].read()
@@ -42,6 +47,9 @@ def test_a_runbook_becomes_an_agent_that_answers(kube: Kube, tmp_path: Path) -> 
         first = done(kube, demo_agent.manifest())
         version = first["status"]["model"]["version"]
         assert runs.has(first, "GatesPassed"), demo_agent.verdict(first)
+        after, before = (accuracy(first, part) for part in ("metrics", "baseline"))
+        print(f"accuracy on held-out commands: {before:.3f} before training, {after:.3f} after")
+        assert after > before
         assert standing(servers, tmp_path) == ("1", version, version)
         answer = demo_agent.ask(servers, f"{demo_agent.AGENT}:{version}", demo_agent.QUESTION)
         assert answer.startswith("kubectl -n shop ")

@@ -82,7 +82,7 @@ def chain(name: str, *, steps: int, store: str, git: str) -> Object:
     )
 
 
-@pytest.mark.load  # a model this small is undecided between two tokens now and then, which the check of its GGUF refuses
+@pytest.mark.load  # minutes of GGUF and Ollama
 @pytest.mark.timeout(1300)
 def test_what_is_good_goes_out_what_is_worse_does_not_and_back_again(
     kube: Kube, space: str, tmp_path: Path, store: Any

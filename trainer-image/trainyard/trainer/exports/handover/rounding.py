@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +41,21 @@ class Rounding:
         return self._known[ids]
 
     def _logits(self, ids: Sequence[int]) -> tuple[Any, Any]:
-        """As the reference and at f16, each [tokens, vocabulary] in f32."""
+        """As the reference and at f16, each [tokens, vocabulary] in f32. One network is in memory at a time."""
         import torch
 
         given = torch.tensor([ids])
-        with torch.inference_mode():
-            return tuple(network(input_ids=given).logits[0].float() for network in self._networks)
 
-    @cached_property
-    def _networks(self) -> tuple[Any, Any]:
-        return load(self.model), at_f16(load(self.model)) if is_small(self.model) else load(self.model, "float16")
+        def of(network: Any) -> Any:
+            with torch.inference_mode():
+                return network(input_ids=given).logits[0].float()
+
+        network = load(self.model)
+        exact = of(network)
+        if is_small(self.model):
+            return exact, of(at_f16(network))
+        del network
+        return exact, of(load(self.model, "float16"))
 
 
 def is_small(model: Path) -> bool:
@@ -69,7 +73,7 @@ def load(model: Path, dtype: str | None = None) -> Any:
 
 
 def at_f16(network: Any) -> Any:
-    """The same network in f32, with all that enters or leaves a product rounded to f16: this is how llama.cpp computes, and many
+    """Changes a network in f32: all that enters or leaves a product is rounded to f16. This is how llama.cpp computes, and many
     times faster on a CPU than products of f16."""
     import torch
 
