@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from tests.training.method_specs import method_spec, preferences
+from tests.training.method_specs import method_spec, preferences, prompts
 from tests.training.runs import Run
+from tests.webserver import Asked, Reply, web
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 METHODS = ("DPO", "ORPO", "RewardModel", "KTO", "PPO", "GRPO", "RLOO")
@@ -151,6 +152,32 @@ def test_sigterm_is_answered_while_responses_are_generated(
     run.patch = ""
     run.run("train")
     assert run.model_digest == whole.model_digest
+
+
+def test_a_web_service_judges(base: Path, new_run: Callable[..., Run], tmp_path: Path) -> None:
+    """Through prepare, train and evaluate, stopped once; it sees prompts and completions as texts, with its token."""
+
+    def answer(asked: Asked) -> Reply:
+        completions = json.loads(asked.body)["completions"]
+        return Reply({"scores": [len(one["completion"].split()) / 10 for one in completions]})
+
+    with web(answer) as server:
+        whole = whole_run(new_run, "GRPO", base)
+        whole.spec["training"]["rewards"] = [{"http": {"url": server.url, "secretRef": {"name": "judge"}}}]
+        run = whole.fork(tmp_path / "stopped")
+        for one in (whole, run):
+            (one.folder / "secrets" / "judge").mkdir(parents=True)
+            (one.folder / "secrets" / "judge" / "token").write_text("open")
+        whole.run("train")
+        run.stop("step 3/")
+        run.run("train")
+        assert run.model_digest == whole.model_digest
+        whole.run("evaluate")
+        assert {one.authorization for one in server.asked} == {"Bearer open"}
+        seen = json.loads(server.asked[0].body)["completions"]
+    assert len(seen) == 4
+    assert {one["prompt"] for one in seen} < {record["prompt"] for record in prompts()}, "one group, one prompt"
+    assert measured(whole)["rewards/http"] > 0
 
 
 def test_metrics_of_a_resumed_logging_interval(base: Path, new_run: Callable[..., Run], tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
         if steps and spec.storage.cache is not None and reward.storage_uri.startswith("hf://"):
             steps |= preparing  # it is downloaded while no GPU waits
         yield from _at(field, reward.secret_ref, steps, {"storageUri": reward.storage_uri})
+    for field, judge in spec.http_judges():
+        steps = _judged(spec, field) | script
+        yield from _at(field, judge.secret_ref, steps | ({STEP_EVALUATE} if last in steps else set()))
 
 
 def named(spec: TrainingRunSpec, kind: Kind, *, step: str | None = None) -> dict[str, str]:
@@ -129,7 +132,7 @@ def _trainings(spec: TrainingRunSpec) -> tuple[str, ...]:
 
 
 def _judged(spec: TrainingRunSpec, field: str) -> set[str]:
-    """The trainings that the reward model of this field judges: a phase's own rewards take the place of the run's."""
+    """The trainings that the reward of this field judges: a phase's own rewards take the place of the run's."""
     own = {phase.name for phase in spec.phases or () if phase.training is not None and phase.training.rewards}
     return {
         train_step(phase)

@@ -38,6 +38,7 @@ LAST = [{"name": "talk", "datasets": ["pairs"], "training": {"method": "DPO"}}, 
     [
         ({"exports": export("gguf", {})}, "take a model that writes text"),
         ({"model": {"storageUri": "hf://a/b", "adapter": ADAPTER}}, "spec.model.adapter.merge must be true"),
+        ({"model": {"storageUri": "hf://a/b", "adapter": {"lora": {}, "quantization": "NF4"}}}, "NF4 would pack"),
         ({"phases": LAST[::-1]}, "let it be the last phase"),
         (JUDGED, "name the other run's in spec.storage.checkpoints.claimName"),
         (

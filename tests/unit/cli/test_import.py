@@ -98,6 +98,15 @@ def imported(text: str, *words: str) -> tuple[Result, dict[str, Any]]:
     return result, yaml.safe_load(result.stdout)["spec"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "method", "format"), [("kto", "KTO", "UnpairedPreference"), ("rm", "RewardModel", "Preference")]
+)
+def test_stages_of_preferences(stage: str, method: str, format: str) -> None:
+    _, spec = imported(LLAMA_FACTORY.replace("stage: dpo", f"stage: {stage}").replace("pref_loss: sigmoid\n", ""))
+    assert spec["training"]["method"] == method
+    assert {dataset["format"] for dataset in spec["datasets"]} == {format}
+
+
 def test_the_small_config_of_the_third_source_is_a_valid_run(tmp_path: Path) -> None:
     file = tmp_path / "sft_tiny.yaml"
     file.write_text(TUNIX)
@@ -213,7 +222,7 @@ def test_every_key_is_carried_over_or_told(text: str) -> None:
     [
         ("a: [", 1, "YAML"),
         ("foo: 1\n", 1, "say which with --from"),
-        ("model_name_or_path: a/b\nstage: kto\n", 1, "stage kto cannot be trained here"),
+        ("model_name_or_path: a/b\nstage: rlhf\n", 1, "stage rlhf cannot be trained here"),
         ("base_model: a/b\n", 1, "spec.datasets"),
     ],
 )

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trainyard.api.addresses import RewardUri
+from trainyard.api.addresses import HttpUrl, RewardUri
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one
 
 
@@ -30,6 +30,24 @@ class Regex(ApiModel):
 
 class JsonValid(ApiModel):
     """1 if the whole response is valid JSON, else 0."""
+
+
+class ToolCall(ApiModel):
+    """1 if the response makes the same tool call, or runs the same shell command, as the record's `answer`, else 0. The order of
+    arguments and white space do not matter."""
+
+
+class HttpJudge(ApiModel):
+    """The scores that a web service gives.
+
+    It gets `{"completions": [{"prompt", "completion", "answer"}, ...]}` by POST and answers `{"scores": [...]}`, a number for each.
+    """
+
+    url: HttpUrl = Field(description="Address that the completions are posted to.")
+    secret_ref: SecretRef | None = Field(
+        None,
+        description="Secret with token, or username and password, optionally ca.crt and tenant (sent as X-Scope-OrgID).",
+    )
 
 
 class Length(ApiModel):
@@ -61,8 +79,10 @@ class Reward(ApiModel):
             "json_valid",
             "length",
             "model",
-            message="a reward needs exactly one of exactMatch, contains, regex, jsonValid, length and model; write a second "
-            "entry for a second one",
+            "tool_call",
+            "http",
+            message="a reward needs exactly one of exactMatch, contains, regex, jsonValid, length, model, toolCall and http; write "
+            "a second entry for a second one",
         ),
     )
 
@@ -72,9 +92,17 @@ class Reward(ApiModel):
     json_valid: JsonValid | None = Field(None, description="The response is JSON.")
     length: Length | None = Field(None, description="The response has about so many tokens.")
     model: RewardModel | None = Field(None, description="A reward model's score.")
+    tool_call: ToolCall | None = Field(
+        None, description="The response is the tool call or command of the record's answer."
+    )
+    http: HttpJudge | None = Field(None, description="A web service's score.")
     weight: float = Field(1.0, ge=-1000, le=1000, description="Factor of this score; negative punishes.")
 
     @property
     def needs_answer(self) -> bool:
         """Whether every record has to have an answer."""
-        return self.exact_match is not None or (self.contains is not None and self.contains.text is None)
+        return (
+            self.exact_match is not None
+            or self.tool_call is not None
+            or (self.contains is not None and self.contains.text is None)
+        )

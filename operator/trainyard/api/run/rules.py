@@ -142,6 +142,17 @@ ADAPTER_RULES = (
 SCORE_RULES = (
     Rule(
         None,
+        f"method {listed(SCORING)} trains its head as a whole, which quantization NF4 would pack: remove spec.model.adapter.quantization",
+        lambda s: (
+            s.training is None
+            or s.training.method not in SCORING
+            or s.model is None
+            or s.model.adapter is None
+            or s.model.adapter.quantization is None
+        ),
+    ),
+    Rule(
+        None,
         f"a reward model is read as a whole one: with method {listed(SCORING)} spec.model.adapter.merge must be true",
         lambda s: (
             s.training is None

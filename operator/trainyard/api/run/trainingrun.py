@@ -18,7 +18,7 @@ from trainyard.api.run.model import ModelSource
 from trainyard.api.run.notifications import NOTIFICATIONS_LIMIT, Notification
 from trainyard.api.run.phases import PHASES_LIMIT, Phase, overridden
 from trainyard.api.run.pod import Placement, PodTemplate, Resources, StepResources, Storage
-from trainyard.api.run.reward import RewardModel
+from trainyard.api.run.reward import HttpJudge, Reward, RewardModel
 from trainyard.api.run.rules import SPEC_RULES
 from trainyard.api.run.targets.hub import Hub
 from trainyard.api.run.tracking import Tracking
@@ -213,13 +213,19 @@ class TrainingRunSpec(ApiModel):
 
     def reward_models(self) -> list[tuple[str, RewardModel]]:
         """The reward models of the run and of its phases, each with the path of its field."""
+        return [(f"{path}.model", reward.model) for path, reward in self._rewards() if reward.model is not None]
+
+    def http_judges(self) -> list[tuple[str, HttpJudge]]:
+        """The same of web services that judge."""
+        return [(f"{path}.http", reward.http) for path, reward in self._rewards() if reward.http is not None]
+
+    def _rewards(self) -> list[tuple[str, Reward]]:
         trainings: list[tuple[str, Any]] = [("spec.training", self.training)]
         trainings += [(f"spec.phases[{phase.name}].training", phase.training) for phase in self.phases or ()]
         return [
-            (f"{path}.rewards[{index}].model", reward.model)
+            (f"{path}.rewards[{index}]", reward)
             for path, training in trainings
             for index, reward in enumerate((training.rewards if training else None) or ())
-            if reward.model is not None
         ]
 
     def total_steps_hint(self) -> int | None:

@@ -6,8 +6,16 @@ from typing import Any
 from trainyard.cli.exits import Refused
 from trainyard.cli.importing.reading import Reading, lora, names_of, number
 
-STAGES = {"pt": "CPT", "sft": "SFT", "dpo": "DPO", "ppo": "PPO"}
-FORMATS = {"CPT": "Text", "SFT": "Messages", "DPO": "Preference", "ORPO": "Preference", "PPO": "Prompt"}
+STAGES = {"pt": "CPT", "sft": "SFT", "rm": "RewardModel", "dpo": "DPO", "kto": "KTO", "ppo": "PPO"}
+FORMATS = {
+    "CPT": "Text",
+    "SFT": "Messages",
+    "RewardModel": "Preference",
+    "DPO": "Preference",
+    "ORPO": "Preference",
+    "KTO": "UnpairedPreference",
+    "PPO": "Prompt",
+}
 
 
 def is_one(config: Mapping[str, Any]) -> bool:

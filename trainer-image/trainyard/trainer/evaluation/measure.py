@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any
 
 from trainyard.api.run.evaluation import ANSWERED, FREE
+from trainyard.trainer.data.commands import command_of
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.data.tags import prepared_tags, read_tags
 from trainyard.trainer.evaluation.answers import Question, Voice, ends_of, questions
-from trainyard.trainer.evaluation.commands import command_of
 from trainyard.trainer.evaluation.scores import Row, Scores, digests
 from trainyard.trainer.evaluation.tokens import score_tokens
 from trainyard.trainer.frame.evaluate import Examination

@@ -8,6 +8,7 @@ number.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +16,13 @@ from typing import Any
 
 import torch
 
-from trainyard.api.run.reward import Reward
+from trainyard.api.addresses import told
+from trainyard.api.run.reward import HttpJudge, Reward
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.collect.access import Credentials, credentials
+from trainyard.trainer.data.collect.http import Client
+from trainyard.trainer.data.commands import command_of
+from trainyard.trainer.data.sources import secret_values
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.load import load_reward_model
@@ -40,14 +46,24 @@ Score = Callable[[Response], float]
 
 
 @dataclass(frozen=True)
+class Together:
+    """A score that is asked for many responses at once."""
+
+    judge: Callable[[list[Response]], list[float]]
+
+
+@dataclass(frozen=True)
 class Judge:
     """All rewards of a run: name, weight and score of each."""
 
-    rewards: list[tuple[str, float, Score]]
+    rewards: list[tuple[str, float, Score | Together]]
 
     def __call__(self, responses: list[Response]) -> tuple[list[float], dict[str, float]]:
         """The score of each response, and the mean of every single reward before its weight."""
-        each = [[score(response) for response in responses] for _, _, score in self.rewards]
+        each = [
+            score.judge(responses) if isinstance(score, Together) else [score(response) for response in responses]
+            for _, _, score in self.rewards
+        ]
         weights = [weight for _, weight, _ in self.rewards]
         totals = [sum(w * v for w, v in zip(weights, column, strict=True)) for column in zip(*each, strict=True)]
         means = {f"rewards/{name}": sum(row) / len(row) for (name, _, _), row in zip(self.rewards, each, strict=True)}
@@ -60,12 +76,15 @@ def make_judge(context: RunContext, device: Device, tokenizer: Any) -> Judge:
     Raises:
         UserError: a pattern is wrong, or a reward model cannot be loaded.
     """
-    rewards: list[tuple[str, float, Score]] = []
+    rewards: list[tuple[str, float, Score | Together]] = []
+    score: Score | Together
     for index, reward in enumerate(context.training.rewards or ()):
         if reward.model is not None:
             field = f"{FIELD}[{index}].model"
             model, own_tokenizer = load_reward_model(context, device, reward.model, field=field)
             name, score = "model", _by_model(model, own_tokenizer, tokenizer, device)
+        elif reward.http is not None:
+            name, score = "http", by_http(context, reward.http, tokenizer, field=f"{FIELD}[{index}].http")
         else:
             name, score = built_in(reward, field=f"{FIELD}[{index}]")
         taken = sum(other.rpartition("-")[0] == name or other == name for other, _, _ in rewards)
@@ -91,6 +110,8 @@ def built_in(reward: Reward, *, field: str) -> tuple[str, Score]:
         return "regex", lambda r: float(pattern.search(r.text) is not None)
     if reward.json_valid is not None:
         return "jsonValid", lambda r: float(is_json(r.text))
+    if reward.tool_call is not None:
+        return "toolCall", lambda r: float((made := command_of(r.text)) is not None and made == command_of(r.answer))
     assert reward.length is not None
     target = reward.length.target
     return "length", lambda r: max(0.0, 1 - abs(len(r.ids) - target) / target)
@@ -103,6 +124,36 @@ def is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def by_http(context: RunContext, judge: HttpJudge, policy: Any, *, field: str) -> Together:
+    """A web service, asked once for all responses of an iteration.
+
+    Raises:
+        UserError: when it is asked: it does not answer, or with something else than scores.
+    """
+    secret = secret_values(judge.secret_ref, context.secrets_dir, told=f"{field}.secretRef")
+    client = Client(judge.url, Credentials(**credentials(field, secret)), field="url")
+
+    def scores(responses: list[Response]) -> list[float]:
+        asked = [
+            {"prompt": policy.decode(r.prompt_ids, skip_special_tokens=True), "completion": r.text, "answer": r.answer}
+            for r in responses
+        ]
+        found = client.post("", {"completions": asked})
+        given = found.get("scores") if isinstance(found, dict) else None
+        if not isinstance(given, list) or len(given) != len(responses) or not all(map(_is_score, given)):
+            raise invalid_config(
+                f"{field}.url {told(judge.url)}: the answer to {len(responses)} completions is not as many finite numbers in scores",
+                hint='let the service answer {"scores": [...]}, a number for each completion, in their order',
+            )
+        return [float(one) for one in given]
+
+    return Together(scores)
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _by_model(model: Any, own: Any, policy: Any, device: Device) -> Score:

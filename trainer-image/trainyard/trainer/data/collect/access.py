@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.data.sources import read_secret
@@ -12,13 +14,12 @@ STORE_KEY = "tunix-api-key"
 """What the token is called in the Secret that people of tunix-rt have already."""
 
 
-@dataclass(frozen=True)
-class Access:
-    """Credentials of one dataset's source; none of them is ever part of a message."""
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """How somebody is asked over HTTP; nothing of it but the name is ever part of a message."""
 
-    dataset: Dataset
-    volumes: Path
-    secrets: Path
+    name: str = ""
+    """How messages begin."""
     username: str = ""
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
@@ -28,26 +29,36 @@ class Access:
     """Path of a file with the authorities to trust instead of the system's."""
 
     @property
-    def name(self) -> str:
-        """How messages begin."""
-        return f"dataset {self.dataset.name}"
-
-    @property
     def has_credentials(self) -> bool:
         """Whether a refusal is about wrong credentials or about none."""
         return bool(self.token or self.username or self.password)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Access(Credentials):
+    """Of one dataset's source, with the volumes of the pod."""
+
+    dataset: Dataset
+    volumes: Path
+    secrets: Path
+
+
+def credentials(name: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """From what a Secret holds."""
+    return {
+        "name": name,
+        "username": values.get("username", ""),
+        "password": values.get("password", ""),
+        "token": values.get("token", ""),
+        "tenant": values.get("tenant", ""),
+        "ca": values.get("ca.crt path"),
+    }
+
+
 def read_access(dataset: Dataset, *, volumes: Path, secrets: Path) -> Access:
     """Raises UserError if the Secret is not there."""
     values = read_secret(dataset, secrets)
-    return Access(
-        dataset=dataset,
-        volumes=volumes,
-        secrets=secrets,
-        username=values.get("username", ""),
-        password=values.get("password", ""),
-        token=values.get("token") or (values.get(STORE_KEY, "") if dataset.traces is not None else ""),
-        tenant=values.get("tenant", ""),
-        ca=values.get("ca.crt path"),
-    )
+    found = credentials(f"dataset {dataset.name}", values)
+    if dataset.traces is not None:
+        found["token"] = found["token"] or values.get(STORE_KEY, "")
+    return Access(dataset=dataset, volumes=volumes, secrets=secrets, **found)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.util import Retry
 
-from trainyard.trainer.data.collect.access import Access
+from trainyard.trainer.data.collect.access import Credentials
 from trainyard.trainer.data.sources import CONNECT_TIMEOUT, is_unknown, reason
 from trainyard.trainer.errors import UserError, invalid_data, source_unavailable
 from trainyard.trainer.log import say
@@ -58,11 +58,11 @@ class Client:
 
     Args:
         url: its address without the API's own path.
-        access: credentials and the dataset's name.
+        access: credentials, and how messages begin.
         field: the field that holds the address, for messages.
     """
 
-    def __init__(self, url: str, access: Access, *, field: str) -> None:
+    def __init__(self, url: str, access: Credentials, *, field: str) -> None:
         self.url = url.rstrip("/")
         self.requests = 0
         self._access = access

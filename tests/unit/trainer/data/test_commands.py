@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainyard.trainer.evaluation.commands import command_of
+from trainyard.trainer.data.commands import command_of
 
 CALL = '{"name": "run", "arguments": {"command": "df -h", "host": "a"}}'
 
