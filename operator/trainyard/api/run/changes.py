@@ -56,6 +56,7 @@ ROOT_RULES: tuple[Rule, ...] = (
             "spec.args",
             "spec.mode",
             "spec.storage.checkpoints.claimName",
+            "spec.storage.workspace",
         ],
         unless=f"!({_STARTED})",
         told="is fixed once the run has started: create a new run, or delete this one and apply it again",
