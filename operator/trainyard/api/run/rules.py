@@ -378,7 +378,7 @@ SPEC_RULES: tuple[Rule, ...] = (
         about=_SCRIPT,
     ),
     Rule(
-        "script || !has(self.storage.workspace)",
+        "script || !has(self.storage) || !has(self.storage.workspace)",
         "spec.storage.workspace is where the script of spec.command works: set spec.command too, or remove the workspace",
         lambda s: bool(s.command) or s.storage.workspace is None,
         about=_SCRIPT,
