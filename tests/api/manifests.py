@@ -51,6 +51,7 @@ FINE_TUNING: dict[str, Any] = {
             "limit": 10,
             "selectionStrategy": "Latest",
             "timeField": "metadata.timestamp",
+            "expectedCount": 1000,
         },
     ],
     "datasetUpload": {"storageUri": "s3://bucket/datasets", "secretRef": {"name": "store"}},
@@ -206,6 +207,21 @@ REWARDS: tuple[dict[str, Any], ...] = (
 OTHERWISE_REWARDED = tuple({**REWARDED, "training": {"method": "PPO", "rewards": [reward]}} for reward in REWARDS)
 
 SCRIPT: dict[str, Any] = {"image": "example.org/own:1", "command": ["python", "train.py"], "args": ["--fast"]}
+
+WORKSPACE: dict[str, Any] = {
+    **SCRIPT,
+    "storage": {
+        "workspace": {
+            "git": {
+                "url": "https://git.example.org/team/app.git",
+                "ref": "main",
+                "secretRef": {"name": "git-login"},
+                "submodules": True,
+                "sparsePaths": ["src"],
+            }
+        }
+    },
+}
 
 PHASED: dict[str, Any] = {
     "model": {"storageUri": "hf://org/name"},
@@ -376,6 +392,7 @@ COMPLETE = (
     *OTHERWISE_REWARDED,
     SERVED,
     SCRIPT,
+    WORKSPACE,
     PHASED,
     PHASED_BY_EPOCHS,
     PHASED_REWARDED,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Objects
-from tests.api.manifests import FINE_TUNING, SCRIPT, run
+from tests.api.manifests import FINE_TUNING, SCRIPT, WORKSPACE, run
 from tests.api.places import Place, put, shown
 from trainyard.api.run.changes import ROOT_RULES, TRAINING_IDENTITY
 
@@ -157,6 +157,32 @@ def test_a_scripts_command_and_arguments_are_fixed(runs: Objects) -> None:
         assert rule_for(place) in answer.message
 
 
+@pytest.mark.parametrize("storage", [None, {}, {"cache": {"size": "1Gi"}}, {"checkpoints": {"size": "1Gi"}}])
+def test_a_started_run_that_says_little_of_its_storage_can_be_suspended(
+    runs: Objects, storage: dict[str, Any] | None
+) -> None:
+    name = f"storage-{'-'.join(storage) or 'empty' if storage is not None else 'none'}"
+    spec = {**SCRIPT, **({} if storage is None else {"storage": storage})}
+    assert runs.create(run(spec, name=name)).accepted
+    assert runs.patch(name, STARTED, status=True).accepted
+    answer = change(runs, name, ("suspend",), True)
+    assert answer.accepted, answer.message
+    own = {"workspace": {"git": {"url": "https://git.example.org/other"}}, "checkpoints": {"claimName": "other"}}
+    for part, value in own.items():
+        answer = runs.patch(name, {"spec": {"storage": {part: value}}}, dry_run=True)
+        assert answer.code == 422
+        assert f"spec.storage.{part}" in answer.message
+
+
+def test_a_started_runs_workspace_never_changes(runs: Objects) -> None:
+    assert runs.create(run(WORKSPACE, name="workspace")).accepted
+    assert runs.patch("workspace", STARTED, status=True).accepted
+    answer = change(runs, "workspace", ("storage", "workspace", "git", "ref"), "other")
+    assert answer.code == 422
+    assert rule_for(("storage", "workspace")) in answer.message
+    assert change(runs, "workspace", ("backoffLimit",), 5).accepted
+
+
 def test_the_status_of_a_started_run_can_still_be_written(made: Objects) -> None:
     for name in ("started", "suspended"):
         answer = made.patch(name, {"status": {"state": "Training", "restarts": 1}}, status=True, dry_run=True)
@@ -164,7 +190,10 @@ def test_the_status_of_a_started_run_can_still_be_written(made: Objects) -> None
 
 
 def test_every_path_of_the_rules_about_changes_has_a_case() -> None:
-    told = {rule_for(place) for place, _ in FIXED + WHILE_SUSPENDED} | {rule_for(("command",)), rule_for(("args",))}
+    told = {rule_for(place) for place, _ in FIXED + WHILE_SUSPENDED} | {
+        rule_for((field,)) for field in ("command", "args")
+    }
+    told.add(rule_for(("storage", "workspace")))
     for rule in ROOT_RULES:
         for path in re.findall(r"'(spec\.[\w.]+)'", rule.message_cel or ""):
             assert rule.message.replace("these fields", path) in told

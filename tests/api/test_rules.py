@@ -90,6 +90,21 @@ CASES: tuple[Case, ...] = (
         {**SCRIPT, "mode": "DryRun"},
         {**SCRATCH, "mode": "DryRun"},
     ),
+    Case(
+        "spec.storage.workspace is where the script of spec.command works",
+        {**SCRATCH, "storage": {"workspace": {"git": {"url": "https://git.example.org/a"}}}},
+        {**SCRIPT, "storage": {"workspace": {"git": {"url": "https://git.example.org/a"}}}},
+    ),
+    Case(
+        "sparsePaths has a path with ..",
+        {**SCRIPT, "storage": {"workspace": {"git": {"url": "https://git.example.org/a", "sparsePaths": ["a/../b"]}}}},
+        {**SCRIPT, "storage": {"workspace": {"git": {"url": "https://git.example.org/a", "sparsePaths": ["a/b"]}}}},
+    ),
+    Case(
+        "expectedCount counts records, and puzzle makes or reads grids",
+        {**SCRATCH, "datasets": [TEXT, {"name": "grids", "puzzle": {"kind": "Sudoku"}, "expectedCount": 3}]},
+        put(SCRATCH, (*DATASET, "expectedCount"), 3),
+    ),
     Case("spec.command runs in an image of your own", without(SCRIPT, ("image",)), SCRIPT),
     Case("spec.command runs in an image of your own", {**SCRIPT, "image": ""}, SCRIPT),
     Case(

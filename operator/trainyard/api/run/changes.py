@@ -21,9 +21,22 @@ _STARTED = "has(oldSelf.status) && has(oldSelf.status.startTime)"
 _PAUSED = "(has(oldSelf.spec.suspend) && oldSelf.spec.suspend)"
 
 
+_SURE = ("spec", "spec.training")
+"""What is there wherever something in it is asked for: the rules about fields of spec.training see to that themselves."""
+
+
+def _there(root: str, path: str) -> str:
+    """CEL: the path leads to something. Of what lies in an object that is absent, `has` alone is an error."""
+    parts = path.split(".")
+    prefixes = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return " && ".join(f"has({root}.{prefix})" for prefix in prefixes if prefix == path or prefix not in _SURE)
+
+
 def _same(path: str) -> str:
     """CEL: an optional object has not changed, whether it is there or not."""
-    return f"(has(self.{path}) ? has(oldSelf.{path}) && self.{path} == oldSelf.{path} : !has(oldSelf.{path}))"
+    now, before = _there("self", path), _there("oldSelf", path)
+    absent = f"!{before}" if " && " not in before else f"!({before})"
+    return f"({now} ? {before} && self.{path} == oldSelf.{path} : {absent})"
 
 
 def _unchanged(paths: Sequence[str], *, unless: str, told: str) -> Rule:
@@ -56,6 +69,7 @@ ROOT_RULES: tuple[Rule, ...] = (
             "spec.args",
             "spec.mode",
             "spec.storage.checkpoints.claimName",
+            "spec.storage.workspace",
         ],
         unless=f"!({_STARTED})",
         told="is fixed once the run has started: create a new run, or delete this one and apply it again",

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from trainyard.api.base import ApiModel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
 from trainyard.api.names import RESERVED_ENV_PREFIXES
+from trainyard.api.run.workspace import Workspace
 
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 LabelMap = dict[str, LabelValue]
@@ -213,4 +214,7 @@ class Storage(ApiModel):
     )
     cache: Claim | None = Field(
         None, description="Downloads of models and data (HF_HOME), best shared between runs. Absent: gone with the pod."
+    )
+    workspace: Workspace | None = Field(
+        None, description="Files that spec.command finds in its working directory: a commit of a git repository."
     )

@@ -460,6 +460,12 @@ SPEC_RULES: tuple[Rule, ...] = (
         about=_SCRIPT,
     ),
     Rule(
+        "script || !has(self.storage) || !has(self.storage.workspace)",
+        "spec.storage.workspace is where the script of spec.command works: set spec.command too, or remove the workspace",
+        lambda s: bool(s.command) or s.storage.workspace is None,
+        about=_SCRIPT,
+    ),
+    Rule(
         "!script || self.mode == 'Train'",
         "modes DryRun, Debug and Dataset belong to the built-in trainer: with spec.command set, mode must be Train",
         lambda s: not s.command or s.mode == "Train",

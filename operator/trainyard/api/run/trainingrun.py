@@ -165,7 +165,7 @@ class TrainingRunSpec(ApiModel):
         if self.mode == "Dataset":
             return (STEP_PREPARE,)
         if self.command:
-            return (STEP_PREPARE, STEP_TRAIN) if self.datasets else (STEP_TRAIN,)
+            return (STEP_PREPARE, STEP_TRAIN) if self.datasets or self.storage.workspace else (STEP_TRAIN,)
         phases = phases_to_run(self)
         # The result is that of the last phase, so it is measured on what that phase has held out.
         last = next((p.datasets for p in self.phases or () if p.name == phases[-1]), None)

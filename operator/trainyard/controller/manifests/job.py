@@ -179,10 +179,16 @@ def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
 
 def _container_image_and_command(run: RunRef, *, step: str, defaults: Defaults) -> Object:
     if run.spec.command and step == STEP_TRAIN:
-        return {"image": run.spec.image, "command": list(run.spec.command), "args": list(run.spec.args)}
+        own = {"image": run.spec.image, "command": list(run.spec.command), "args": list(run.spec.args)}
+        return own | ({"workingDir": workspace_dir(run)} if run.spec.storage.workspace is not None else {})
     # With a script in an image of its own, the steps around it still need the built-in trainer's image.
     image = defaults.trainer_image if run.spec.command else run.spec.image or defaults.trainer_image
     return {"image": image, "command": ["python", "-m", "trainyard.trainer", *step_arguments(step)]}
+
+
+def workspace_dir(run: RunRef) -> str:
+    """Where the prepare step puts the files that the script works with."""
+    return f"{names.work_dir(run.name, run.uid)}/{names.WORKSPACE_FOLDER}"
 
 
 def _container_resources(resources: Resources) -> Object:
@@ -222,6 +228,8 @@ def _environment(run: RunRef, *, step: str, attempt: int, defaults: Defaults) ->
     }
     if is_train(step):
         variables |= _group(run, step=step, attempt=attempt)
+    if run.spec.storage.workspace is not None:
+        variables[names.ENV_WORKSPACE_DIR] = workspace_dir(run)
     if defaults.receiver_url:
         base = defaults.receiver_url.rstrip("/")
         variables[names.ENV_PROGRESS_URL] = f"{base}/v1/runs/{run.namespace}/{run.name}/{run.uid}/progress"

@@ -11,7 +11,7 @@ from trainyard.api.run.status import (
     TrainerStatus,
     TrainingRunStatus,
 )
-from trainyard.api.steps import STEP_EVALUATE, is_train, phase_of
+from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, is_train, phase_of
 from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.storage import checkpoints_name
@@ -113,6 +113,9 @@ def _learn_final(seen: Observed, status: TrainingRunStatus, step: str, record: F
         changes["dataset"] = told.dataset(record.dataset)
     if record.evaluation is not None:
         changes["evaluation"] = told.evaluation(record.evaluation)
+    if step == STEP_PREPARE and record.provenance:
+        # The commit of the workspace; the image that trains is told by the training.
+        changes["provenance"] = {**(status.provenance or {}), **told.words(record.provenance)}
     if is_train(step):
         changes |= {k: told.words(v) for k in ("effective", "provenance") if (v := getattr(record, k))}
         if "provenance" in changes:

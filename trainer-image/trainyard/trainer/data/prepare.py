@@ -31,6 +31,7 @@ from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.usable import check_usable, facts_of, remarks
 from trainyard.trainer.data.version import build_key, ensure_dataset, upload
+from trainyard.trainer.data.workspace import check_out
 from trainyard.trainer.errors import invalid_config, storage
 from trainyard.trainer.log import say
 from trainyard.trainer.phases import SHARED_TOKENIZER
@@ -61,6 +62,10 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
     reporter.report(phase="prepare", percentage=0.0)
     remove_leftovers(context.work_dir)
     spec = context.run.spec
+    check_out(context, reporter)
+    if spec.command and not spec.datasets:
+        reporter.report(percentage=100.0, milestone=True)
+        return
     if spec.mode == "Dataset":
         built = ensure_dataset(context)
         forget(context)

@@ -144,7 +144,7 @@ def unignored(folder: Path, scratch: Path) -> list[str]:
         capture_output=True,
     )
     if listed.returncode != 0:
-        raise OSError(f"{folder}: {_last_line(listed.stderr)}")
+        raise OSError(f"{folder}: {last_line(listed.stderr)}")
     return sorted(os.fsdecode(name) for name in listed.stdout.split(b"\0") if name and not name.endswith(b"/"))
 
 
@@ -152,13 +152,31 @@ def _fetch(url: str, ref: str, access: Access, to: Path, field: str) -> None:
     script = to.parent / ".tmp-askpass"
     variables = answers(url, access, script)
     _run([*git_at(to), "init", "--quiet", "--bare"], {}, "git init", to)
-    command = [*git_at(to), "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", url, ref]
+    fetch_into(git_at(to), url, ref, access, variables, field=field)
+    script.unlink()
+
+
+def fetch_into(
+    git: list[str],
+    url: str,
+    ref: str,
+    access: Login,
+    variables: dict[str, str],
+    *,
+    field: str,
+    invalid: Callable[..., UserError] = invalid_data,
+) -> None:
+    """Have FETCH_HEAD in a repository, `git` being the words that call git there; `variables` are those of `answers`.
+
+    Raises:
+        UserError: no such repository or ref, access refused, no answer.
+    """
+    command = [*git, "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", url, ref]
     for pause in (*PAUSES, None):
         told = attempt(command, variables)
         if told is None:
-            script.unlink()
             return
-        fault = explain(told, url, ref, access, field)
+        fault = explain(told, url, ref, access, field, invalid)
         if isinstance(fault, UserError):
             raise fault
         if pause is None:
@@ -242,7 +260,7 @@ def attempt(command: list[str], variables: dict[str, str]) -> str | None:
         ) from error
     except subprocess.TimeoutExpired:
         return f"no end after {FETCH_TIMEOUT:.0f} s"
-    return None if done.returncode == 0 else _last_line(done.stderr)
+    return None if done.returncode == 0 else last_line(done.stderr)
 
 
 def _run(command: list[str], variables: dict[str, str], what: str, place: Path) -> None:
@@ -294,7 +312,8 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
-def _last_line(told: bytes) -> str:
+def last_line(told: bytes) -> str:
+    """Of what git said on its way out, the line that tells why."""
     lines = [line for line in told.decode(errors="replace").splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (telling or lines or ["git ended without a word"])[-1].removeprefix("fatal: ").removeprefix("error: ")
