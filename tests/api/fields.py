@@ -62,6 +62,8 @@ RUN = Kind(
             ("datasets", 0, "convertTo"),
             ("datasets", 0, "role"),
             ("phases", 0, "training", "method"),
+            ("training", "earlyStopping", "metric"),
+            ("phases", 0, "training", "earlyStopping", "metric"),
             ("datasets", 0, "puzzle", "size"),
             ("datasets", 0, "prometheus", "stepSeconds"),
             ("datasets", 0, "prometheus", "spanHours"),

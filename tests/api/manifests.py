@@ -88,6 +88,8 @@ FINE_TUNING: dict[str, Any] = {
         "gradientCheckpointing": False,
         "loggingSteps": 1,
         "evalSteps": 5,
+        "earlyStopping": {"metric": "loss", "patience": 2, "minimumDelta": 0.1},
+        "neftuneNoiseAlpha": 5,
         "seed": 1,
         "extraArgs": {"adam_beta2": 0.95},
     },
@@ -186,6 +188,27 @@ SCRATCH: dict[str, Any] = {
     "training": {"method": "Pretrain", "numTrainEpochs": 1.5},
 }
 
+ADAPTED: dict[str, Any] = {
+    "model": {
+        "storageUri": "hf://org/name",
+        "adapter": {
+            "lora": {
+                "dora": False,
+                "rsLora": True,
+                "loraPlusRatio": 16,
+                "initialisation": "Zero",
+                "trainableTokens": ["<tool>"],
+            }
+        },
+    },
+    "datasets": [{"name": "d", "format": "Messages", "inline": {"records": [{"messages": []}]}}],
+    "training": {"method": "SFT", "maxSteps": 1},
+}
+CONTINUED: dict[str, Any] = {
+    **ADAPTED,
+    "model": {"storageUri": "hf://org/name", "adapter": {"lora": {}, "from": "pvc://adapters/last"}},
+}
+
 SCRATCH_WITH_TOKENIZER: dict[str, Any] = {
     "model": {"scratch": {"architecture": "gpt2", "tokenizer": {"storageUri": "pvc://claim/tokenizer"}}},
     "datasets": [{"name": "d", "inline": {"records": [{"text": "hello"}]}}],
@@ -203,6 +226,8 @@ REWARDS: tuple[dict[str, Any], ...] = (
     {"jsonValid": {}},
     {"length": {"target": 10}},
     {"model": {"storageUri": "pvc://models/judge", "secretRef": {"name": "hub"}}},
+    {"toolCall": {}},
+    {"http": {"url": "https://judge.example.org/score", "secretRef": {"name": "judge"}}},
 )
 OTHERWISE_REWARDED = tuple({**REWARDED, "training": {"method": "PPO", "rewards": [reward]}} for reward in REWARDS)
 
@@ -387,6 +412,8 @@ COMPLETE = (
     *JUDGED,
     CHAMPION,
     *({**SCRATCH, "exports": exports} for exports in (*formats.EACH, *sinks.EACH)),
+    ADAPTED,
+    CONTINUED,
     SCRATCH_WITH_TOKENIZER,
     REWARDED,
     *OTHERWISE_REWARDED,
