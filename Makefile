@@ -32,7 +32,8 @@ CHART := charts/trainyard
 WORKERS ?= 2
 # Images that are there already need not be built.
 IMAGES := $(if $(OPERATOR_IMAGE),,images)
-LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock trainer-image/requirements-converter.lock
+APART := trainer-image/requirements-converter.lock trainer-image/requirements-harness.lock
+LOCKS := requirements-dev.lock trainer-image/requirements-cpu.lock $(APART)
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11
 
 ##@ Start here
@@ -75,8 +76,8 @@ venv: .venv/.stamp ## The Python environment in .venv, from the lock files
 	@test -x $(PYTHON) || uv venv --quiet --python "$$(command -v $(PYTHON3))" .venv
 	$(PYTHON3) trainer-image/cpu/install.py .venv --quiet
 	uv pip install --quiet --python $(PYTHON) --no-deps --require-hashes --requirement requirements-dev.lock
-	uv pip install --quiet --python $(PYTHON) --target .venv/converter --no-deps --require-hashes \
-	  --requirement trainer-image/requirements-converter.lock
+	for part in converter harness; do uv pip install --quiet --python $(PYTHON) --target .venv/$$part --no-deps \
+	  --require-hashes --requirement trainer-image/requirements-$$part.lock; done
 	uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -127,6 +128,7 @@ lock: ## Resolve the dependencies anew; the locks carry hashes
 	cd trainer-image && $(COMPILE) requirements.in -o requirements.lock
 	cd trainer-image && $(COMPILE) --excludes cpu/excludes.txt requirements.in -o requirements-cpu.lock
 	cd trainer-image && $(COMPILE) --no-deps requirements-converter.in -o requirements-converter.lock
+	cd trainer-image && $(COMPILE) --no-deps requirements-harness.in -o requirements-harness.lock
 	$(COMPILE) -c trainer-image/requirements-cpu.lock --overrides requirements-dev.overrides \
 	  --extra operator --extra cli --group dev pyproject.toml -o requirements-dev.lock
 

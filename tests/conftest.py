@@ -24,8 +24,8 @@ settings.register_profile("any-machine", deadline=None)  # how long one example 
 settings.load_profile("any-machine")
 
 TIERS = ("slow", "api", "e2e", "load")
-GPU_NODE = ("test_continuity", "test_node_lost", "test_preempted", "test_schedules")
-ALONE = ("test_operator_killed", "test_quick_path", "test_time")
+GPU_NODE = ("test_continuity", "test_injected", "test_node_lost", "test_preempted", "test_schedules")
+ALONE = ("test_operator_killed", "test_page", "test_quick_path", "test_time")
 SHARING = ("test_admission", "test_wrong_manifests")
 """Tests against the cluster have a namespace of their own each, but for these."""
 

@@ -21,8 +21,9 @@ LOCKS = {
     "trainer": "trainer-image/requirements.lock",
     "trainer-cpu": "trainer-image/requirements-cpu.lock",
     "trainer-converter": "trainer-image/requirements-converter.lock",
+    "trainer-harness": "trainer-image/requirements-harness.lock",
 }
-"""Of each image; the last is a folder of its own in both trainer images."""
+"""Of each image; the last two are folders of their own in both trainer images."""
 
 FOUND, NOT_CHECKED = 1, 3
 """Exit codes of the audit: something was found; nobody knows."""

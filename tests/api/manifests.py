@@ -65,6 +65,7 @@ FINE_TUNING: dict[str, Any] = {
             "when": "Succeeded",
             "onFailure": "Continue",
             "backoffLimit": 1,
+            "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}},
             "hub": {"repo": "org/{agent}", "private": True, "secretRef": {"name": "hub"}},
         },
         {"name": "tell", "configMap": {"name": "agent", "data": {"version": "{version}"}}},
@@ -309,6 +310,8 @@ CHAMPION: dict[str, Any] = {
         "metrics": ["loss", "exactMatch"],
         "maxNewTokens": 64,
         "maxAnswers": 100,
+        "baselineAnswers": True,
+        "harness": {"tasks": ["pick"], "includeFrom": "pvc://tasks/pods", "limit": 10},
         "gates": [{"metric": "exactMatch", "minimum": 0.1, "minimumGain": 0.05, "confidence": 0.9}],
         "compareWith": {
             "mlflow": {"model": "agent", "alias": "champion", "noChampion": "Promote"},

@@ -43,6 +43,9 @@ DATASET: Place = ("datasets", 0)
 ADAPTED = {**FINE_TUNING, "model": {**HUB, "adapter": {"lora": {}}}}
 
 
+HARNESS = {"tasks": ["pick"], "includeFrom": "file:///tasks"}
+
+
 def hub(name: str, *after: str) -> dict[str, Any]:
     target = {"repo": f"org/{name}", "secretRef": {"name": "hub"}}
     return {"name": name, **({"dependsOn": list(after)} if after else {}), "hub": target}
@@ -160,6 +163,16 @@ CASES: tuple[Case, ...] = (
         "an export has exactly one target", {**SCRATCH, "exports": [{"name": "a"}]}, {**SCRATCH, "exports": [hub("a")]}
     ),
     Case(
+        "an export's resources are those of its Job",
+        {
+            **SCRATCH,
+            "exports": [
+                {"name": "a", "configMap": {"name": "a", "data": {"k": "v"}}, "resources": {"requests": {"cpu": "1"}}}
+            ],
+        },
+        {**SCRATCH, "exports": [hub("a") | {"resources": {"requests": {"cpu": "1"}}}]},
+    ),
+    Case(
         "an export cannot be called",
         {**SCRATCH, "exports": [hub("model")]},
         {**SCRATCH, "exports": [hub("models")]},
@@ -274,8 +287,30 @@ CASES: tuple[Case, ...] = (
     Case("evaluation.metrics, gates and compareWith judge answers", {**REWARDED, "evaluation": MINIMUM}, HELD_OUT),
     Case("method TRM is judged by gates", {**TRM, "evaluation": TOKEN_GAIN}, {**TRM, "evaluation": EXACT}),
     Case("method TRM is judged by gates", {**TRM, "evaluation": MINIMUM}, {**TRM, "evaluation": EXACT}),
-    Case("evaluation.gates belong to the built-in trainer", {**SCRIPT, "evaluation": MINIMUM}, SCRIPT),
-    Case("evaluation.gates need held-out records", put(JUDGED[0], (*JUDGING, "split"), "Test"), JUDGED[0]),
+    Case("method TRM is judged by gates", {**TRM, "evaluation": {"harness": HARNESS}}, {**TRM, "evaluation": EXACT}),
+    Case("evaluation.gates and harness belong to the built-in", {**SCRIPT, "evaluation": MINIMUM}, SCRIPT),
+    Case("evaluation.gates and harness belong to the built-in", {**SCRIPT, "evaluation": {"harness": HARNESS}}, SCRIPT),
+    Case("evaluation.gates and harness need held-out records", put(JUDGED[0], (*JUDGING, "split"), "Test"), JUDGED[0]),
+    Case(
+        "evaluation.gates and harness need held-out records",
+        {**SCRATCH, "evaluation": {"harness": HARNESS}},
+        {**HELD_OUT, "evaluation": {"harness": HARNESS}},
+    ),
+    Case(
+        "evaluation.harness is asked in the evaluation",
+        {**HELD_OUT, "evaluation": {"harness": HARNESS, "enabled": False}},
+        {**HELD_OUT, "evaluation": {"harness": HARNESS}},
+    ),
+    Case(
+        "evaluation.baselineAnswers is about answers",
+        put(CHAMPION, (*JUDGING, "baseline"), False),
+        put(CHAMPION, (*JUDGING, "baseline"), True),
+    ),
+    Case(
+        "evaluation.baselineAnswers is about answers",
+        {**HELD_OUT, "evaluation": {"baselineAnswers": True}},
+        {**HELD_OUT, "evaluation": {"baselineAnswers": False}},
+    ),
     Case("training.trm belongs to method TRM", put(SCRATCH, ("training", "trm"), {}), TRM),
     Case(
         "method TRM has its own loop",
@@ -285,8 +320,16 @@ CASES: tuple[Case, ...] = (
     Case("method TRM has its own loop", put(TRM, ("training", "precision"), "FP16"), TRM),
     Case("model.trm: hiddenSize must be divisible", put(TRM, ("model", "trm", "numHeads"), 5), TRM),
     Case("training.trm.task FreeForm", put(TRM_TEXT, ("training", "trm"), {"task": "FreeForm"}), TRM),
-    Case("a Sudoku has size 4, 6 or 9", put(TRM, (*DATASET, "puzzle", "size"), 5), TRM),
-    Case("a maze has a size of at least 7", put(TRM, (*DATASET, "puzzle"), {"kind": "Maze", "size": 5}), TRM),
+    Case(
+        "the size of a Sudoku is 4, 6 or 9: set puzzle.size to one of these",
+        put(TRM, (*DATASET, "puzzle", "size"), 5),
+        TRM,
+    ),
+    Case(
+        "the size of a maze is at least 7: raise puzzle.size",
+        put(TRM, (*DATASET, "puzzle"), {"kind": "Maze", "size": 5}),
+        TRM,
+    ),
     Case("puzzles of kind ARC and Arrays", put(TRM, (*DATASET, "puzzle"), {"kind": "ARC"}), TRM),
     Case("spec.phases belong to the built-in trainer", {**PHASED, **SCRIPT}, PHASED),
     Case("spec.phases names a dataset", put(PHASED, ("phases", 0, "datasets"), ["other"]), PHASED),
@@ -338,7 +381,7 @@ CASES: tuple[Case, ...] = (
         {**SCRATCH, "training": SFT},
     ),
     Case(
-        "methods DPO and ORPO learn from pairs",
+        "methods DPO, ORPO and RewardModel learn from pairs",
         {**SCRATCH, "training": {"method": "ORPO"}},
         put({**SCRATCH, "training": {"method": "DPO"}}, (*DATASET, "format"), "Preference"),
     ),
@@ -346,7 +389,19 @@ CASES: tuple[Case, ...] = (
     Case("method PPO needs training.rewards", without(REWARDED, ("training", "rewards")), REWARDED),
     Case("method PPO needs training.rewards", put(REWARDED, ("training", "method"), "SFT"), REWARDED),
     Case("a reward needs exactly one of", put(REWARDED, ("training", "rewards", 0, "jsonValid"), {}), REWARDED),
-    Case("methods DPO, ORPO and PPO train in one process", {**REWARDED, "numProcPerNode": 2}, REWARDED),
+    Case(
+        "training.earlyStopping looks at the evaluations of evalSteps",
+        put(SCRATCH, ("training", "earlyStopping"), {"patience": 2}),
+        put(put(SCRATCH, ("training", "earlyStopping"), {"patience": 2}), ("training", "evalSteps"), 5),
+    ),
+    Case(
+        "method KTO learns from answers that were judged",
+        {**SCRATCH, "training": {"method": "KTO"}},
+        put({**SCRATCH, "training": {"method": "KTO"}}, (*DATASET, "format"), "Preference"),
+    ),
+    Case(
+        "methods DPO, ORPO, RewardModel, KTO and PPO train in one process", {**REWARDED, "numProcPerNode": 2}, REWARDED
+    ),
     Case(
         "method PPO compares probabilities",
         put(REWARDED, ("model", "adapter"), {"lora": {"dropout": 0.1}}),

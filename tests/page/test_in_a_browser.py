@@ -138,6 +138,18 @@ async def test_runs_are_compared_over_one_axis(stage: Stage, tab: Tab) -> None:
     assert await tab.run("document.querySelectorAll('table:not(.u-legend) tbody tr').length") == 2
 
 
+async def test_curves_take_the_colours_of_the_theme_that_the_system_changes_to(stage: Stage, tab: Tab) -> None:
+    drawn = "document.querySelector('canvas').toDataURL()"
+    await tab.dark(False)
+    await tab.open(url(stage, "/runs/team-a/agent-sre-7"))
+    await tab.until("document.querySelectorAll('canvas').length === 3")
+    light = await tab.run(drawn)
+    await tab.dark(True)
+    await tab.until(f"{drawn} !== {light!r}")
+    await tab.dark(False)
+    await tab.until(f"{drawn} === {light!r}")
+
+
 async def test_a_schedule_says_when_it_starts_next(stage: Stage, tab: Tab) -> None:
     await tab.open(url(stage, "/schedules"))
     await tab.until(f"{ROWS} === 1")

@@ -20,6 +20,16 @@ def preferences(count: int = 48, *, shuffled: bool = False) -> list[dict[str, An
     return pairs
 
 
+def judged(count: int = 48) -> list[dict[str, Any]]:
+    """The answers of `preferences`, each by itself with its label; of every third pair the good one is missing."""
+    return [
+        {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
+        for n, pair in enumerate(preferences(count))
+        for side in ("chosen", "rejected")
+        if n % 3 or side == "rejected"
+    ]
+
+
 def prompts(count: int = 32) -> list[dict[str, Any]]:
     return [{"prompt": f"paragraph {n}: the train {WORDS[n % 8]}"} for n in range(count)]
 
@@ -29,7 +39,10 @@ def method_spec(method: str, base: Path, *, adapter: bool = False) -> dict[str, 
     model: dict[str, Any] = {"storageUri": f"file://{base}"}
     if adapter:
         model["adapter"] = {"lora": {"rank": 4} | ({} if method == "PPO" else {"dropout": 0.1})}
-    records, record_format = (prompts(), "Prompt") if method == "PPO" else (preferences(), "Preference")
+    records, record_format = {
+        "PPO": (prompts(), "Prompt"),
+        "KTO": (judged(), "UnpairedPreference"),
+    }.get(method, (preferences(), "Preference"))
     training: dict[str, Any] = {
         "method": method,
         "maxSteps": 12,

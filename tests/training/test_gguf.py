@@ -10,6 +10,8 @@ from typing import Any
 
 import gguf
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.training.small_llama import small_llama
 from trainyard.trainer.errors import UserError
@@ -22,6 +24,7 @@ from trainyard.trainer.exports.handover.compare import Bar, compare
 from trainyard.trainer.exports.handover.metadata import END, TEMPLATE, check_metadata
 from trainyard.trainer.exports.handover.questions import questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of
+from trainyard.trainer.exports.handover.rounding import at_f16, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FIELD = "spec.exports[local].gguf"
@@ -85,6 +88,17 @@ def test_the_f16_file_answers_as_transformers_to_the_token(full: Path, reference
     assert agreement.share == 1.0
 
 
+def test_a_penalty_that_the_authors_wish_for_is_no_part_of_the_comparison(
+    model: Path, full: Path, tmp_path: Path
+) -> None:
+    """Published settings of generation often hold one; llama.cpp is not asked with it."""
+    folder = shutil.copytree(model, tmp_path / "m")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.3}))
+    reference = answers_of(folder, questions(Path("nowhere"), chat=True))
+    assert check_gguf(full, reference, field=FIELD, exact=True).share == 1.0
+
+
 def test_it_says_who_it_is_how_it_cuts_text_and_what_ends_an_answer(
     full: Path, model: Path, reference: Reference
 ) -> None:
@@ -115,7 +129,7 @@ def test_a_planted_template_is_found_by_what_it_renders_and_by_what_the_file_say
     file = planted(full, tmp_path / "t.gguf", change)
     assert "holds the chat template" in fault(file, reference, exact=False)
     with pytest.raises(UserError, match=r"renders the chat as '.*' instead of '"):
-        compare(reference.questions, reference.answers, llamacpp.ask(file, reference, threads=1), bar=EXACT)
+        compare(reference, llamacpp.ask(file, reference, threads=1), bar=EXACT)
 
 
 def test_a_file_without_an_end_is_found(full: Path, reference: Reference, tmp_path: Path) -> None:
@@ -131,6 +145,38 @@ def test_a_wrong_rope_value_is_found_by_what_it_answers(full: Path, reference: R
     message = fault(file, reference)
     assert "answers '" in message
     assert "' instead of '" in message
+
+
+def test_what_rounding_can_turn_round_is_measured_on_the_model_itself(reference: Reference, model: Path) -> None:
+    """A thousandth of the numbers makes all logits close, by any fixed distance; here as few are undecided as before."""
+    sure = [len(found) for one in reference.answers for found in reference.rounding.undecided(one)]
+    assert sorted(sure)[len(sure) // 2] == 1, "most of the time one token is the only one"
+    network = load(model)
+    pairs = [
+        at_f16(load(model))(input_ids=ids).logits[0] - network(input_ids=ids).logits[0] for ids in prompts(reference)
+    ]
+    moved = max(float(found.detach().abs().max()) for found in pairs)
+    assert 0 < moved < 0.05
+
+
+def prompts(reference: Reference) -> list[Any]:
+    return [torch.tensor([one.prompt_ids]) for one in reference.answers[:2]]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 0.0], ids=["sure", "barely trained", "knows nothing"])
+def test_a_model_that_knows_little_is_handed_over_all_the_same(model: Path, tmp_path: Path, scale: float) -> None:
+    """With a head scaled down, all tokens are within a fixed distance; with one of zeros, no token is likelier than another."""
+    folder = shutil.copytree(model, tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["lm_head.weight"] * scale
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    file = tmp_path / "m-f16.gguf"
+    convert(folder, file, name="m", field=FIELD)
+    reference = answers_of(folder, questions(Path("nowhere"), chat=True))
+    check_gguf(file, reference, field=FIELD, exact=True)
+    if scale:
+        wrong = planted(file, tmp_path / "r.gguf", lambda values: values.update({"llama.rope.freq_base": 10000.0}))
+        assert "answers '" in fault(wrong, reference)
 
 
 def test_a_tokenizer_that_cuts_in_a_way_without_a_name_is_refused(model: Path, tmp_path: Path) -> None:

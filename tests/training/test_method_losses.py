@@ -1,4 +1,4 @@
-"""The arithmetic of DPO, ORPO and PPO against numbers worked out by hand, and against TRL's own code."""
+"""The arithmetic of DPO, ORPO, KTO and PPO against numbers worked out by hand, and against TRL's own code."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from trainyard.api.run.methods import PAIRS, chosen
 from trainyard.api.run.model import Lora
 from trainyard.api.run.reward import Reward
+from trainyard.trainer.data.store import Sequences, write_split
+from trainyard.trainer.data.tokenize import Example
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.methods.arguments import config_class
 from trainyard.trainer.methods.dpo import DpoSettings, dpo_loss
+from trainyard.trainer.methods.kto import KtoSettings, Mismatched, kto_losses, kto_metrics, kto_settings
 from trainyard.trainer.methods.loss import token_log_probs
 from trainyard.trainer.methods.orpo import orpo_loss
 from trainyard.trainer.methods.pairs import Scores, collate_pairs, scores_of
 from trainyard.trainer.methods.ppo import advantages_and_returns, next_kl_coef, whitened
 from trainyard.trainer.methods.ppo_config import PPOConfig
 from trainyard.trainer.methods.recipes import PAIR_LOSSES
+from trainyard.trainer.methods.reward_model import center_coefficient, reward_loss, scorer
 from trainyard.trainer.methods.rewards import Judge, Response, built_in
 from trainyard.trainer.methods.rollouts import Responses, forward, sample
 from trainyard.trainer.models.lora import add_adapter
@@ -199,6 +203,156 @@ def test_an_adapter_on_the_last_layers() -> None:
     assert layers == {"1", "2"}
     with pytest.raises(UserError, match="layers 4: the model has 3"):
         add_adapter(model, Lora(layers=4))
+
+
+# ---- reward models
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_the_loss_of_a_reward_model_is_that_of_trl(number: int, model: Any) -> None:
+    """TRL's own method on scores that are given, and by hand."""
+    from collections import defaultdict
+
+    from trl import RewardTrainer
+
+    chance = np.random.default_rng(number)
+    chosen, rejected = (torch.tensor(chance.normal(0, 3, 4)) for _ in range(2))
+    coefficient = [None, 0.01, 0.5][number % 3]
+    losses, metrics = reward_loss(center_coefficient({"center_rewards_coefficient": coefficient}))(
+        Scores(chosen, rejected, *(torch.ones(4) for _ in range(4)))
+    )
+    stand_in = SimpleNamespace(
+        model=model, args=SimpleNamespace(center_rewards_coefficient=coefficient), _total_train_tokens=0, _tp_size=1,
+        accelerator=SimpleNamespace(gather=lambda value: value, gather_for_metrics=lambda value: value),
+        _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
+    )  # fmt: skip
+    given = torch.cat([chosen, rejected])[:, None]
+    theirs = RewardTrainer.compute_loss(stand_in, lambda **_: SimpleNamespace(logits=given), {"attention_mask": given})
+    assert float(losses.mean()) == pytest.approx(float(theirs), abs=1e-5)
+    by_hand = [
+        -math.log(sigmoid(c - r)) + (coefficient or 0) * (c + r) ** 2
+        for c, r in zip(chosen.tolist(), rejected.tolist(), strict=True)
+    ]
+    assert losses.tolist() == pytest.approx(by_hand, abs=1e-6)
+    assert float(metrics["rewards/margins"].mean()) == pytest.approx(stand_in._metrics["eval"]["margin"][0], abs=1e-5)
+    assert float(metrics["rewards/accuracies"].mean()) == pytest.approx(stand_in._metrics["eval"]["accuracy"][0])
+
+
+def test_a_text_scores_the_same_alone_and_padded() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_labels=1
+    )
+    judge = LlamaForSequenceClassification(config).eval()
+    batch = batch_of_pairs()
+    found = scorer("cpu", torch.float32)(judge, batch)
+    for row, mine in enumerate([*found.chosen, *found.rejected]):
+        length = int((batch["labels"][row] != -100).nonzero().max()) + 1
+        theirs = judge(input_ids=batch["input_ids"][row : row + 1, :length]).logits[0, 0]
+        assert float(mine) == pytest.approx(float(theirs), abs=1e-6)
+
+
+# ---- KTO
+
+
+def kto_case(number: int) -> tuple[KtoSettings, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ten cases: both losses, weights, a batch of good answers alone and one of bad ones alone, z below and above zero."""
+    chance = np.random.default_rng(number)
+    loss_type = "apo_zero_unpaired" if number % 3 == 2 else "kto"
+    settings = KtoSettings(0.05 * (number + 1), loss_type, 1 + number % 2 / 3, 1 + number % 4 / 7)
+    ratios = torch.tensor(chance.normal(0, 5, 6))
+    good = torch.tensor([[True] * 6, [False] * 6, *[chance.integers(0, 2, 6) == 1 for _ in range(8)]][number])
+    return settings, ratios, good, torch.tensor(chance.normal(0, 3))
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_kto_by_hand(number: int) -> None:
+    settings, ratios, good, mean = kto_case(number)
+    z = mean.clamp(min=0)
+    by_hand = []
+    for r, right in zip(ratios.tolist(), good.tolist(), strict=True):
+        base = float(z) if settings.loss_type == "kto" else 0.0
+        value = sigmoid(settings.beta * (r - base if right else base - r))
+        by_hand.append((settings.desirable_weight if right else settings.undesirable_weight) * (1 - value))
+    assert kto_losses(settings, ratios, good, z).tolist() == pytest.approx(by_hand, abs=1e-9)
+
+
+class Mock:
+    """Answers each forward pass with the next of some log-probabilities."""
+
+    training = False
+
+    def __init__(self, *log_probs: torch.Tensor) -> None:
+        self._waiting = list(log_probs)
+
+    def __call__(self, **_: Any) -> Any:
+        found = self._waiting.pop(0)
+        return SimpleNamespace(log_probs=found, entropy=torch.zeros_like(found), mean_logits=torch.zeros_like(found))
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_kto_is_that_of_trl(number: int) -> None:
+    """TRL's own method on log-probabilities that are given."""
+    from collections import defaultdict
+
+    from trl import KTOTrainer
+
+    settings, ratios, good, mean = kto_case(number)
+    model = Mock(*([mean.repeat(6)[:, None]] if settings.compares else []), ratios[:, None])
+    one = torch.ones(6, 2, dtype=torch.int64)
+    stand_in = SimpleNamespace(
+        model=model, accelerator=SimpleNamespace(device="cpu", gather_for_metrics=lambda value: value),
+        calculate_KL=settings.compares, aux_loss_enabled=False, precompute_ref_logps=True, beta=settings.beta,
+        loss_type=settings.loss_type, desirable_weight=settings.desirable_weight, undesirable_weight=settings.undesirable_weight,
+        _metrics={"train": defaultdict(list), "eval": defaultdict(list)}, _total_train_tokens=0, _tp_size=1,
+    )  # fmt: skip
+    stand_in._compute_kl_logps = lambda model, batch: KTOTrainer._compute_kl_logps(stand_in, model, batch)
+    own = {"input_ids": one, "attention_mask": one, "completion_mask": one, "label": good, "ref_logps": torch.zeros(6)}
+    other = {"KL_input_ids": one, "KL_attention_mask": one, "KL_completion_mask": one, "ref_KL_logps": torch.zeros(6)}
+    theirs = KTOTrainer._compute_loss(stand_in, model, own | other, False)
+    ours = kto_losses(settings, ratios, good, mean.clamp(min=0)).mean()
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-5)
+    metrics = kto_metrics(settings.beta * ratios, ratios, good)
+    for name, logged in stand_in._metrics["eval"].items():
+        if name.startswith(("rewards/", "logps/")):
+            assert float(metrics[name]) == pytest.approx(logged[0], abs=1e-5), name
+
+
+def test_the_other_answer_to_a_prompt_is_of_another_record(tmp_path: Any) -> None:
+    def example(n: int) -> Example:
+        return Example(
+            [10 + n, 11, 40 + n, 50 + n, 2][: 4 + n % 2], [False, False, True, True, True][: 4 + n % 2], good=n > 2
+        )
+
+    examples = [(example(n), 1) for n in range(6)]
+    write_split(tmp_path / "train", examples, vocab_size=100, max_length=8, packing=False)
+    sequences = Sequences.open(tmp_path / "train", vocab_size=100)
+    answers = Mismatched(sequences, seed=1, max_length=4)
+    others = []
+    for n in range(6):
+        own, mixed = answers.parts(n)
+        assert own["input_ids"].tolist() == example(n).ids
+        assert mixed["input_ids"][:2].tolist() == [10 + n, 11]
+        assert mixed["labels"][:2].tolist() == [-100, -100]
+        assert mixed["labels"][2:].tolist() == mixed["input_ids"][2:].tolist()
+        assert len(mixed["labels"]) <= 4
+        assert answers.good(n) == (n > 2)
+        others.append(int(mixed["input_ids"][2]) - 40)
+    assert sorted(others) == list(range(6))
+    assert all(n != other for n, other in enumerate(others))
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
+        ({"loss_type": "sigmoid"}, "use kto or apo_zero_unpaired"),
+        ({"beta": 0.0}, "not above 0"),
+        ({"undesirable_weight": -1.0}, "is negative"),
+    ],
+)
+def test_wrong_arguments_of_kto_are_told(extra: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        kto_settings(extra)
 
 
 # ---- PPO

@@ -1,4 +1,4 @@
-"""DPO, ORPO and PPO as whole runs: what has to move, what must not, and an exact continuation."""
+"""DPO, ORPO, KTO and PPO as whole runs: what has to move, what must not, and an exact continuation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from tests.training.method_specs import method_spec, preferences
 from tests.training.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-METHODS = ("DPO", "ORPO", "PPO")
+METHODS = ("DPO", "ORPO", "RewardModel", "KTO", "PPO")
 
 STOP_WHILE_GENERATING = """
 import os, signal
@@ -112,7 +114,9 @@ def test_an_adapter_is_resumed_exactly(method: str, base: Path, new_run: Callabl
     run.run("train")
     assert run.model_digest == whole.model_digest
     weights = load_file(run.work / "model" / "model.safetensors")
-    assert set(weights) == set(load_file(base / "model.safetensors")), "no value head, nothing of the adapter"
+    more = {"score.weight"} if method == "RewardModel" else set()
+    less = {"lm_head.weight"} if method == "RewardModel" else set()
+    assert set(weights) == set(load_file(base / "model.safetensors")) - less | more, "nothing of value head or adapter"
 
 
 def losses(run: Run) -> dict[int, Any]:
@@ -147,13 +151,14 @@ def test_metrics_of_a_resumed_logging_interval(base: Path, new_run: Callable[...
     assert losses(run) == losses(whole)
 
 
-@pytest.mark.parametrize("method", ["DPO", "ORPO"])
+@pytest.mark.parametrize("method", ["DPO", "ORPO", "RewardModel", "KTO"])
 def test_preferences_are_learned_and_noise_is_not(method: str, base: Path, new_run: Callable[..., Run]) -> None:
     """Held-out pairs: margin and accuracy grow; not where the labels are random, and not without a learning rate."""
 
     def held_out(*, shuffled: bool = False, rate: float = 1e-3, steps: int = 24) -> dict[str, float]:
         run = new_run()
         run.spec = method_spec(method, base)
+        run.spec["datasets"][0]["format"] = "Preference"  # for KTO, a good and a bad answer each
         run.spec["datasets"][0]["inline"]["records"] = preferences(120, shuffled=shuffled)
         run.spec["datasets"][0]["split"] = {"eval": 0.3}
         run.spec["training"] |= {"maxSteps": steps, "learningRate": rate, "loggingSteps": 10}
@@ -163,15 +168,54 @@ def test_preferences_are_learned_and_noise_is_not(method: str, base: Path, new_r
         return measured(run)
 
     trained, frozen, noise = held_out(), held_out(rate=1e-12, steps=2), held_out(shuffled=True)
-    margin = "rewards/margins" if method == "DPO" else "log_odds_chosen"
+    margin = "log_odds_chosen" if method == "ORPO" else "rewards/margins"
     if method == "DPO":
         assert frozen[margin] == pytest.approx(0, abs=1e-4), "relative to itself nothing is preferred"
         assert frozen["loss"] == pytest.approx(0.693147, abs=1e-4)
     assert trained[margin] > frozen[margin] + 0.5
-    assert trained["rewards/accuracies"] > 0.95
+    if method == "KTO":
+        assert frozen["loss"] == pytest.approx(0.5, abs=1e-4)
+        assert frozen["kl"] == pytest.approx(0, abs=1e-3)
+        assert trained["rewards/chosen"] > 0 > trained["rewards/rejected"]
+    else:
+        assert trained["rewards/accuracies"] > 0.95
+        assert 0.25 < noise["rewards/accuracies"] < 0.75
     assert trained["loss"] < frozen["loss"]
     assert noise[margin] - frozen[margin] < 0.3 * (trained[margin] - frozen[margin])
-    assert 0.25 < noise["rewards/accuracies"] < 0.75
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
+def test_ppo_takes_a_reward_model_that_was_trained_here(adapter: bool, base: Path, new_run: Callable[..., Run]) -> None:
+    """The same number for the same text, and a training that is rewarded by it."""
+    from transformers import AutoModelForSequenceClassification
+
+    made = whole_run(new_run, "RewardModel", base, adapter=adapter)
+    made.spec["training"] |= {"maxSteps": 20, "learningRate": 1e-3}
+    made.run("train")
+    made.run("evaluate")
+    model = made.work / "model"
+    config = json.loads((model / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForSequenceClassification"]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    scorer_model = AutoModelForSequenceClassification.from_pretrained(model)
+    assert scorer_model.config.num_labels == 1
+
+    def score(text: str) -> float:
+        ids = torch.tensor([[*tokenizer(text).input_ids, tokenizer.eos_token_id]])
+        scorer_model.config.pad_token_id = None
+        with torch.no_grad():
+            return float(scorer_model(input_ids=ids).logits[0, 0])
+
+    gaps = [score(pair["prompt"] + pair["chosen"]) - score(pair["prompt"] + pair["rejected"]) for pair in preferences()]
+    assert sum(gap > 0 for gap in gaps) > 44, "by transformers' own reading, too"
+    assert measured(made)["rewards/accuracies"] > 0.9
+
+    run = new_run()
+    run.spec = method_spec("PPO", base)
+    run.spec["training"]["rewards"] = [{"model": {"storageUri": f"file://{model}"}}]
+    for step in ("prepare", "train", "evaluate"):
+        run.run(step)
+    assert measured(run)["rewards/model"] != 0
 
 
 def test_ppo_raises_the_reward_and_stays_near_the_reference(base: Path, new_run: Callable[..., Run]) -> None:
@@ -203,7 +247,7 @@ def test_ppo_raises_the_reward_and_stays_near_the_reference(base: Path, new_run:
     assert dear["objective/kl"] < trained["objective/kl"] / 2, "a high price keeps it near"
 
 
-@pytest.mark.parametrize("method", ["DPO", "ORPO"])
+@pytest.mark.parametrize("method", ["DPO", "ORPO", "RewardModel", "KTO"])
 def test_accumulation_makes_no_difference(method: str, base: Path, new_run: Callable[..., Run], tmp_path: Path) -> None:
     """4 micro-batches of one pair are one of four: the same loss, gradient and margin at every step, up to rounding."""
     still = shutil.copytree(base, tmp_path / "without-dropout")
@@ -215,8 +259,11 @@ def test_accumulation_makes_no_difference(method: str, base: Path, new_run: Call
     four.spec["training"] |= {"gradientAccumulationSteps": 4, "perDeviceTrainBatchSize": 1}
     one.run("train")
     four.run("train")
+    compared = ("loss", "grad_norm", "kl", "eval_loss") if method == "KTO" else None  # there are kinds that a row lacks
     for step, entry in losses(one).items():
-        assert losses(four)[step] == pytest.approx(entry, rel=1e-3, abs=1e-5), step
+        other = losses(four)[step]
+        wanted = {name: value for name, value in entry.items() if compared is None or name in compared}
+        assert {name: other[name] for name in wanted} == pytest.approx(wanted, rel=1e-3, abs=1e-5), step
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ DatasetUri = Annotated[
 PuzzleUri = Annotated[str, _kinds(_S3, _HTTP_FILE, rf"{_CLAIM}/\S+", _FILE), _CHECKED]
 FolderUri = Annotated[str, _kinds(r"hf://[^/\s]+/[^/\s@]+(@\S+)?", rf"{_CLAIM}/\S+", _FILE), _CHECKED]
 _RUN = r"run://[a-z0-9]([-a-z0-9]*[a-z0-9])?(/[a-z0-9]([-a-z0-9]*[a-z0-9])?)?"
+RewardUri = Annotated[str, _kinds(r"hf://[^/\s]+/[^/\s@]+(@\S+)?", rf"{_CLAIM}/\S+", _FILE, _RUN), _CHECKED]
 ModelUri = Annotated[
     str,
     _kinds(r"hf://[^/\s]+/[^/\s@]+(@\S+|/\S+\.gguf)?", rf"{_CLAIM}/\S+", _FILE, _S3, _HTTP_FILE, _RUN),

@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,9 @@ from trainyard.api import API_VERSION
 from trainyard.api.addresses import told
 from trainyard.api.places import did_you_mean
 from trainyard.api.run.trainingrun import TrainingRun
-from trainyard.api.schedule.trainingschedule import TrainingSchedule
+
+if TYPE_CHECKING:
+    from trainyard.api.schedule.trainingschedule import TrainingSchedule
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -149,15 +151,24 @@ def parse_run(value: Any, *, document: Document | None = None) -> TrainingRun:
     return _parse(TrainingRun, value, document)
 
 
-def parse_schedule(value: Any, *, document: Document | None = None) -> TrainingSchedule:
+def parse_schedule(value: Any, *, document: Document | None = None) -> "TrainingSchedule":
     """The same for a TrainingSchedule. Cron fields, time zones and variants are checked by the operator's own code."""
+    from trainyard.api.schedule.trainingschedule import TrainingSchedule
+
     return _parse(TrainingSchedule, value, document)
 
 
 def _parse(model: type[M], value: Any, document: Document | None) -> M:
     kind = model.__name__
     if not isinstance(value, Mapping):
-        raise InvalidManifest([Fault("manifest", f"expected a mapping, found {type(value).__name__}")])
+        raise InvalidManifest(
+            [
+                Fault(
+                    "manifest",
+                    f"expected a mapping with apiVersion, kind, metadata and spec, found {type(value).__name__}",
+                )
+            ]
+        )
     if value.get("kind") != kind or value.get("apiVersion") != API_VERSION:
         found = f"{value.get('apiVersion')} {value.get('kind')}"
         raise InvalidManifest([Fault("kind", f"expected apiVersion {API_VERSION} and kind {kind}, found {found}")])

@@ -54,7 +54,10 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
     # A script may open whatever its run names.
     script = {STEP_TRAIN} if spec.command else set()
     if (model := spec.model) is not None:
-        uris, steps = {"storageUri": model.storage_uri}, {STEP_VALIDATE, *preparing, *script}
+        uris: dict[str, str | None] = {"storageUri": model.storage_uri}
+        if model.adapter is not None:
+            uris["adapter.from"] = model.adapter.from_
+        steps = {STEP_VALIDATE, *preparing, *script}
         if model.scratch is not None:
             uris["scratch.tokenizer.storageUri"] = model.scratch.tokenizer.storage_uri
         if model.storage_uri is not None:
@@ -67,6 +70,9 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
         yield from _at(
             "spec.evaluation.compareWith", champion.secret_ref, judging, {"storageUri": champion.storage_uri}
         )
+    if (harness := spec.evaluation.harness) is not None:
+        asking = {STEP_PREPARE, STEP_EVALUATE} if spec.mode != "Dataset" else set()
+        yield from _at("spec.evaluation.harness", None, asking, {"includeFrom": harness.include_from})
     for dataset in spec.datasets or ():
         field = f"spec.datasets[{dataset.name}]"
         yield from _at(field, dataset.secret_ref, fetching | script, dataset.addresses())

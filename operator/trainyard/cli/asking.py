@@ -18,7 +18,7 @@ from trainyard.api.schedule.children import ScheduleRef, child_name
 from trainyard.api.schedule.status import RUN_NOW, Firing
 from trainyard.api.schedule.trainingschedule import OVERRIDES_ANNOTATION, RUN_NOW_ANNOTATION, VARIANTS_ANNOTATION
 from trainyard.api.schedule.validity import faults
-from trainyard.cli.cluster import name_of, runs_of, seconds_of
+from trainyard.cli.cluster import name_of, runs_of, same_cluster, seconds_of
 from trainyard.cli.exits import Refused
 from trainyard.cli.patches import patch_of
 from trainyard.cli.printing import print_next
@@ -31,7 +31,7 @@ def ask(options: argparse.Namespace) -> None:
     """Ask for the start that the options describe."""
     request = Request(name_of(options), values=options.values, variants=options.variant, force=options.force)
     wait = seconds_of(options.wait, option="--wait") or 0
-    _start(runs_of(options), request, wait=wait, called_as=options.called_as)
+    _start(runs_of(options), request, wait=wait, options=options)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Request:
     force: bool = False
 
 
-def _start(runs: Runs, request: Request, *, wait: float, called_as: str) -> None:
+def _start(runs: Runs, request: Request, *, wait: float, options: argparse.Namespace) -> None:
     """Ask for the start, and tell what has become of it after at most `wait` seconds.
 
     Raises:
@@ -70,7 +70,8 @@ def _start(runs: Runs, request: Request, *, wait: float, called_as: str) -> None
     names, later = _made(runs, request, schedule, value, wait=wait)
     then = f"; {', '.join(later)} will follow, each at the end of the one before" if later else ""
     print(f"made {', '.join(names)}{then}")
-    print_next(f"{called_as} watch {names[0]}", f"{called_as} logs -f {names[0]}", f"{called_as} list")
+    name, where = options.called_as, same_cluster(options)
+    print_next(f"{name} watch {names[0]}{where}", f"{name} logs -f {names[0]}{where}", f"{name} list{where}")
 
 
 def _get(runs: Runs, name: str) -> dict[str, Any]:
@@ -115,7 +116,10 @@ def _made(
     at_once = names[:1] if schedule.spec.variant_policy == "Sequential" else names
     if not _until(lambda: all(_is_there(runs, name) for name in at_once), seconds=wait):
         said = (_get(runs, request.name).get("status") or {}).get("message")
-        raise Refused(f"the start has begun and its runs are not there yet: {said}")
+        raise Refused(
+            f"the start has begun and its runs are not there yet: {said}; kubectl describe trainingschedule {request.name} "
+            "shows what becomes of it"
+        )
     return at_once, names[len(at_once) :]
 
 

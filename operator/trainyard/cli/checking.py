@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from trainyard.api import GROUP
 from trainyard.api.manifest import Document, Fault, InvalidManifest, parse_run, parse_schedule, read_documents
 from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec
-from trainyard.api.schedule.trainingschedule import TrainingSchedule
 from trainyard.cli.exits import Misused
+
+if TYPE_CHECKING:
+    from trainyard.api.schedule.trainingschedule import TrainingSchedule
 
 KINDS = ("TrainingRun", "TrainingSchedule")
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -38,7 +40,7 @@ class ObjectReport:
     namespace: str
     faults: tuple[Fault, ...]
     document: Document
-    model: TrainingRun | TrainingSchedule | None = None
+    model: "TrainingRun | TrainingSchedule | None" = None
     remarks: tuple[str, ...] = ()
     """What was found in its data, apart from faults."""
 
@@ -49,13 +51,9 @@ class ObjectReport:
     @property
     def run_spec(self) -> TrainingRunSpec | None:
         """The spec of the run, or of the runs that a schedule makes."""
-        match self.model:
-            case TrainingRun(spec=spec):
-                return spec
-            case TrainingSchedule(spec=spec):
-                return spec.template.spec
-            case _:
-                return None
+        if self.model is None:
+            return None
+        return self.model.spec if isinstance(self.model, TrainingRun) else self.model.spec.template.spec
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _check_object(document: Document) -> ObjectReport:
         return replace(report, faults=tuple(sorted(error.faults, key=lambda f: f.line or 0)))
 
 
-def _schedule_faults(schedule: TrainingSchedule, document: Document) -> Iterator[Fault]:
+def _schedule_faults(schedule: "TrainingSchedule", document: Document) -> Iterator[Fault]:
     """What no schema can say: cron fields, time zones, and the runs that variants make."""
     from trainyard.api.schedule.children import ScheduleRef
     from trainyard.api.schedule.validity import faults

@@ -1,6 +1,7 @@
 """The words by which every verb that asks a cluster is told which one, and the client that they make."""
 
 import argparse
+import shlex
 
 from trainyard.cli.exits import Misused
 from trainyard.cli.options import completes
@@ -40,6 +41,16 @@ def runs_of(options: argparse.Namespace) -> Runs:
 def name_of(options: argparse.Namespace) -> str:
     """The run's name, also where kubectl's form kind/name was written."""
     return str(options.name).rpartition("/")[2]
+
+
+def same_cluster(options: argparse.Namespace, *, namespace: str = "", everywhere: bool = False) -> str:
+    """What follows in a further command so that it asks where this one asked: ` -n lab --context forge`; empty where the
+    defaults do. `namespace` is that of the run, for who has looked through all of them; `everywhere` names none."""
+    inside = namespace if getattr(options, "all_namespaces", False) else options.namespace
+    said = [("--context", options.context), ("--kubeconfig", options.kubeconfig), ("--as", options.acting_as)]
+    if not everywhere:
+        said.insert(0, ("-n", inside))
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in said if value)
 
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}

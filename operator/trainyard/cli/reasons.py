@@ -29,11 +29,11 @@ ADVICE: dict[str, Advice] = {
     ),
     Reason.QUEUED: Advice(
         "the Job waits until its queue (Kueue) lets it in",
-        "see who is before it: kubectl get workloads, and kubectl describe the LocalQueue that the run's label names",
+        "see who is before it: kubectl get workloads{where}, and kubectl describe the LocalQueue that the run's label names",
     ),
     Reason.UNSCHEDULABLE: Advice(
         "no node can take the pod now: too little of what it asks for is free, or a taint or selector keeps it away",
-        "compare with the nodes: {called} gpu; ask for less in spec.resources, or choose nodes in spec.placement",
+        "compare with the nodes: {called} gpu{where}; ask for less in spec.resources, or choose nodes in spec.placement",
     ),
     Reason.IMAGE_PULL: Advice(
         "the node cannot pull the container's image",
@@ -41,7 +41,7 @@ ADVICE: dict[str, Advice] = {
     ),
     Reason.VOLUME: Advice(
         "a volume cannot be made or mounted",
-        "kubectl describe pvc shows what its storage class says; a volume that is mounted on another node has to be released there",
+        "kubectl describe pvc{where} shows what its storage class says; a volume that is mounted on another node has to be released there",
     ),
     Reason.CONTAINER_CONFIG: Advice(
         "the container cannot be made: a Secret, ConfigMap or key that it names is missing",
@@ -49,7 +49,7 @@ ADVICE: dict[str, Advice] = {
     ),
     Reason.QUOTA: Advice(
         "the namespace's quota is used up",
-        "kubectl describe quota shows by what; it is tried again by itself when something has ended",
+        "kubectl describe quota{where} shows by what; it is tried again by itself when something has ended",
     ),
     Reason.FORBIDDEN: Advice(
         "the cluster's admission refuses the pod",
@@ -73,7 +73,7 @@ ADVICE: dict[str, Advice] = {
     ),
     Reason.HOST_OUT_OF_MEMORY: Advice(
         "the container was killed at its memory limit",
-        "raise spec.resources.limits.memory (of another step: spec.stepResources), or make batches smaller",
+        "raise spec.resources.limits.memory (of another step: spec.stepResources or exports[].resources), or make batches smaller",
     ),
     Reason.DEVICE_OUT_OF_MEMORY: Advice(
         "the GPU's memory does not suffice, also after batches were made as small as they go",
@@ -101,7 +101,7 @@ ADVICE: dict[str, Advice] = {
     Reason.ERROR: Advice("the process ended with an error", LOGS),
     Reason.INVALID_SPEC: Advice(
         "the operator cannot read the spec",
-        "trainyard validate -f FILE tells every fault; correct it and apply again",
+        "{called} validate -f FILE tells every fault; correct it and apply again",
     ),
     Reason.BACKOFF_LIMIT_EXCEEDED: Advice(
         "it has failed more often than spec.backoffLimit allows",

@@ -71,11 +71,6 @@ def _facts(run: Run) -> Iterator[str]:
         end = status.get("completionTime")
         took = f"took {age(started, end)}" if end else f"{age(started)} ago"
         yield from _fact("Started", f"{started}, {took}")
-    cost = status.get("cost") or {}
-    money = [
-        f"{name} {cost[name]} {cost.get('currency', '')}".strip() for name in ("estimated", "actual") if cost.get(name)
-    ]
-    yield from _fact("Cost", ", ".join([*(f"{cost[h]} GPU hours" for h in ("gpuHours",) if cost.get(h)), *money]))
     if outputs := status.get("outputs"):
         yield from _fact("Outputs", "  ".join(f"{name}={value}" for name, value in outputs.items()))
 

@@ -13,7 +13,7 @@ from typing import Any
 from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec
 from trainyard.api.schedule.children import merge
 from trainyard.cli.checking import FileReport, Source, check, read_sources, render_table
-from trainyard.cli.cluster import runs_of, seconds_of
+from trainyard.cli.cluster import runs_of, same_cluster, seconds_of
 from trainyard.cli.exits import Exit, Misused, Refused
 from trainyard.cli.fates import told
 from trainyard.cli.options import folders_of_claims
@@ -41,7 +41,8 @@ def _start(options: argparse.Namespace, manifest: dict[str, Any], spec: Training
             raise Misused(
                 f"the manifest says namespace {named}, and the command line {options.namespace}: leave one of them out"
             )
-        runs.namespace = named
+        if named != runs.namespace:
+            runs.namespace = options.namespace = named
     manifest["metadata"]["namespace"] = runs.namespace
     try:
         run = runs.create(manifest)
@@ -49,17 +50,18 @@ def _start(options: argparse.Namespace, manifest: dict[str, Any], spec: Training
         if error.reason == "AlreadyExists":
             name = manifest["metadata"]["name"]
             raise Refused(
-                f"there is a run {name} in namespace {runs.namespace} already: give --name, or {options.called_as} retry {name}"
+                f"there is a run {name} in namespace {runs.namespace} already: give --name, or "
+                f"{options.called_as} retry {name}{same_cluster(options)}"
             ) from error
         raise
     print(f"created {run.name} in namespace {run.namespace}: {_plan(spec)}")
     if options.watch:
         last = print_changes(runs, name=run.name)
-        return told(last or run, called_as=options.called_as)
+        return told(last or run, options)
     if options.wait is not None:
-        return told(runs.wait(run.name, seconds=seconds_of(options.wait, option="--wait")), called_as=options.called_as)
-    name = options.called_as
-    print_next(f"{name} watch {run.name}", f"{name} logs -f {run.name}", f"{name} status {run.name}")
+        return told(runs.wait(run.name, seconds=seconds_of(options.wait, option="--wait")), options)
+    name, it = options.called_as, run.name + same_cluster(options)
+    print_next(f"{name} watch {it}", f"{name} logs -f {it}", f"{name} status {it}")
     return Exit.DONE
 
 

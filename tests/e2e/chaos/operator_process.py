@@ -25,7 +25,7 @@ class OperatorProcess:
         self.starts = self.kills = 0
         self._clock = folder / "clock"
         self.move_clock(0)
-        ports = {name: free_port() for name in ("HEALTH", "METRICS", "RECEIVER")}
+        ports = {name: free_port() for name in ("HEALTH", "METRICS", "RECEIVER", "PAGE")}
         self._health, self._metrics = ports["HEALTH"], ports["METRICS"]
         self._environ = {
             "PATH": os.environ["PATH"],

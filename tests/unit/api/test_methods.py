@@ -30,10 +30,10 @@ def test_the_rule_accepts_exactly_the_formats_that_the_prepare_step_can_make_som
 
 def test_the_methods_of_a_kind() -> None:
     assert chosen(lambda method: method.learns is TEXT) == ("Pretrain", "CPT")
-    assert chosen(lambda method: method.learns is PAIRS) == ("DPO", "ORPO")
+    assert chosen(lambda method: method.learns is PAIRS) == ("DPO", "ORPO", "RewardModel")
     packed = set(chosen(lambda method: method.packs))
     assert packed >= {"Pretrain", "CPT", "SFT"}
-    assert not packed & {"DPO", "ORPO", "PPO", "TRM"}
+    assert not packed & {"DPO", "ORPO", "RewardModel", "KTO", "PPO", "TRM"}
     assert (REWARDED, TINY) == (("PPO",), ("TRM",))
 
 

@@ -69,6 +69,18 @@ def test_no_verb_needs_anything_slow_before_it_does_something(name: str) -> None
     assert found.stdout.strip() == "[]"
 
 
+def test_validate_imports_nothing_that_it_does_not_need() -> None:
+    needless = (
+        "importlib.metadata",
+        "trainyard.api.schedule.trainingschedule",
+        "trainyard.client.transport",
+    )
+    code = f"import sys; from trainyard.cli.main import call; call(sys.argv[1:]); print([m for m in {needless} if m in sys.modules])"
+    words = ("validate", "-f", "examples/quickstart/trainingrun.yaml")
+    found = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(("short", "long"), OTHER_NAMES.items())
 def test_a_verb_answers_to_what_others_call_it(short: str, long: str) -> None:
     assert call(short, "--help").stdout == call(long, "--help").stdout

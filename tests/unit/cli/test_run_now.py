@@ -71,7 +71,7 @@ def test_a_request_is_one_patch_and_names_the_runs(cluster: FakeCluster) -> None
     assert (
         first == "made agents-sre-1772323200; agents-billing-1772323200 will follow, each at the end of the one before"
     )
-    assert following[0] == "Next: trainyard watch agents-sre-1772323200"
+    assert following[0] == "Next: trainyard watch agents-sre-1772323200 -n lab"
     annotations = operator.patched()
     assert annotations[OVERRIDES_ANNOTATION] is None  # what an earlier request left behind goes
     assert annotations[VARIANTS_ANNOTATION] is None

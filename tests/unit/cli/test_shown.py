@@ -128,7 +128,7 @@ def test_every_reason_is_explained(reason: Reason) -> None:
     means, do = ADVICE[reason]
     assert means
     assert not means.endswith(".")
-    assert do.format(called="trainyard", run="a").count("{") == 0
+    assert do.format(called="trainyard", run="a", where=" -n lab").count("{") == 0
 
 
 def test_a_reason_of_a_newer_operator_is_no_error(cluster: FakeCluster) -> None:

@@ -43,7 +43,7 @@ class OperatorProcess:
 
     def __init__(self, kubeconfig: Path, *, command: tuple[str, ...] = COMMAND, **environ: str):
         self.command = command
-        self.health, self.metrics, self.receiver = free_port(), free_port(), free_port()
+        self.health, self.metrics, self.receiver, self.page = (free_port() for _ in range(4))
         self.environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -54,6 +54,7 @@ class OperatorProcess:
             "TRAINYARD_HEALTH_LISTEN_PORT": str(self.health),
             "TRAINYARD_METRICS_LISTEN_PORT": str(self.metrics),
             "TRAINYARD_RECEIVER_LISTEN_PORT": str(self.receiver),
+            "TRAINYARD_PAGE_LISTEN_PORT": str(self.page),
             "TRAINYARD_RECEIVER_URL": f"http://127.0.0.1:{self.receiver}",
         } | environ
         self.lines: list[str] = []

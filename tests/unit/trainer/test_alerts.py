@@ -112,11 +112,11 @@ def test_the_labs_call_names_what_is_wrong_with_its_file(tmp_path: Any, monkeypa
 def test_the_labs_call_runs_all_steps_of_a_run_in_a_folder_of_its_own(tmp_path: Any, monkeypatch: Any):
     called: list[tuple[str, str]] = []
 
-    def local(config: str, folder: Any, volumes: Any) -> int:
+    def local(config: str, folder: Any, volumes: Any, *, before: Any) -> int:
         called.append((config, str(folder)))
         return 0
 
-    monkeypatch.setattr("trainyard.trainer.local.run_local", local)
+    monkeypatch.setattr("trainyard.trainer.job.run_local", local)
     monkeypatch.setenv("TRAINYARD_WORK_DIR", str(tmp_path))
     monkeypatch.delenv("JOB_ID", raising=False)
     assert program.main(["--config", "c.json", "--execution-id=test-123"]) == 0

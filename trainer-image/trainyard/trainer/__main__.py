@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import traceback
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
-from trainyard.api.manifest import InvalidManifest
-from trainyard.api.names import ENV_WORK_DIR
 from trainyard.api.steps import STEP_EXPORT, STEP_PROMOTE, STEP_ROLLBACK, STEP_TRAIN, STEPS, step_arguments, train_step
 from trainyard.trainer.context import attempt_number, read_context, termination_log
 from trainyard.trainer.errors import UserError, describe
@@ -43,12 +40,11 @@ TOOLS = {
 """What is done with a result. No step of a run: it needs no run file, and stops when it is told to."""
 
 
-EXECUTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if any(word.partition("=")[0] in ("--config", "--execution-id") for word in words):
+        from trainyard.trainer.job import run_job
+
         return run_job(words)
     parser = argparse.ArgumentParser(
         prog="python -m trainyard.trainer",
@@ -122,35 +118,6 @@ def follower_of_lab() -> LabFollower | None:
     from trainyard.trainer.tracking.lab import LabFollower
 
     return LabFollower.of()
-
-
-def run_job(arguments: list[str]) -> int:
-    """All steps of a run at once, as the lab's trainer is called: `--config FILE --execution-id ID`."""
-    parser = argparse.ArgumentParser(prog="python -m trainyard.trainer")
-    parser.add_argument("--config", required=True, help="a TrainingRun, as YAML or JSON")
-    parser.add_argument(
-        "--execution-id", required=True, help="name of the work; it goes on where one of this name has stopped"
-    )
-    given = parser.parse_args(arguments)
-    from trainyard.trainer.local import run_local
-
-    if not EXECUTION_ID.fullmatch(given.execution_id):
-        say(
-            f"--execution-id {given.execution_id!r} must be 1 to 64 letters, digits, '.', '_' or '-': a folder is named after it"
-        )
-        return ExitCode.INVALID_CONFIG
-    os.environ.setdefault("JOB_ID", given.execution_id)
-    folder = Path(os.environ.get(ENV_WORK_DIR) or "runs") / given.execution_id
-    try:
-        return run_local(given.config, folder, {})
-    except InvalidManifest as error:
-        say(f"--config {given.config}: {error}")
-    except OSError as error:
-        say(f"--config {given.config} cannot be read: {error.strerror or error}")
-    except UserError as error:
-        say(f"--config {given.config}: {error}")
-        return error.exit_code
-    return ExitCode.INVALID_CONFIG
 
 
 def add_tools(parsers: Any) -> None:

@@ -42,6 +42,11 @@ FIELDS = frozenset(
 _STATUS = {"job_completed": "completed", "job_failed": "failed", "job_cancelled": "failed"}
 
 
+def receiver(environment: Mapping[str, str]) -> str:
+    """Where alerts go; empty where address, job or user is missing, and none is sent."""
+    return environment.get("ALERT_API_URL", "") if environment.get("JOB_ID") and environment.get("USER_ID") else ""
+
+
 def trigger_alert(alert_type: str, *, environment: Mapping[str, str] = os.environ, **facts: Any) -> bool:
     """Send one alert; whether it has arrived.
 
@@ -50,15 +55,19 @@ def trigger_alert(alert_type: str, *, environment: Mapping[str, str] = os.enviro
         environment: for tests.
         facts: any of `FIELDS`; `duration` in milliseconds.
     """
-    url, job, user = (environment.get(name, "") for name in ("ALERT_API_URL", "JOB_ID", "USER_ID"))
-    if not (url and job and user):
+    if not (url := receiver(environment)):
         return False
     if alert_type not in ALERT_TYPES:
         say(f"alert {alert_type!r} is not sent: it must be one of {', '.join(ALERT_TYPES)}")
         return False
     if unknown := facts.keys() - FIELDS:
         say(f"alert {alert_type}: {', '.join(sorted(unknown))} is not sent, the receiver knows no such field")
-    body = {"type": alert_type, "job_id": job, "user_id": user, "model_name": environment.get("MODEL_NAME", "")}
+    body = {
+        "type": alert_type,
+        "job_id": environment["JOB_ID"],
+        "user_id": environment["USER_ID"],
+        "model_name": environment.get("MODEL_NAME", ""),
+    }
     body |= {"status": _STATUS.get(alert_type, "running")}
     body |= {name: value for name, value in facts.items() if name in FIELDS and value is not None}
     if isinstance(body.get("error_message"), str):

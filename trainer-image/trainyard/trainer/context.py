@@ -123,7 +123,10 @@ def read_context(step: str, environment: Mapping[str, str] = os.environ) -> RunC
             f"{path} does not exist", hint=f"set {names.ENV_RUN_FILE}, or use `trainyard run -f run.yaml --local`"
         ) from error
     except ValueError as error:
-        raise invalid_config(f"{path} is not JSON: {error}") from error
+        raise invalid_config(
+            f"{path} is not JSON: {error}",
+            hint=f"{names.ENV_RUN_FILE} names a TrainingRun as JSON; YAML is for trainyard run",
+        ) from error
     try:
         run = parse_run(value)
     except InvalidManifest as error:

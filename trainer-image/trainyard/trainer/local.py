@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from trainyard.api import names
@@ -34,6 +34,7 @@ def run_local(
     volumes: Mapping[str, str],
     *,
     secrets: Path | str | None = None,
+    before: Callable[[TrainingRun, str], None] = lambda run, step: None,
 ) -> int:
     """Run all steps of a manifest.
 
@@ -42,6 +43,7 @@ def run_local(
         workdir: where data, checkpoints and the model go; kept, and continued from.
         volumes: folder for each claim that a `pvc://` address names.
         secrets: folder with one folder per Secret and one file per key.
+        before: hears of each step before it begins.
 
     Returns:
         0, or the exit code of the step that did not succeed; 75 after a stop that can be continued.
@@ -65,6 +67,7 @@ def run_local(
             say(f"--- {step} needs a cluster: left out")
             continue
         say(f"--- {step}")
+        before(run, step)
         environment[names.ENV_STEP] = step
         environment[names.ENV_TERMINATION_LOG] = str(work / "logs" / f"{step}.json")
         code = _wait([sys.executable, "-m", "trainyard.trainer", *step_arguments(step)], environment)

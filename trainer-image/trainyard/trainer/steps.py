@@ -130,6 +130,8 @@ def check(context: RunContext, family: Family) -> None:
     spec = context.run.spec
     if spec.mode == "Train" and spec.evaluation.compare_with is not None:
         found("evaluation.champion:check_champion")(context)
+    if spec.mode in ("Train", "Debug") and spec.evaluation.harness is not None:
+        found("evaluation.harness.tasks:check_harness")(context)
     if spec.mode == "Dataset" or spec.command:
         return
     for training in trainings(context):

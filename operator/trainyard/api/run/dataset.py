@@ -162,9 +162,9 @@ class Dataset(ApiModel):
     format: RecordFormat = Field(
         "Text",
         description="What a record holds. Text: text. PromptCompletion: prompt and completion. Messages: messages, a list of "
-        "role and content. Preference: chosen and rejected, usually prompt. Prompt: prompt, optionally answer. TRM: problem, "
-        "initial_answer, solution, reasoning_steps, metadata. TrainingExample: prompt, response. TunixSFT: prompts, "
-        "final_answer.",
+        "role and content. Preference: chosen and rejected, usually prompt. UnpairedPreference: prompt, completion and "
+        "label (true or false). Prompt: prompt, optionally answer. TRM: problem, initial_answer, "
+        "solution, reasoning_steps, metadata. TrainingExample: prompt, response. TunixSFT: prompts, final_answer.",
     )
     convert_to: RecordFormat | None = Field(
         None,

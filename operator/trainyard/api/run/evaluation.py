@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from trainyard.api.addresses import ModelUri
 from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one
+from trainyard.api.run.harness import Harness
 
 FREE = ("loss", "perplexity", "tokenAccuracy")
 """Found by one pass over the records."""
@@ -24,6 +25,7 @@ LOWER_IS_BETTER = frozenset({"loss", "perplexity", "latencyP50Seconds"})
 TINY_METRICS = ("exactMatch", "tokenAccuracy")
 """Those that a Tiny Recursive Model has."""
 NAMES = f"^({'|'.join((*METRICS, *ALIASES))})$"
+_SAID = [*ANSWERED, *ALIASES]
 
 
 def _known(name: str) -> str:
@@ -165,6 +167,22 @@ class Evaluation(ApiModel):
             _measured,
         ),
         Rule(
+            "!has(self.baselineAnswers) || !self.baselineAnswers || (self.baseline && ("
+            f"(has(self.metrics) && self.metrics.exists(m, m in {_SAID})) || "
+            f"(has(self.gates) && self.gates.exists(g, g.metric in {_SAID}))))",
+            "evaluation.baselineAnswers is about answers of the model before training: name exactMatch or commandAccuracy in metrics "
+            "or gates, and leave baseline on",
+            lambda e: (
+                not e.baseline_answers
+                or (e.baseline and any(m in _SAID for m in (*(e.metrics or ()), *(g.metric for g in e.gates or ()))))
+            ),
+        ),
+        Rule(
+            "!has(self.harness) || self.enabled",
+            "evaluation.harness is asked in the evaluation: remove enabled: false, or the harness",
+            lambda e: e.harness is None or e.enabled,
+        ),
+        Rule(
             "!has(self.compareWith) || (has(self.gates) && self.gates.exists(g, has(g.minimumGain)))",
             "evaluation.compareWith is what a gain is over: give a gate minimumGain, or remove compareWith",
             lambda e: e.compare_with is None or any(g.minimum_gain is not None for g in e.gates or ()),
@@ -173,8 +191,8 @@ class Evaluation(ApiModel):
 
     enabled: bool = Field(
         True,
-        description="Measure at the end, where held-out data exists: loss, perplexity and the other metrics; DPO and ORPO: loss, "
-        "margin and accuracy; PPO: reward and divergence from the start.",
+        description="Measure at the end, where held-out data exists: loss, perplexity and the other metrics; DPO, ORPO and "
+        "RewardModel: loss, margin and accuracy; KTO: loss and margin; PPO: reward and divergence from the start.",
     )
     split: Literal["Eval", "Test"] = Field("Eval", description="Which held-out split is measured.")
     metrics: list[MetricName] | None = Field(
@@ -212,8 +230,18 @@ class Evaluation(ApiModel):
         description="How many beginnings of held-out records the model continues at each evaluation (also those of "
         "training.evalSteps), for people to read.",
     )
+    harness: Harness | None = Field(
+        None,
+        description="Tasks of lm-evaluation-harness that the result is asked beside, without the internet. Their metrics are told as "
+        "task/metric.",
+    )
     baseline: bool = Field(
         True, description="Also measure the model as it was before training, on the same records, to compare with."
+    )
+    baseline_answers: bool = Field(
+        False,
+        description="The model before training answers too, so that its exactMatch and commandAccuracy are told beside those of the "
+        "result. It takes as long again.",
     )
     baselines: list[Baseline] | None = Field(
         None,

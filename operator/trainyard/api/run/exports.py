@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule, exactly_one
+from trainyard.api.run.pod import Resources
 from trainyard.api.run.targets.benchmark import Benchmark
 from trainyard.api.run.targets.config_map import ConfigMap
 from trainyard.api.run.targets.gguf import Gguf
@@ -41,6 +42,8 @@ class Target:
 
     by_operator: bool = False
     """It needs rights at the API server, which no pod has: there is no Job and no module for it."""
+    runs_model: bool = False
+    """It has the model in memory, converted and asked; its Job gets what the training's pods get, but for devices."""
     makes_files: bool = False
     """It leaves files in the run's folder that a later export can send."""
     promotes: Callable[[Any], bool] = lambda target: False
@@ -55,10 +58,10 @@ TARGETS: dict[str, Target] = {
     "hub": Target(),
     "config_map": Target(by_operator=True),
     "kserve": Target(by_operator=True),
-    "gguf": Target(makes_files=True),
-    "ollama": Target(),
-    "mlx": Target(makes_files=True),
-    "benchmark": Target(),
+    "gguf": Target(runs_model=True, makes_files=True),
+    "ollama": Target(runs_model=True),
+    "mlx": Target(runs_model=True, makes_files=True),
+    "benchmark": Target(runs_model=True),
     "oci": Target(promotes=lambda target: target.alias is not None),
 }
 """By field of `Export`."""
@@ -90,6 +93,11 @@ class Export(ApiModel):
             "a benchmark measures what other exports have made: name them in dependsOn (gguf, mlx or ollama)",
             lambda e: e.benchmark is None or len(e.depends_on) > 0,
         ),
+        Rule(
+            "!has(self.resources) || (!has(self.configMap) && !has(self.kserve))",
+            "an export's resources are those of its Job, and configMap and kserve have none: remove resources",
+            lambda e: e.resources is None or (e.config_map is None and e.kserve is None),
+        ),
     )
 
     name: ExportName = Field(description="Name of the export, of its step and its Jobs.")
@@ -112,6 +120,11 @@ class Export(ApiModel):
         ge=0,
         le=100,
         description="How many failed attempts it may have; they do not count against the run's backoffLimit.",
+    )
+    resources: Resources | None = Field(
+        None,
+        description="Resources of its Job. Default: where the model itself is run (gguf, ollama, mlx, benchmark) those of the training "
+        "step without its GPUs, otherwise those of the prepare step.",
     )
     s3: S3 | None = Field(None, description="A bucket of an object store.")
     mlflow: MlflowModel | None = Field(

@@ -25,7 +25,7 @@ class Lesson:
 
     formats: tuple[RecordFormat, ...]
     """Formats that records are trained in."""
-    examples: Literal["sequences", "pairs", "prompts", "puzzles"]
+    examples: Literal["sequences", "pairs", "answers", "prompts", "puzzles"]
     """What the records become."""
     refusal: str = ""
     """What is said of other formats, see `sentence`; empty where a rule of its own judges the data."""
@@ -40,14 +40,20 @@ TEXT = Lesson(
 ANSWERS = Lesson(
     ("Text", "PromptCompletion", "Messages"),
     "sequences",
-    "{methods} learn{s} from answers: no dataset can have format Preference or Prompt; use method DPO or ORPO for Preference, "
-    "PPO for Prompt, or convert them (convertTo)",
+    "{methods} learn{s} from answers: no dataset can have format Preference, UnpairedPreference or Prompt; use method DPO, ORPO "
+    "or KTO for preferences, PPO for Prompt, or convert them (convertTo)",
 )
 PAIRS = Lesson(
     ("Preference",),
     "pairs",
     "{methods} learn{s} from pairs: every dataset needs format Preference (prompt, chosen, rejected); use method SFT for "
-    "answers that stand alone",
+    "answers that stand alone, KTO for answers with a label",
+)
+JUDGED = Lesson(
+    ("UnpairedPreference", "Preference"),
+    "answers",
+    "{methods} learn{s} from answers that were judged: every dataset needs format UnpairedPreference (prompt, completion, label) "
+    "or Preference, whose answers count as a good and a bad one; use method SFT for answers without a label",
 )
 PROMPTS = Lesson(
     ("Prompt",),
@@ -75,9 +81,13 @@ class Method:
     allows_dropout: bool = True
     """Whether an adapter may drop out."""
     has_reference: bool = False
-    """Whether pairs are judged relative to the model as it was at the start."""
+    """Whether answers are judged relative to the model as it was at the start."""
     has_own_evaluation: bool = False
     """Whether metrics of its own, and not the loss of each token, measure what is held out."""
+    stops_by: tuple[str, ...] = ("loss",)
+    """Metrics of held-out data that may end it early; the first is the default."""
+    makes_scores: bool = False
+    """Whether the result gives one number for a text, and writes none."""
     has_evaluation_loss: bool = True
     """Whether an evaluation gives a loss, by which the best checkpoint can be told."""
 
@@ -101,6 +111,7 @@ METHODS = {
         several_processes=False,
         has_reference=True,
         has_own_evaluation=True,
+        stops_by=("loss", "rewards/margins", "rewards/accuracies"),
     ),
     "ORPO": Method(
         "the same without such a reference.",
@@ -109,6 +120,28 @@ METHODS = {
         configuration="ORPOConfig",
         several_processes=False,
         has_own_evaluation=True,
+        stops_by=("loss", "rewards/margins", "rewards/accuracies"),
+    ),
+    "RewardModel": Method(
+        "score the chosen of two answers higher: a sequence-classification model with one output, for PPO's rewards.",
+        PAIRS,
+        weights="existing",
+        learning_rate=1e-4,
+        configuration="RewardConfig",
+        several_processes=False,
+        has_own_evaluation=True,
+        makes_scores=True,
+        stops_by=("loss", "rewards/margins", "rewards/accuracies"),
+    ),
+    "KTO": Method(
+        "make answers that were found good likelier and bad ones less likely, relative to the model as it was; no pairs needed.",
+        JUDGED,
+        learning_rate=1e-6,
+        configuration="KTOConfig",
+        several_processes=False,
+        has_reference=True,
+        has_own_evaluation=True,
+        stops_by=("loss", "rewards/margins"),
     ),
     "PPO": Method(
         "generate answers and learn from their rewards.",
@@ -119,6 +152,7 @@ METHODS = {
         allows_dropout=False,
         has_own_evaluation=True,
         has_evaluation_loss=False,
+        stops_by=("objective/scores",),
     ),
     "TRM": Method(
         "a Tiny Recursive Model learns to solve puzzles or to map texts to closed answers.",
@@ -126,9 +160,13 @@ METHODS = {
         weights="trm",
         configuration=None,
         has_own_evaluation=True,
+        stops_by=("exactMatch",),
     ),
 }
+FALLING = frozenset({"loss"})
+"""Of the metrics that may end a training, those that are better when they are lower."""
 NAMES = tuple(METHODS)
+STOPPERS = tuple(dict.fromkeys(metric for method in METHODS.values() for metric in method.stops_by))
 MethodName = Literal[NAMES]  # type: ignore[valid-type]
 
 
@@ -138,6 +176,8 @@ def chosen(fits: Callable[[Method], bool]) -> tuple[str, ...]:
 
 
 TINY = chosen(lambda method: method.weights == "trm")
+STEADY = chosen(lambda method: not method.allows_dropout)
+SCORING = chosen(lambda method: method.makes_scores)
 REWARDED = chosen(lambda method: method.learns is PROMPTS)
 
 

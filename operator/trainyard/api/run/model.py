@@ -59,6 +59,11 @@ class Lora(ApiModel):
             "lora.targetModules: all-linear stands for every linear layer: remove the other names, or it",
             lambda lora: len(lora.target_modules) == 1 or "all-linear" not in lora.target_modules,
         ),
+        Rule(
+            "!has(self.dora) || !self.dora || self.initialisation == 'Zero'",
+            "lora.dora starts from the base's own weights, which initialisation PiSSA changes: remove one of them",
+            lambda lora: not lora.dora or lora.initialisation == "Zero",
+        ),
     )
 
     rank: int = Field(16, ge=1, le=1024, description="Rank of the update matrices.")
@@ -71,6 +76,30 @@ class Lora(ApiModel):
         description="Names of the modules that get an adapter; all-linear means every linear layer but the output head.",
         json_schema_extra={"items": {"type": "string", "maxLength": 128, "minLength": 1}},
     )
+    dora: bool = Field(
+        False, description="DoRA: the length of each output's weights is trained apart from their direction. Slower."
+    )
+    rs_lora: bool = Field(
+        False, description="Rank-stabilised: the update is multiplied by alpha / sqrt(rank) instead of alpha / rank."
+    )
+    lora_plus_ratio: float | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="LoRA+: the learning rate of the matrix B, which starts at zero, is so many times that of A; 16 is usual.",
+    )
+    initialisation: Literal["Zero", "PiSSA"] = Field(
+        "Zero",
+        description="Zero: A is random and B zero. PiSSA: both come from the largest singular values of the base's weights, and "
+        "the base keeps the rest; the model answers as before either way.",
+    )
+    trainable_tokens: list[str] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Tokens of the tokenizer, by their text, whose embeddings are trained beside the adapter, for example new "
+        "special tokens.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 128, "minLength": 1}},
+    )
     layers: int | None = Field(
         None, ge=1, le=1000, description="Only the last so many layers of the model get an adapter; absent means all."
     )
@@ -79,7 +108,22 @@ class Lora(ApiModel):
 class Adapter(ApiModel):
     """Train an adapter instead of all weights."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.quantization) || self.lora.initialisation == 'Zero'",
+            "lora.initialisation PiSSA takes the base's weights apart, which are packed with quantization NF4: remove one of them",
+            lambda adapter: adapter.quantization is None or adapter.lora.initialisation == "Zero",
+        ),
+    )
+
     lora: Lora = Field(description="Low-rank adaptation.")
+    from_: FolderUri | None = Field(
+        None,
+        alias="from",
+        description="Go on with an adapter that was trained over the same base: a folder with adapter_config.json at "
+        "hf://org/name[@revision], pvc://claim/path or file:///path in the image. Its rank, alpha and layers are its own; of lora "
+        "only dropout and loraPlusRatio may be given. The Secret of spec.model is used for it too.",
+    )
     quantization: Literal["NF4"] | None = Field(
         None,
         description="NF4: the frozen base lies in the GPU's memory with 4 bits a weight, a quarter of BF16. Needs a GPU and "

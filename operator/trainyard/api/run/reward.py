@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from trainyard.api.addresses import FolderUri
+from trainyard.api.addresses import RewardUri
 from trainyard.api.base import ApiModel, Rule, SecretRef, exactly_one
 
 
@@ -41,8 +41,9 @@ class Length(ApiModel):
 class RewardModel(ApiModel):
     """The score of a sequence-classification model with one output, over prompt and response as one text."""
 
-    storage_uri: FolderUri = Field(
-        description="The model: hf://org/name[@revision], pvc://claim/path, or file:///path in the image.",
+    storage_uri: RewardUri = Field(
+        description="The model: hf://org/name[@revision], pvc://claim/path, file:///path in the image, or run://name[/phase] for the "
+        "result of a run with method RewardModel on the same checkpoint volume.",
     )
     secret_ref: SecretRef | None = Field(
         None, description="Secret with the key token (or HF_TOKEN), for gated or private models on the hub."

@@ -15,6 +15,8 @@ from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, TARGETS, in_
 from trainyard.api.run.methods import (
     ANSWERS,
     METHODS,
+    SCORING,
+    STEADY,
     TINY,
     Lesson,
     acceptable,
@@ -24,6 +26,7 @@ from trainyard.api.run.methods import (
     one_of,
     sentence,
 )
+from trainyard.api.run.training import MUON
 from trainyard.api.steps import STEP_EVALUATE
 
 # What lets most runs pass comes first, because each mention of a field costs (see `Fetched`); so whether a field is there is
@@ -89,7 +92,6 @@ def _are_data_of(method: str, datasets: Sequence[Dataset]) -> bool:
 
 
 _ALONE = chosen(lambda method: not method.several_processes)
-_WITHOUT_DROPOUT = chosen(lambda method: not method.allows_dropout)
 METHOD_RULES = (
     *map(_from_scratch, chosen(lambda method: method.weights == "scratch")),
     *map(_from_existing, chosen(lambda method: method.weights == "existing")),
@@ -100,18 +102,72 @@ METHOD_RULES = (
         lambda s: s.training.method not in _ALONE or s.world_size == 1,
     ),
     _in_one_training(
-        f"{none_of(_WITHOUT_DROPOUT)} || !has(self.model) || !has(self.model.adapter) || "
-        "self.model.adapter.lora.dropout == 0.0",
+        f"{none_of(STEADY)} || !has(self.model) || !has(self.model.adapter) || self.model.adapter.lora.dropout == 0.0",
         sentence(
-            _WITHOUT_DROPOUT,
+            STEADY,
             "{methods} compare{s} probabilities of the same tokens before and after an update, which dropout would blur: "
             "remove spec.model.adapter.lora.dropout",
         ),
         lambda s: (
-            s.training.method not in _WITHOUT_DROPOUT
+            s.training.method not in STEADY
             or s.model is None
             or s.model.adapter is None
             or s.model.adapter.lora.dropout == 0
+        ),
+    ),
+)
+
+
+ADAPTER_RULES = (
+    Rule(
+        None,
+        "spec.model.adapter.from is of one training, and each phase puts a new adapter on the whole model that it gets: remove it, "
+        "or spec.phases",
+        lambda s: s.phases is None or s.model is None or s.model.adapter is None or s.model.adapter.from_ is None,
+    ),
+    Rule(
+        None,
+        "spec.model.adapter.lora.loraPlusRatio gives AdamW and its like two rates, and optim muon sets its own: remove one of them",
+        lambda s: (
+            s.training is None
+            or s.training.optim != MUON
+            or s.model is None
+            or s.model.adapter is None
+            or s.model.adapter.lora.lora_plus_ratio is None
+        ),
+    ),
+)
+
+
+SCORE_RULES = (
+    Rule(
+        None,
+        f"a reward model is read as a whole one: with method {listed(SCORING)} spec.model.adapter.merge must be true",
+        lambda s: (
+            s.training is None
+            or s.training.method not in SCORING
+            or s.model is None
+            or s.model.adapter is None
+            or s.model.adapter.merge
+        ),
+    ),
+    Rule(
+        None,
+        f"method {listed(SCORING)} makes a model that writes no text, and no phase can go on from it: let it be the last phase",
+        lambda s: (
+            not any(
+                ((phase.training and phase.training.method) or (s.training and s.training.method)) in SCORING
+                for phase in (s.phases or ())[:-1]
+            )
+        ),
+    ),
+    Rule(
+        None,
+        "a reward's model.storageUri run:// is a result on the same checkpoint volume: name the other run's in "
+        "spec.storage.checkpoints.claimName",
+        lambda s: (
+            s.storage.checkpoints.claim_name is not None
+            or not any(reward.storage_uri.startswith("run://") for _, reward in s.reward_models())
         ),
     ),
 )
@@ -196,6 +252,16 @@ def _formats_only_if(cel: str, message: str, holds: Callable[[Any], bool]) -> Ru
 
 
 EXPORT_RULES = (
+    Rule(
+        None,  # it would mention the method and the exports; the operator refuses it in the same words
+        f"exports with {', '.join(_FORMATS)} take a model that writes text, and method {listed(SCORING)} makes one that scores it: "
+        "hand it out as it is, by s3 or hub",
+        lambda s: (
+            s.training is None
+            or s.training.method not in SCORING
+            or all(e.kind not in _FORMATS for e in s.exports or ())
+        ),
+    ),
     _formats_only_if(
         "!has(self.model.trm)",
         f"exports with {', '.join(_FORMATS)} take a language model: hand out a Tiny Recursive Model as it is, by s3 or hub",
@@ -270,15 +336,18 @@ EVALUATION_RULES = (
     ),
     _in_one_training(
         f"{none_of(TINY)} || !has(self.evaluation) || (!has(self.evaluation.metrics) && !has(self.evaluation.compareWith) && "
+        "!has(self.evaluation.harness) && (!has(self.evaluation.baselineAnswers) || !self.evaluation.baselineAnswers) && "
         f"(!has(self.evaluation.gates) || self.evaluation.gates.all(g, g.metric in {[*TINY_METRICS, *ALIASES]} && "
         "(g.metric != 'tokenAccuracy' || !has(g.minimumGain)))))",
         f"method TRM is judged by gates on {' and '.join(TINY_METRICS)} alone, with minimumGain on exactMatch over evaluation.baselines: "
-        "remove evaluation.metrics, compareWith and other gates",
+        "remove evaluation.metrics, compareWith, harness, baselineAnswers and other gates",
         lambda s: (
             s.training.method not in TINY
             or (
                 s.evaluation.metrics is None
                 and s.evaluation.compare_with is None
+                and s.evaluation.harness is None
+                and not s.evaluation.baseline_answers
                 and all(
                     canonical(g.metric) in TINY_METRICS and (g.metric != "tokenAccuracy" or g.minimum_gain is None)
                     for g in s.evaluation.gates or ()
@@ -320,22 +389,24 @@ EVALUATION_RULES = (
         ),
     ),
     Rule(
-        "!script || !has(self.evaluation) || !has(self.evaluation.gates)",
-        "evaluation.gates belong to the built-in trainer: remove them; the script of spec.command can judge its result itself",
-        lambda s: s.evaluation.gates is None or not s.command,
+        "!script || !has(self.evaluation) || (!has(self.evaluation.gates) && !has(self.evaluation.harness))",
+        "evaluation.gates and harness belong to the built-in trainer: remove them; the script of spec.command can judge its result "
+        "itself",
+        lambda s: (s.evaluation.gates is None and s.evaluation.harness is None) or not s.command,
         about=_SCRIPT,
     ),
     Rule(
         # Of phases, which share the datasets out, `validate` and the operator know more.
-        "!has(self.evaluation) || !has(self.evaluation.gates) || self.mode != 'Train' || has(self.phases) || "
+        "!has(self.evaluation) || (!has(self.evaluation.gates) && !has(self.evaluation.harness)) || self.mode != 'Train' || "
+        "has(self.phases) || "
         "!has(self.datasets) || self.datasets.exists(d, d.role == self.evaluation.split || (has(d.split) && "
         "(self.evaluation.split == 'Eval' ? d.split.eval : d.split.test) > 0.0) || "
         "(self.evaluation.split == 'Eval' && has(d.puzzle) && d.puzzle.kind == 'Arrays')) || "
         f"({_SCRIPT.cel})",
-        "evaluation.gates need held-out records of evaluation.split: set that split on a dataset, or add a dataset with that "
+        "evaluation.gates and harness need held-out records of evaluation.split: set that split on a dataset, or add a dataset with that "
         "role",
         lambda s: (
-            s.evaluation.gates is None
+            (s.evaluation.gates is None and s.evaluation.harness is None)
             or bool(s.command)
             or s.mode != "Train"
             or not s.datasets
@@ -414,6 +485,8 @@ SPEC_RULES: tuple[Rule, ...] = (
         lambda s: len({d.name for d in s.datasets or ()}) == len(s.datasets or ()),
     ),
     *METHOD_RULES,
+    *ADAPTER_RULES,
+    *SCORE_RULES,
     *TRM_RULES,
     *EVALUATION_RULES,
     Rule(

@@ -11,7 +11,15 @@ from pydantic import Field
 from trainyard.api.base import ApiModel, Rule
 
 RecordFormat = Literal[
-    "Text", "PromptCompletion", "Messages", "Preference", "Prompt", "TRM", "TrainingExample", "TunixSFT"
+    "Text",
+    "PromptCompletion",
+    "Messages",
+    "Preference",
+    "UnpairedPreference",
+    "Prompt",
+    "TRM",
+    "TrainingExample",
+    "TunixSFT",
 ]
 FieldPath = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s.]+(\.[^\s.]+)*$")]
 """A field of a record, or a field within one: `metadata.source`."""

@@ -5,7 +5,19 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from trainyard.api.base import ApiModel, Fetched, Rule, at_most_one, opaque
-from trainyard.api.run.methods import METHODS, REWARDED, TINY, MethodName, default_rates, none_of, one_of, sentence
+from trainyard.api.run.methods import (
+    METHODS,
+    REWARDED,
+    STEADY,
+    STOPPERS,
+    TINY,
+    MethodName,
+    default_rates,
+    listed,
+    none_of,
+    one_of,
+    sentence,
+)
 from trainyard.api.run.reward import Reward
 from trainyard.api.run.trm import TrmTraining
 
@@ -20,8 +32,26 @@ SCHEDULERS = (
     "cosine_with_min_lr",
     "warmup_stable_decay",
 )
+MUON = "muon"
+"""Name of the optimizer that transformers does not know."""
 TRM_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 _METHOD = Fetched("method", "self.method")
+
+
+class EarlyStopping(ApiModel):
+    """End the training when evaluations get no better. Needs evalSteps and held-out data."""
+
+    metric: Literal[STOPPERS] | None = Field(  # type: ignore[valid-type]
+        None,
+        description="Metric of the held-out data. Default: objective/scores for PPO, exactMatch for TRM, loss for all others. loss "
+        "is better when it is lower, all others when they are higher.",
+    )
+    patience: int = Field(
+        3, ge=1, le=10_000, description="After so many evaluations in a row without an improvement the training ends."
+    )
+    minimum_delta: float = Field(
+        0.0, ge=0, le=1_000_000, description="An evaluation is better if it is so by more than this."
+    )
 
 
 class Training(ApiModel):
@@ -53,6 +83,27 @@ class Training(ApiModel):
                 )
             ),
             about=_METHOD,
+        ),
+        Rule(
+            "!has(self.earlyStopping) || has(self.evalSteps)",
+            "training.earlyStopping looks at the evaluations of evalSteps: set evalSteps too",
+            lambda t: t.early_stopping is None or t.eval_steps is not None,
+        ),
+        Rule(
+            None,
+            "training.earlyStopping.metric is none that the method measures: loss, and rewards/margins of DPO, ORPO, RewardModel and "
+            "KTO, rewards/accuracies of the first three; objective/scores of PPO and exactMatch of TRM alone",
+            lambda t: (
+                t.early_stopping is None
+                or t.early_stopping.metric is None
+                or t.early_stopping.metric in METHODS[t.method].stops_by
+            ),
+        ),
+        Rule(
+            None,
+            "training.neftuneNoiseAlpha is noise on the embeddings of a text, which method TRM does not have and which would blur "
+            f"what {listed(STEADY)} compares: remove it",
+            lambda t: t.neftune_noise_alpha is None or t.method not in (*TINY, *STEADY),
         ),
         Rule(
             None,
@@ -105,10 +156,14 @@ class Training(ApiModel):
     packing: bool = Field(
         True,
         description="Put several short examples into one sequence. Attention never crosses from one into the next. "
-        "Pairs (DPO, ORPO) and prompts (PPO) are never packed.",
+        "Pairs (DPO, ORPO, RewardModel), judged answers (KTO) and prompts (PPO) are never packed.",
     )
     optim: str = Field(
-        "adamw_torch", max_length=63, pattern=r"^[a-z0-9_]+$", description="Optimizer, by its transformers name."
+        "adamw_torch",
+        max_length=63,
+        pattern=r"^[a-z0-9_]+$",
+        description="Optimizer, by its transformers name; or "
+        "muon: torch's, for the matrices of linear layers, beside AdamW for the rest.",
     )
     precision: Literal["Auto", "FP32", "BF16", "FP16"] = Field(
         "Auto", description="Auto: BF16 where the hardware computes in it, else FP16 on a GPU, else FP32."
@@ -120,6 +175,15 @@ class Training(ApiModel):
     eval_steps: int | None = Field(
         None, ge=1, le=100_000_000, description="Evaluate on the Eval split every so many steps during training."
     )
+    neftune_noise_alpha: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="NEFTune: noise of this size on the embeddings while training; 5 is usual.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="End before maxSteps when evaluations get no better."
+    )
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of weights, order and dropout.")
     trm: TrmTraining | None = Field(None, description="What only method TRM has; absent means its defaults.")
     rewards: list[Reward] | None = Field(
@@ -127,10 +191,16 @@ class Training(ApiModel):
     )
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
-        description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig; for "
-        "PPO the trainer's own), by its own name; names and types are checked against it.",
+        description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig, "
+        "RewardConfig, KTOConfig; for PPO the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
+
+
+def stopping_metric(training: Training) -> str:
+    """What earlyStopping looks at."""
+    asked = training.early_stopping.metric if training.early_stopping is not None else None
+    return str(asked or METHODS[training.method].stops_by[0])
 
 
 class Checkpoints(ApiModel):

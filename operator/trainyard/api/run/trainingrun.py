@@ -270,7 +270,9 @@ def resolve(spec: TrainingRunSpec, name: str, *, handed_on: bool = True) -> Trai
     evaluation = spec.evaluation
     if name != phases_to_run(spec)[-1]:
         # Only the result of the last phase is judged.
-        evaluation = evaluation.model_copy(update={"metrics": None, "gates": None, "compare_with": None})
+        evaluation = evaluation.model_copy(
+            update={"metrics": None, "gates": None, "compare_with": None, "harness": None, "baseline_answers": False}
+        )
     wanted = phase.datasets
     changes = {
         "phases": None,

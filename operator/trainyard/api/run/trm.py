@@ -96,12 +96,12 @@ class Puzzle(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.kind != 'Sudoku' || self.size in [4, 6, 9]",
-            "a Sudoku has size 4, 6 or 9",
+            "the size of a Sudoku is 4, 6 or 9: set puzzle.size to one of these",
             lambda p: p.kind != "Sudoku" or p.size in PUZZLE_SIDES,
         ),
         Rule(
             "self.kind != 'Maze' || self.size >= 7",
-            "a maze has a size of at least 7",
+            "the size of a maze is at least 7: raise puzzle.size",
             lambda p: p.kind != "Maze" or p.size >= 7,
         ),
         Rule(

@@ -181,7 +181,7 @@ def parse_cron(expression: str, zone: str) -> Cron:
         field = str(error).lower().removeprefix("bad ").replace("-", " ")
         raise InvalidTimetable(f"{expression!r}: the {field} is outside of its range, or no such day exists") from None
     if next_slot(Cron(canonical, ZoneInfo("UTC")), datetime(2000, 1, 1, tzinfo=UTC)) is None:
-        raise InvalidTimetable(f"{expression!r} never comes: no such day exists")
+        raise InvalidTimetable(f"{expression!r} never comes, because no such day exists: correct the day or the month")
     return timetable
 
 

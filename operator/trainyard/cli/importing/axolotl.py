@@ -5,7 +5,7 @@ from typing import Any
 
 from trainyard.cli.importing.reading import Reading, lora, names_of, number
 
-METHODS = {"dpo": "DPO", "orpo": "ORPO"}
+METHODS = {"dpo": "DPO", "orpo": "ORPO", "kto": "KTO"}
 ALPACA = {"prompt": "instruction", "completion": "output"}
 
 
@@ -73,6 +73,8 @@ def _dataset(reading: Reading, entry: Mapping[str, Any], method: str) -> dict[st
     messages = left.pop("field_messages", None)
     if method in ("DPO", "ORPO"):
         found["format"] = "Preference"
+    elif method == "KTO":
+        found["format"] = "UnpairedPreference"
     elif kind == "completion":
         found["format"] = "Text"
         if (field := left.pop("field", None)) and field != "text":

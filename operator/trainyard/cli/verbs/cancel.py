@@ -3,7 +3,7 @@
 import argparse
 
 from trainyard.api.names import CANCEL_ANNOTATION
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, seconds_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster, seconds_of
 from trainyard.cli.exits import Exit, Refused
 from trainyard.cli.printing import print_next
 
@@ -23,13 +23,12 @@ def call(options: argparse.Namespace) -> int:
     runs, name = runs_of(options), name_of(options)
     run = runs.get(name)
     if run.ended:
-        raise Refused(f"{name} has ended already: {run.state}")
+        raise Refused(f"{name} has ended ({run.state}): there is nothing to cancel")
     runs.annotate(name, {CANCEL_ANNOTATION: options.reason or "asked for with trainyard cancel"})
     print(f"{name} will write a checkpoint and end as Cancelled")
     if options.wait:
         run = runs.wait(name, seconds=seconds_of(options.wait, option="--wait"))
         print(f"{name} {run.standing}")
-    print_next(
-        f"{options.called_as} status {name}", f"{options.called_as} retry {name}", f"kubectl delete trainingrun {name}"
-    )
+    called, it = options.called_as, name + same_cluster(options)
+    print_next(f"{called} status {it}", f"{called} retry {it}", f"kubectl delete trainingrun {it}")
     return Exit.DONE

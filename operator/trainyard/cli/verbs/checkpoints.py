@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from trainyard.api.names import CHECKPOINTS_MOUNT
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Missing
 from trainyard.cli.inspection import add_inspection, on_volume
 from trainyard.cli.printing import add_output, age, dump, print_next, readable_size, table
@@ -61,8 +61,9 @@ def call(options: argparse.Namespace) -> None:
     rows = [(str(c.step), readable_size(c.size), f"{age(c.time)} ago", c.path) for c in found]
     print("\n".join(table(("STEP", "SIZE", "SAVED", "PATH"), rows)))
     newest = max(found, key=lambda c: c.step)
-    name = f"{options.called_as} resume {run.name} --from"
-    print_next(f"{name} step-{newest.step}", f"{options.called_as} download {run.name} {newest.path}")
+    called, where = options.called_as, same_cluster(options)
+    resume = f"{called} resume {run.name} --from step-{newest.step}{where}"
+    print_next(resume, f"{called} download {run.name} {newest.path}{where}")
 
 
 def read(text: str) -> Iterator[Found]:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from trainyard.api.names import CHECKPOINTS_MOUNT
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Misused
 from trainyard.cli.fetching import Bar, fetch, list_files
 from trainyard.cli.inspection import Place, add_inspection, folder_of, on_volume
@@ -42,14 +42,16 @@ def call(options: argparse.Namespace) -> None:
         folder = _folder(place, run, options.path)
         files = list_files(place, folder)
         if not files:
-            raise Misused(f"there is nothing in {folder} on the volume")
+            raise Misused(
+                f"there is no file in {folder} on the volume: name another folder; {options.called_as} shell {run.name} shows what there is"
+            )
         into = options.directory or Path(run.name) / Path(folder).name
         moved = fetch(place, folder, files, into, tell=Bar())
     total = sum(file.size for file in files)
     print(
         f"{into}: {len(files)} files, {readable_size(total)}, {readable_size(moved)} of them copied now; sha256 checked"
     )
-    print_next(f"ls {into}", f"{options.called_as} status {run.name}")
+    print_next(f"ls {into}", f"{options.called_as} status {run.name}{same_cluster(options)}")
 
 
 def _folder(place: Place, run: Run, path: str) -> str:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.events import warnings_about
 from trainyard.cli.printing import age, bold, paint, seconds_since, wrapped
 from trainyard.cli.reasons import advice_on
@@ -29,17 +29,22 @@ def call(options: argparse.Namespace) -> None:
     run = runs.get(name_of(options))
     pods = pods_of(runs.api, run) if not run.ended else []
     events = [] if run.fate is Fate.SUCCEEDED else warnings_about(runs, run, pods)
-    for line in explain(run, pods, events, called_as=options.called_as):
+    for line in explain(run, pods, events, called_as=options.called_as, where=same_cluster(options)):
         print(line)
 
 
 def explain(
-    run: Run, pods: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]], *, called_as: str
+    run: Run,
+    pods: Sequence[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]],
+    *,
+    called_as: str,
+    where: str = "",
 ) -> Iterator[str]:
-    """Lines for people: how it stands, why, what happened before, what to do."""
+    """Lines for people: how it stands, why, what happened before, what to do. `where` follows in each command."""
     yield f"{bold(run.name)}  {paint(run.state or 'not seen yet', run.state)}"
     if not run.state:
-        yield from _not_seen(run, called_as)
+        yield from _not_seen(run, called_as, where)
         return
     if run.message:
         yield from wrapped(run.message, indent="  ")
@@ -52,16 +57,16 @@ def explain(
     for event in events[:EVENTS_SHOWN]:
         about = event.get("involvedObject") or {}
         yield from wrapped(f"Event: {about.get('kind')} {about.get('name')}: {event.get('message')}")
-    yield from _what_to_do(run, advice.do, called_as)
+    yield from _what_to_do(run, advice.do, called_as, where)
 
 
-def _not_seen(run: Run, called_as: str) -> Iterator[str]:
+def _not_seen(run: Run, called_as: str, where: str) -> Iterator[str]:
     waited = seconds_since(run.metadata.get("creationTimestamp")) or 0
     yield from wrapped(
         f"Why: no operator has looked at it yet; it was created {age(run.metadata.get('creationTimestamp'))} ago."
     )
     if waited > UNSEEN_SECONDS:
-        text = f"What to do: see whether the operator runs, and watches namespace {run.namespace}: {called_as} doctor"
+        text = f"What to do: see whether the operator runs, and watches namespace {run.namespace}: {called_as} doctor{where}"
         yield from wrapped(text)
 
 
@@ -98,9 +103,9 @@ def _silence(run: Run) -> Iterator[str]:
         yield from wrapped(text)
 
 
-def _what_to_do(run: Run, do: str, called_as: str) -> Iterator[str]:
+def _what_to_do(run: Run, do: str, called_as: str, where: str) -> Iterator[str]:
     hint = (run.status.get("failure") or {}).get("hint")
-    advice = do.format(called=called_as, run=run.name)
+    advice = do.format(called=called_as, run=run.name + where, where=where)
     if run.condition("Failed").get("status") == "True" and hint:
         yield from wrapped(f"What to do: {hint}.".replace("..", "."))
         if advice:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainyard.cli.cluster import add_cluster, runs_of
+from trainyard.cli.cluster import add_cluster, runs_of, same_cluster
 from trainyard.cli.columns import run_table
 from trainyard.cli.printing import add_output, age, print_objects, table
 from trainyard.cli.watching import print_changes
@@ -56,7 +56,11 @@ def _table(runs: Runs, found: Sequence[Run], options: argparse.Namespace) -> lis
 
 def _nothing(what: str, runs: Runs, options: argparse.Namespace) -> str:
     where = f"in namespace {runs.namespace}" if runs.namespace else "in any namespace"
-    further = "" if options.all_namespaces else f"; {options.called_as} list -A looks everywhere"
+    further = (
+        ""
+        if options.all_namespaces
+        else f"; {options.called_as} list -A{same_cluster(options, everywhere=True)} looks everywhere"
+    )
     return f"no {what} {where}{further}"
 
 

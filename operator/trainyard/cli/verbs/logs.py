@@ -4,7 +4,7 @@ import argparse
 import sys
 from datetime import timedelta
 
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, seconds_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster, seconds_of
 from trainyard.cli.exits import Exit, Missing
 from trainyard.cli.options import completes
 from trainyard.cli.printing import now
@@ -56,7 +56,7 @@ def call(options: argparse.Namespace) -> int:
     if not lines:
         raise Missing(
             f"{run.name} has no log{_narrowed(options)}: {run.standing}; "
-            f"{options.called_as} explain {run.name} says more"
+            f"{options.called_as} explain {run.name}{same_cluster(options)} says more"
         )
     return Exit.DONE
 

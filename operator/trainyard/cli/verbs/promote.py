@@ -3,7 +3,7 @@
 import argparse
 
 from trainyard.cli.champions import PROMOTE_ANNOTATION, request_value
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Refused
 from trainyard.cli.printing import print_next
 from trainyard.client import Fate
@@ -31,4 +31,5 @@ def call(options: argparse.Namespace) -> None:
         )
     runs.annotate(name, {PROMOTE_ANNOTATION: request_value()})
     print(f"asked for {name} to be promoted")
-    print_next(f"{options.called_as} status {name}", f"{options.called_as} rollback {name}")
+    called, it = options.called_as, name + same_cluster(options)
+    print_next(f"{called} status {it}", f"{called} rollback {it}")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Refused
 from trainyard.cli.printing import print_next
 from trainyard.cli.successors import checkpoint_path, create_successor
@@ -37,8 +37,8 @@ def call(options: argparse.Namespace) -> None:
         print(f"created {name}, which starts from {path}")
     elif run.ended:
         raise Refused(
-            f"{name} has ended ({run.state}) and stays so: {options.called_as} retry {name} makes a new run that goes on from its "
-            "newest checkpoint"
+            f"{name} has ended ({run.state}) and stays so: {options.called_as} retry {name}{same_cluster(options)} makes a "
+            "new run that goes on from its newest checkpoint"
         )
     elif not run.spec.get("suspend"):
         print(f"{name} is not suspended: {run.standing}")
@@ -46,6 +46,5 @@ def call(options: argparse.Namespace) -> None:
         runs.patch(name, {"spec": {"suspend": False}})
         step = (run.status.get("checkpoint") or {}).get("step")
         print(f"{name} goes on" + (f" from step {step}" if step is not None else ""))
-    print_next(
-        f"{options.called_as} watch {name}", f"{options.called_as} logs -f {name}", f"{options.called_as} stop {name}"
-    )
+    called, it = options.called_as, name + same_cluster(options)
+    print_next(f"{called} watch {it}", f"{called} logs -f {it}", f"{called} stop {it}")

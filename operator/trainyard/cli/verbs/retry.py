@@ -2,7 +2,7 @@
 
 import argparse
 
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Refused
 from trainyard.cli.printing import print_next
 from trainyard.cli.successors import create_successor
@@ -37,8 +37,5 @@ def call(options: argparse.Namespace) -> None:
         f"created {new.name}, which starts from "
         + (f"step {newest.get('step')} of {name}" if goes_on else "the beginning")
     )
-    print_next(
-        f"{options.called_as} watch {new.name}",
-        f"{options.called_as} logs -f {new.name}",
-        f"{options.called_as} status {new.name}",
-    )
+    called, it = options.called_as, new.name + same_cluster(options)
+    print_next(f"{called} watch {it}", f"{called} logs -f {it}", f"{called} status {it}")

@@ -3,7 +3,7 @@
 import argparse
 
 from trainyard.cli.champions import ROLLBACK_ANNOTATION, request_value
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Refused
 from trainyard.cli.printing import print_next
 
@@ -25,4 +25,5 @@ def call(options: argparse.Namespace) -> None:
         raise Refused(f"{name} has not ended ({run.state}): nothing of it has been promoted yet")
     runs.annotate(name, {ROLLBACK_ANNOTATION: request_value()})
     print(f"asked for the promotion of {name} to be taken back")
-    print_next(f"{options.called_as} status {name}", f"{options.called_as} promote {name}")
+    called, it = options.called_as, name + same_cluster(options)
+    print_next(f"{called} status {it}", f"{called} promote {it}")

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from trainyard.cli.cluster import add_cluster
+from trainyard.cli.lean import import_lean
 from trainyard.cli.options import add_volumes, completes
 
 
@@ -61,6 +62,7 @@ def call(options: argparse.Namespace) -> int:
     The manifest is checked first, here and then by the API server. Other kinds beside it are not created: use kubectl apply
     for those. With --local the exit code is that of the step that failed.
     """
+    import_lean()
     # Checking a manifest takes pydantic, and neither --help nor the shell's completion should wait for that.
     from trainyard.cli.starting import start
 

@@ -3,6 +3,7 @@
 import argparse
 
 from trainyard.cli.cluster import add_cluster
+from trainyard.cli.lean import import_lean
 from trainyard.cli.options import completes
 
 
@@ -40,6 +41,7 @@ def call(options: argparse.Namespace) -> None:
 
     Also while it is suspended. The request is checked first.
     """
+    import_lean()
     # Judging a request takes pydantic, and neither --help nor the shell's completion should wait for that.
     from trainyard.cli.asking import ask
 

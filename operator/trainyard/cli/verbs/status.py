@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.events import warnings_about
 from trainyard.cli.exits import Exit, Refused
 from trainyard.cli.printing import add_output, coloured, print_next, print_objects
@@ -47,7 +47,7 @@ def call(options: argparse.Namespace) -> int:
         except Refused as refused:
             print(f"GPU: {refused}")
     print()
-    print_next(*next_commands(run, options.called_as))
+    print_next(*next_commands(run, options))
     return Exit.DONE
 
 
@@ -68,12 +68,12 @@ def _draw_anew(runs: Runs, name: str, options: argparse.Namespace) -> int:
         sys.stdout.write("\x1b[H\x1b[2J" if coloured() else "")
         print("\n".join(lines) + ("" if coloured() else "\n"), flush=True)
         if run.ended:
-            print_next(*next_commands(run, options.called_as))
+            print_next(*next_commands(run, options))
             return Exit.DONE if run.fate is Fate.SUCCEEDED else Exit.FAILED
     return Exit.DONE
 
 
-def next_commands(run: Run, called_as: str) -> tuple[str, ...]:
+def next_commands(run: Run, options: argparse.Namespace) -> tuple[str, ...]:
     """What is likely to be asked for next, as the run stands."""
     words = {
         Fate.SUCCEEDED: ("download", "checkpoints", "promote"),
@@ -82,4 +82,5 @@ def next_commands(run: Run, called_as: str) -> tuple[str, ...]:
     }.get(run.fate)
     if words is None:
         words = ("resume", "cancel", "checkpoints") if run.state == "Suspended" else ("logs -f", "explain", "stop")
-    return tuple(f"{called_as} {word} {run.name}" for word in words)
+    where = same_cluster(options)
+    return tuple(f"{options.called_as} {word} {run.name}{where}" for word in words)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, seconds_of
+from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster, seconds_of
 from trainyard.cli.exits import Exit, Refused
 from trainyard.cli.printing import print_next
 
@@ -43,7 +43,6 @@ def call(options: argparse.Namespace) -> int:
         print(f"{name} {run.standing}")
         if run.ended:
             return Exit.FAILED
-    print_next(
-        f"{options.called_as} status {name}", f"{options.called_as} resume {name}", f"{options.called_as} cancel {name}"
-    )
+    called, it = options.called_as, name + same_cluster(options)
+    print_next(f"{called} status {it}", f"{called} resume {it}", f"{called} cancel {it}")
     return Exit.DONE

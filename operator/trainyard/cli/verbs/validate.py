@@ -1,11 +1,11 @@
 """`trainyard validate`: all faults of manifests at once, on this machine or with the API server's word."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from trainyard.cli.exits import Exit
+from trainyard.cli.lean import import_lean
 from trainyard.cli.options import add_files, add_volumes, folders_of_claims
 from trainyard.cli.printing import add_output
 
@@ -35,8 +35,7 @@ def call(options: argparse.Namespace) -> int:
     Other kinds in the same file (a Secret, a Namespace) are passed over.
     Exit codes: 0 valid, 1 faults, 2 no such file, 5 no API server answers.
     """
-    # Pydantic looks through every installed distribution for plugins of its own; there are none that this needs.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    import_lean()
     from trainyard.cli.checking import check, read_sources, render_json, render_table
     from trainyard.cli.data import with_data
 

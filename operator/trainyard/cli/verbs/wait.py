@@ -34,7 +34,7 @@ def call(options: argparse.Namespace) -> int:
         name_of(options), seconds=seconds, until=lambda run: run.ended or _is_there(run, options.until)
     )
     if not options.until:
-        return told(run, called_as=options.called_as)
+        return told(run, options)
     if not _is_there(run, options.until):
         raise Refused(f"{run.name} is {run.state}, and will not become {options.until}: {run.message}")
     print(f"{run.name} {run.standing}")

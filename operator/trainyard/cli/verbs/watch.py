@@ -38,8 +38,4 @@ def call(options: argparse.Namespace) -> int:
         if name and last is not None:
             raise TimedOut(f"{name} has not ended after {options.timeout}: {last.message}")
         return Exit.TIMED_OUT if seconds else Exit.DONE
-    return (
-        told(last, called_as=options.called_as)
-        if options.output in ("table", "wide")
-        else int(last.fate != "Succeeded")
-    )
+    return told(last, options) if options.output in ("table", "wide") else int(last.fate != "Succeeded")

@@ -12,7 +12,7 @@ from trainyard.api import names
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.references import named
 from trainyard.api.run.pod import Resources
-from trainyard.api.steps import STEP_EVALUATE, STEP_TRAIN, is_train, step_arguments, step_named
+from trainyard.api.steps import STEP_EVALUATE, STEP_PREPARE, STEP_TRAIN, is_train, step_arguments, step_named
 from trainyard.controller.manifests.lab import lab_config, lab_environment
 from trainyard.controller.manifests.metadata import Defaults, Object, RunRef, child_labels, owner_reference
 from trainyard.controller.manifests.placement import extended_resources, placement_fields
@@ -105,13 +105,28 @@ def step_resources(run: RunRef, step: str) -> Resources:
     training, others = run.spec.resources, run.spec.step_resources
     if step_named(step).gets_devices:
         return training
-    if step != STEP_EVALUATE:
+    export = next((one for one in run.spec.all_exports() if one.step == step), None)
+    if export is not None and export.resources is not None:
+        return export.resources
+    if step == STEP_EVALUATE and others.evaluate is not None:
+        return others.evaluate
+    if step != STEP_EVALUATE and not (export is not None and export.row.runs_model):
         return others.prepare or LIGHT_STEP
     devices = set(extended_resources(training))
-    return others.evaluate or Resources(
+    return Resources(
         requests={k: v for k, v in training.requests.items() if k not in devices},
         limits={k: v for k, v in training.limits.items() if k not in devices},
     )
+
+
+def resources_field(run: RunRef, step: str) -> str:
+    """Where in the spec a step's resources stand, for messages."""
+    export = next((one for one in run.spec.all_exports() if one.step == step), None)
+    if export is not None:
+        return f"spec.exports[{export.name}].resources"
+    if is_train(step) or (step == STEP_EVALUATE and run.spec.step_resources.evaluate is None):
+        return "spec.resources"
+    return f"spec.stepResources.{STEP_EVALUATE if step == STEP_EVALUATE else STEP_PREPARE}"
 
 
 def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Object:

@@ -86,7 +86,9 @@ class Doorman:
         """A new session for whoever has this token. Raises `Refused`."""
         person = None if len(token) > TOKEN_LENGTH else await self._owner(token.strip())
         if person is None:
-            raise Refused("this token is not known")
+            raise Refused(
+                "this token is not known: log in with one of this cluster (kubectl create token NAME), or with that of the page"
+            )
         session = secrets.token_urlsafe(32)
         self._sessions[session] = (self._clock.monotonic() + SESSION_SECONDS, person)
         while len(self._sessions) > SESSIONS:
@@ -106,7 +108,7 @@ class Doorman:
         self._sessions.pop(session, None)
         if bearer and len(bearer) <= TOKEN_LENGTH and (found := await self._owner(bearer)) is not None:
             return found
-        raise Refused("a token is needed")
+        raise Refused("a token is needed: log in at /login, or send it as Authorization: Bearer TOKEN")
 
     async def visible(self, person: Person, namespaces: Iterable[str]) -> set[str]:
         """In which of these namespaces he may see runs."""
@@ -129,7 +131,9 @@ class Doorman:
             raise Refused("only the proxy in front of the page is let in: TRAINYARD_PAGE_PROXIES has its addresses")
         name = str(headers.get(self._user_header, "")).strip()
         if not name:
-            raise Refused(f"the proxy has sent no {self._user_header}")
+            raise Refused(
+                f"the proxy has sent no {self._user_header}: TRAINYARD_PAGE_USER_HEADER says which header has the user"
+            )
         groups = [group.strip() for group in str(headers.get(self._groups_header, "")).split(",")]
         return Person(name, tuple(group for group in groups if group))
 

@@ -42,6 +42,7 @@ def _whole(value: Any) -> Any:
 
 
 Number = Annotated[float | None, AfterValidator(_finite)]
+Epoch = Annotated[Annotated[float, Field(ge=0, le=LARGEST)] | None, AfterValidator(_finite)]
 
 
 class LabPoint(BaseModel):
@@ -50,7 +51,7 @@ class LabPoint(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     step: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=LARGEST)]
-    epoch: Annotated[float | None, AfterValidator(_finite), Field(ge=0, le=LARGEST)] = None
+    epoch: Epoch = None
     train_loss: Number = None
     eval_loss: Number = None
     learning_rate: Number = None

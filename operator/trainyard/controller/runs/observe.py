@@ -12,11 +12,10 @@ from trainyard.api import names
 from trainyard.api.names import SPEC_HASH_ANNOTATION
 from trainyard.api.quantity import parse_quantity
 from trainyard.api.run.status import TrainingRunStatus
-from trainyard.api.steps import STEP_EVALUATE, is_train
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.errors import ClusterError, Forbidden, Invalid
 from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS, SERVICES, Resource
-from trainyard.controller.manifests.job import referenced_secrets, step_resources
+from trainyard.controller.manifests.job import referenced_secrets, resources_field, step_resources
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
 from trainyard.controller.runs.device_queue import wanted_device, who_waits
@@ -221,9 +220,8 @@ def unknown_nodes(run: RunRef, hosts: list[str]) -> tuple[str, ...]:
 
 def too_large(run: RunRef, step: str, nodes: list[Mapping[str, str]]) -> tuple[str, ...]:
     """Which requests exceed the largest node, each as a sentence."""
-    resources = step_resources(run, step)
+    resources, field = step_resources(run, step), resources_field(run, step)
     wanted = {**{k: str(v) for k, v in resources.limits.items()}, **{k: str(v) for k, v in resources.requests.items()}}
-    field = "spec.resources" if is_train(step) or step == STEP_EVALUATE else f"spec.stepResources.{step}"
     result = []
     for name, value in wanted.items():
         largest = max((n.get(name, "0") for n in nodes), key=parse_quantity, default="0")

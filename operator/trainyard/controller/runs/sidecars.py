@@ -54,5 +54,6 @@ def _is_open(job: JobView, steps: Sequence[StepStatus]) -> bool:
 
 def told(pods: Sequence[PodView]) -> str:
     """Which containers the pods still wait for; empty where that is no question."""
-    names = ", ".join(dict.fromkeys(name for pod in pods if outlived(pod) for name in pod.beside))
-    return f"; the trainer has ended, and container {names} still runs" if names else ""
+    names = list(dict.fromkeys(name for pod in pods if outlived(pod) for name in pod.beside))
+    running = "still runs" if len(names) == 1 else "still run"
+    return f"; the trainer has ended, and {', '.join(names)} beside it {running}" if names else ""

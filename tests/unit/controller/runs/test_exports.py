@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.controller.runs.world import World, condition, manifest
+from tests.unit.controller.runs.world import World, condition, manifest, parsed_run
 from trainyard.api.names import STEP_LABEL
 from trainyard.api.run.exports import TARGETS, Target
+from trainyard.controller.manifests.metadata import RunRef
+from trainyard.controller.runs.observe import too_large
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -394,3 +396,31 @@ def test_whenever_the_operator_dies_no_job_is_made_twice_and_the_end_is_the_same
     )
     assert world.others["configmaps"]["agent"]["data"]["DIGEST"] == "ab" * 6
     assert {e.digest for e in world.status().exports or () if e.target == "hub"} == {DIGEST}
+
+
+def container_of(world: World, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = live(world)[f"export-{name}"]["spec"]["template"]["spec"]["containers"][0]["resources"]
+    return found
+
+
+def test_an_export_that_runs_the_model_gets_what_the_training_had_but_for_its_gpus() -> None:
+    training = {"requests": {"cpu": "3"}, "limits": {"memory": "6Gi", "nvidia.com/gpu": "1"}}
+    file = {"name": "file", "gguf": {"quantizations": ["f16"]}}
+    own = {"name": "own", "mlx": {}, "resources": {"requests": {"cpu": "2"}}}
+    world = trained(world_of(file, own, hub("store"), resources=training))
+    assert container_of(world, "file") == {"requests": {"cpu": "3"}, "limits": {"memory": "6Gi"}}
+    assert container_of(world, "own") == {"requests": {"cpu": "2"}}
+    assert container_of(world, "store") == {"requests": {"cpu": "100m", "memory": "512Mi"}}
+
+
+def test_an_export_that_fits_no_node_is_told_with_its_own_field() -> None:
+    text = json.dumps(
+        manifest(exports=[hub("store", resources={"requests": {"cpu": "99"}}), {"name": "file", "gguf": {}}])
+    )
+    spec = parsed_run(text).spec
+    run = RunRef("r", "n", "0123456789", spec, {}, {})
+    nodes = [{"cpu": "4", "memory": "8Gi"}]
+    assert too_large(run, "export-store", nodes) == (
+        "spec.exports[store].resources asks for cpu: 99, the largest node has 4; lower it, or add such a node",
+    )
+    assert too_large(run, "export-file", nodes) == ()

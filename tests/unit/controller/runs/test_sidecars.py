@@ -45,7 +45,7 @@ def test_the_step_ends_with_the_trainer_and_the_pod_is_told_to_go() -> None:
     pod = trainer_ends(world, **DATA)
     world.settle()
     assert world.created == ["tiny-prepare-1"], "a pod without such a container would have been gone by then"
-    assert "the trainer has ended, and container mesh-proxy still runs" in (world.status().message or "")
+    assert "the trainer has ended, and mesh-proxy beside it still runs" in (world.status().message or "")
     again = world.reconcile().requeue_after
     assert again is not None
     assert again <= PATIENCE_SECONDS

@@ -18,6 +18,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "PromptCompletion": {"prompt": "Why? ", "completion": "Because."},
     "Messages": {"messages": TALK},
     "Preference": {"prompt": "Why?", "chosen": "Because.", "rejected": "No."},
+    "UnpairedPreference": {"prompt": "Why?", "completion": "Because.", "label": True},
     "Prompt": {"prompt": "Why?"},
     "TRM": {
         "problem": "Analyse up.",
@@ -59,6 +60,13 @@ def test_what_has_no_meaning_is_refused(source: str, to: str) -> None:
     with pytest.raises(ValueError, match="does not become"):
         convert(checked(source), source, to)
     assert target(source, to, None) is None
+
+
+def test_a_bad_answer_becomes_nothing_else() -> None:
+    bad = checked("UnpairedPreference", {**SAMPLES["UnpairedPreference"], "label": False})
+    assert {to: convert(bad, "UnpairedPreference", to) for to in TO["UnpairedPreference"]} == dict.fromkeys(
+        TO["UnpairedPreference"]
+    )
 
 
 def test_the_chain_of_a_problem() -> None:

@@ -93,6 +93,7 @@ fields: dict[str, Any] = {
     )
     | values,
     "response": texts,
+    "label": st.booleans() | values,
     "prompts": texts | st.just("<start_of_turn>user\nq<end_of_turn>\n<start_of_turn>model\na<end_of_turn>"),
     "final_answer": texts | values,
     "kind": st.sampled_from(["series", "log", "trace", "code", "runbook_entry"]) | values,

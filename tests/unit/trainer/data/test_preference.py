@@ -38,6 +38,33 @@ def test_forms(given: dict[str, Any], normal: tuple[Any, Any, Any]) -> None:
     assert checked(given) == dict(zip(("prompt", "chosen", "rejected"), normal, strict=True))
 
 
+@pytest.mark.parametrize(("label", "normal"), [(True, True), (0, False), ("True", True), ("false", False), ("1", True)])
+def test_labels_as_files_have_them(label: Any, normal: bool) -> None:
+    assert checked({"prompt": "a", "completion": "b", "label": label}, "UnpairedPreference")["label"] is normal
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"prompt": "a", "completion": "b"}, "field label: is missing"),
+        ({"prompt": "a", "completion": "b", "label": "good"}, "field label: expected true"),
+        ({"prompt": "a", "completion": "b", "label": 0.5}, "field label: expected true"),
+        ({"prompt": "a", "completion": "", "label": True}, "field completion: is empty"),
+        ({"prompt": "a", "completion": [YES], "label": True}, "must be both text or both lists"),
+        ({"prompt": [ASK], "completion": [ASK, YES], "label": True}, "begins with role user"),
+        (
+            {"prompt": [ASK], "completion": [{"role": "asistant", "content": "x"}], "label": True},
+            "did you mean assistant",
+        ),
+        ({"prompt": "a", "chosen": "b", "rejected": "c"}, "set format: Preference"),
+    ],
+)
+def test_faults_of_a_judged_answer(given: dict[str, Any], told: str) -> None:
+    found = checked(given, "UnpairedPreference")
+    assert isinstance(found, Fault)
+    assert told in str(found)
+
+
 def test_two_equal_answers_prefer_nothing() -> None:
     assert checked({"prompt": "a", "chosen": "b", "rejected": "b"}) is None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from trainyard.trainer.errors import UserError
 from trainyard.trainer.exports.handover.answer import Answer, Question
 from trainyard.trainer.exports.handover.compare import Bar, compare
 from trainyard.trainer.exports.handover.questions import COUNT, questions
+from trainyard.trainer.exports.handover.reference import Reference
 
 ASKED = Question(messages=({"role": "user", "content": "Which pods?"},))
 OWN = Answer(
@@ -20,19 +22,48 @@ OWN = Answer(
     "kubectl get pods",
     True,
     prompt_ids=(1, 2, 3),
-    gaps=({5: 0.0}, {6: 0.0, 9: 0.05}, {}),
 )
+WORDS = {5: "kubectl", 6: " get", 7: " pods", 9: " show", 10: " g", 11: "et"}
+
+
+class Words:
+    """A tokenizer of a few words."""
+
+    bos_token = ""
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        return "".join(WORDS[number] for number in ids)
+
+
+@dataclass
+class Undecided:
+    """Stands for the model's logits: which tokens are as good, at each place."""
+
+    at: tuple[set[int], ...] = (set(), set(), set(), set())
+
+    def undecided(self, answer: Answer) -> list[frozenset[int]]:
+        return [frozenset(found) | {own} for found, own in zip(self.at, (*answer.ids, END), strict=True)]
+
+
+END = 2
 EXACT, LOOSE = Bar("local: m-f16.gguf", exact=True), Bar("local: m-Q4_K_M.gguf", exact=False)
 
 
-def fault(found: Answer, bar: Bar = EXACT, own: Answer = OWN) -> str:
+def reference(own: Answer = OWN, *close: set[int], bos: str = "") -> Reference:
+    tokenizer: Any = Words()
+    tokenizer.bos_token = bos
+    rounding: Any = Undecided(close) if close else Undecided()
+    return Reference([ASKED], [own], tokenizer, frozenset({END}), rounding)
+
+
+def fault(found: Answer, bar: Bar = EXACT, known: Reference | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        compare([ASKED], [own], [found], bar=bar)
+        compare(known or reference(), [found], bar=bar)
     return str(caught.value)
 
 
 def test_the_same_answer_agrees_in_full() -> None:
-    agreement = compare([ASKED], [OWN], [replace(OWN, gaps=())], bar=EXACT)
+    agreement = compare(reference(), [OWN], bar=EXACT)
     assert (agreement.share, agreement.ties) == (1.0, 0)
 
 
@@ -43,8 +74,8 @@ def test_another_template_is_told_with_both_texts() -> None:
 
 def test_a_token_that_begins_the_prompt_may_be_left_to_the_program() -> None:
     own = replace(OWN, prompt="<s>" + OWN.prompt)
-    assert compare([ASKED], [own], [OWN], bar=replace(EXACT, bos="<s>")).share == 1.0
-    assert "renders the chat" in fault(OWN, EXACT, own)
+    assert compare(reference(own, bos="<s>"), [OWN], bar=EXACT).share == 1.0
+    assert "renders the chat" in fault(OWN, EXACT, reference(own))
 
 
 def test_other_tokens_of_the_same_prompt_are_told() -> None:
@@ -59,13 +90,33 @@ def test_another_answer_is_told_at_full_precision_and_counted_otherwise() -> Non
         "answers 'Which pods?' with 'kubectl delete pods' instead of 'kubectl get pods' (parts at token 2 of 3)"
         in message
     )
-    assert compare([ASKED], [OWN], [other], bar=LOOSE).share == pytest.approx(1 / 3)
+    assert compare(reference(), [other], bar=LOOSE).share == pytest.approx(1 / 3)
 
 
-def test_tokens_that_are_nearly_as_likely_are_a_matter_of_rounding() -> None:
-    agreement = compare([ASKED], [OWN], [replace(OWN, ids=(5, 9), text="kubectl show")], bar=EXACT)
+def test_tokens_that_are_as_good_are_a_matter_of_rounding() -> None:
+    other, close = replace(OWN, ids=(5, 9), text="kubectl show"), reference(OWN, set(), {9}, set(), set())
+    agreement = compare(close, [other], bar=EXACT)
     assert (agreement.ties, agreement.equal) == (1, 1)
-    assert "instead of" in fault(replace(OWN, ids=(5, 9), text="kubectl show"), replace(EXACT, tie=0.01))
+    assert "instead of" in fault(other, EXACT, reference(OWN, {9}, set(), {9}, set()))
+
+
+def test_an_end_may_be_a_matter_of_rounding_too() -> None:
+    early = replace(OWN, ids=(5, 6), text="kubectl get")
+    assert compare(reference(OWN, set(), set(), {END}, set()), [early], bar=EXACT).ties == 1
+    assert "with 'kubectl get'" in fault(early)
+    late = replace(OWN, ids=(5, 6, 7, 9), text="kubectl get pods show", ended=False)
+    assert compare(reference(OWN, set(), set(), set(), {9}), [late], bar=EXACT).ties == 1
+
+
+def test_a_program_that_tells_no_tokens_may_have_parted_before_the_text_does() -> None:
+    """It has said "g", "et" and then another word, where the model itself says " get" as one token."""
+    heard = replace(EXACT, hears=Words().decode)
+    other = replace(OWN, ids=(5, 6, 9), text="kubectl get show", prompt_ids=None)
+    assert compare(reference(OWN, set(), {10}, set(), set()), [other], bar=heard).ties == 1
+    assert "instead of" in fault(other, heard, reference(OWN, set(), {9}, set(), set()))
+    ended = replace(other, ids=(5, 6), text="kubectl get")
+    assert compare(reference(OWN, set(), set(), {END}, set()), [ended], bar=heard).ties == 1
+    assert "instead of" in fault(ended, heard, reference(OWN, {END}, {END}, set(), set()))
 
 
 def test_an_answer_that_does_not_end_is_told_at_any_precision() -> None:

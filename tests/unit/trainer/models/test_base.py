@@ -129,9 +129,9 @@ class TestConfigurations:
         check_model(context(tmp_path, model={"storageUri": "pvc://m/base", "adapter": {"lora": {}}}))
 
     def test_packed_weights_that_cannot_be_trained(self, tmp_path: Path, model: Path) -> None:
-        configured(model, quantization_config={"quant_method": "fp8"})
+        configured(model, quantization_config={"quant_method": "mxfp4"})
         assert refused(tmp_path) == (
-            "pvc://m/base has weights packed with fp8, which cannot be trained as a whole (use the model as it was before it was "
+            "pvc://m/base has weights packed with mxfp4, which cannot be trained as a whole (use the model as it was before it was "
             "packed, or train an adapter over it (spec.model.adapter))"
         )
         configured(model, quantization_config={"quant_method": "quark"})

@@ -59,10 +59,21 @@ def test_the_hub_reads_its_head(tmp_path: Path) -> None:
 def test_what_an_evaluation_has_measured(tmp_path: Path) -> None:
     made = context(tmp_path)
     made.evaluation_dir.mkdir()
-    (made.evaluation_dir / "metrics.json").write_text(json.dumps({"loss": 1.0, "passed": True, "records": [1]}))
+    found: dict[str, object] = {
+        "split": "eval",
+        "records": 9,
+        "metrics": {"loss": 1.0, "exactMatch": 0.75},
+        "passed": True,
+    }
+    (made.evaluation_dir / "metrics.json").write_text(json.dumps(found))
     card = model_card(made, title="r", step=1, digest="d")
-    assert "| loss | 1 |" in card
+    assert "| loss | 1 |\n| exactMatch | 0.75 |" in card
     assert "passed" not in card
+    assert "| records | 9 |" not in card
+    (made.evaluation_dir / "metrics.json").write_text(json.dumps(found | {"baseline": {"exactMatch": 0.25}}))
+    card = model_card(made, title="r", step=1, digest="d")
+    assert "| | after | before training |" in card
+    assert "| loss | 1 |  |\n| exactMatch | 0.75 | 0.25 |" in card
 
 
 @pytest.mark.parametrize("readme", ["", "---\n[\n---\n", "---\nlicense: [a]\n---\n", "---\nlicense: 'a\\n# b'\n---\n"])

@@ -5,14 +5,15 @@
     PromptCompletion   yes   =                 yes       -           yes     -    yes
     Messages           yes   last answer       =         -           yes     -    last answer
     Preference         yes   chosen            chosen    =           yes     -    chosen
+    UnpairedPref.      yes   yes               yes       -           yes     -    yes
     Prompt             yes   -                 -         -           =       -    -
     TRM                yes   yes               yes       -           yes     =    yes
     TrainingExample    yes   yes               yes       -           yes     -    =
     TunixSFT           yes   last answer       yes       -           yes     -    last answer
 
-Nothing is invented: what has no answer does not get one, and nothing becomes a preference or a chain of reasoning that was
-none. Everything goes through two shapes, a list of messages and a pair of texts. A prompt keeps what its answer was, for
-rewards that compare with it.
+Of unpaired preferences only the good answers become something else. Nothing is invented: what has no answer does not get
+one, and nothing becomes a preference or a chain of reasoning that was none. Everything goes through two shapes, a list of
+messages and a pair of texts. A prompt keeps what its answer was, for rewards that compare with it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ TO: dict[str, tuple[str, ...]] = {
     "PromptCompletion": ("Text", "Messages", "Prompt", "TrainingExample"),
     "Messages": ("Text", "PromptCompletion", "Prompt", "TrainingExample"),
     "Preference": ("Text", "PromptCompletion", "Messages", "Prompt", "TrainingExample"),
+    "UnpairedPreference": ("Text", "PromptCompletion", "Messages", "Prompt", "TrainingExample"),
     "Prompt": ("Text",),
     "TRM": ("Text", "PromptCompletion", "Messages", "Prompt", "TrainingExample"),
     "TrainingExample": ("Text", "PromptCompletion", "Messages", "Prompt"),
@@ -77,6 +79,8 @@ def convert(record: Record, source: str, to: str) -> Record | None:
         return record
     if to not in TO[source]:
         raise ValueError(f"{source} does not become {to}")
+    if source == "UnpairedPreference" and not record["label"]:
+        return None  # a bad answer is not to be learned
     match to:
         case "Text":
             return {"text": as_text(record, source)}
@@ -123,7 +127,7 @@ def numbered(steps: list[str]) -> list[str]:
 def _as_pair(record: Record, source: str) -> tuple[Any, Any] | None:
     """Prompt and answer: two texts, or two lists of messages."""
     match source:
-        case "PromptCompletion":
+        case "PromptCompletion" | "UnpairedPreference":
             return record["prompt"], record["completion"]
         case "TrainingExample":
             # Prompt and answer are one text for the model, and these records say nothing about what stands between them.

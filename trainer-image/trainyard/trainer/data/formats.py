@@ -3,7 +3,7 @@
     Text               {"text": "..."}
     PromptCompletion   {"prompt": "...", "completion": "..."}     or both as lists of messages
     Messages           {"messages": [{"role": "user", "content": "..."}, ...]}     optionally "tools"
-    Preference, Prompt     see preference.py
+    Preference, UnpairedPreference, Prompt     see preference.py
     TRM                {"problem", "initial_answer", "solution", "reasoning_steps": [...], "metadata": {...}}
     TrainingExample    {"prompt": "...", "response": "..."}
     TunixSFT           {"prompts": "<start_of_turn>user ...", "final_answer": "..."}
@@ -19,7 +19,7 @@ import difflib
 from typing import Any
 
 from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown, with_tools
-from trainyard.trainer.data.preference import check_preference, check_prompt
+from trainyard.trainer.data.preference import check_preference, check_prompt, check_unpaired
 from trainyard.trainer.data.reasoning import check_reasoning
 from trainyard.trainer.data.row import Fault, Row
 
@@ -28,6 +28,7 @@ FIELDS = {
     "PromptCompletion": ("prompt", "completion"),
     "Messages": ("messages",),
     "Preference": ("chosen", "rejected"),
+    "UnpairedPreference": ("prompt", "completion", "label"),
     "Prompt": ("prompt",),
     "TRM": ("problem", "initial_answer", "solution", "reasoning_steps", "metadata"),
     "TrainingExample": ("prompt", "response"),
@@ -37,6 +38,7 @@ FURTHER = {
     "PromptCompletion": ("tools",),
     "Messages": ("tools",),
     "Preference": ("prompt", "tools"),
+    "UnpairedPreference": ("tools",),
     "Prompt": ("answer", "tools"),
     "TrainingExample": ("metadata",),
     "TunixSFT": ("final_answer",),
@@ -91,6 +93,8 @@ def _checked(row: Row, record_format: str) -> Record | Fault | None:
             return _messages(row)
         case "Preference":
             return check_preference(row)
+        case "UnpairedPreference":
+            return check_unpaired(row)
         case "Prompt":
             return check_prompt(row)
         case _:

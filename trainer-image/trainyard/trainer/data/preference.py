@@ -3,6 +3,7 @@
     Preference   {"prompt": ..., "chosen": ..., "rejected": ...}   all three text, or all three lists of messages
                  {"chosen": ..., "rejected": ...}                  the prompt is what both begin with, whether or not it
                                                                    also stands in the field prompt
+    UnpairedPreference   {"prompt": ..., "completion": ..., "label": true}   both text, or both lists of messages
     Prompt       {"prompt": ...}, optionally "answer"              text, or a list of messages
 
 These are the forms that TRL documents. A pair of two equal answers prefers nothing, so it is passed over like an empty text.
@@ -14,6 +15,9 @@ from typing import Any
 
 from trainyard.trainer.data.messages import Record, check_messages, clean, parsed, shown, with_tools
 from trainyard.trainer.data.row import Fault, Row
+
+_LABELS = {"true": True, "1": True, "false": False, "0": False}
+"""CSV has no truth values, and some data sets write numbers."""
 
 
 def check_preference(row: Row) -> Record | Fault | None:
@@ -58,6 +62,33 @@ def check_preference(row: Row) -> Record | Fault | None:
             )
     record: Record = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     return with_tools(record, row) if isinstance(chosen, list) else record
+
+
+def check_unpaired(row: Row) -> Record | Fault | None:
+    """Prompt, completion, and whether the completion was found good."""
+    prompt, completion = parsed(row.value["prompt"]), parsed(row.value["completion"])
+    for field, part in (("prompt", prompt), ("completion", completion)):
+        if isinstance(part, list):
+            if fault := check_messages(part, row.place, field):
+                return fault
+        elif not isinstance(part, str):
+            return Fault(row.place, f"field {field}: expected a string or a list of messages, found {shown(part)}")
+    if type(prompt) is not type(completion):
+        return Fault(row.place, "fields prompt, completion: must be both text or both lists of messages")
+    if not completion:
+        return Fault(row.place, "field completion: is empty, so there is no answer to judge; remove the record")
+    if isinstance(completion, list) and completion[0]["role"] != "assistant":
+        told = f"the answer begins with role {completion[0]['role']}, expected assistant"
+        return Fault(row.place, f"field completion: {told}; what comes before it belongs into the field prompt")
+    label = _LABELS.get(str(row.value["label"]).lower())
+    if label is None:
+        found = shown(row.value["label"])
+        return Fault(row.place, f"field label: expected true (a good answer) or false (a bad one), found {found}")
+    record: Record = {"prompt": prompt, "completion": completion, "label": label}
+    if isinstance(prompt, list):
+        record |= {"prompt": clean(prompt), "completion": clean(completion)}
+        return with_tools(record, row)
+    return record
 
 
 def check_prompt(row: Row) -> Record | Fault | None:

@@ -84,7 +84,9 @@ def fetch(dataset: Dataset, *, volumes: Path, secrets: Path, staging: Path) -> l
             return _download_s3(dataset, bucket, key, secret, staging)
         case "hf":
             return _from_hub(dataset, uri, secret)
-    raise invalid_data(f"dataset {dataset.name}: {uri}: unknown scheme {scheme}")
+    raise invalid_data(
+        f"dataset {dataset.name}: {uri}: unknown scheme {scheme}", hint="there are file, pvc, http, https, s3 and hf"
+    )
 
 
 def local_files(dataset: Dataset, *, volumes: Path) -> list[SourceFile]:

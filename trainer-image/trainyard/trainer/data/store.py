@@ -5,6 +5,7 @@
 <split>/starts.npy     where each example begins in these, with the end as the last entry
 <split>/items.npy      example numbers, sequence by sequence (an example that is repeated appears as often)
 <split>/offsets.npy    where each sequence begins in items
+<split>/good.npy       of judged answers: whether each example was found good, a truth value each
 <split>/answers.bin    of prompts: the answers as text, one after the other; answers.npy has where each begins
 
 A preference is a sequence too, of two examples: the chosen one and the rejected one.
@@ -46,6 +47,7 @@ def write_split(
     occurrences = array("q")
     some_do_not_count = False
     answer_starts = array("q", [0])
+    good = bytearray()
     with (
         open(folder / "tokens.bin", "wb") as tokens,
         open(folder / "counts.bin", "wb") as counts,
@@ -59,6 +61,8 @@ def write_split(
             answer_starts.append(
                 answer_starts[-1] + answers.write((example.answer or "").encode("utf-8", "surrogatepass"))
             )
+            if example.good is not None and not pairs:
+                good.append(example.good)
             if not pairs:
                 occurrences.extend([number] * repeat)
             elif number % 2:
@@ -67,6 +71,8 @@ def write_split(
         np.save(folder / "answers.npy", np.frombuffer(answer_starts, dtype=np.int64))
     else:
         (folder / "answers.bin").unlink()
+    if good:
+        np.save(folder / "good.npy", np.frombuffer(good, dtype=np.bool_))
     if not some_do_not_count:
         (folder / "counts.bin").unlink()
     start_of = np.frombuffer(starts, dtype=np.int64)
@@ -92,6 +98,7 @@ class Sequences:
     items: NDArray[np.int64]
     offsets: NDArray[np.int64]
     answers: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None
+    judgements: NDArray[np.bool_] | None = None
 
     @classmethod
     def open(cls, folder: Path, *, vocab_size: int) -> Sequences:
@@ -107,6 +114,7 @@ class Sequences:
             answers=(_map(folder / "answers.bin", np.uint8), np.load(folder / "answers.npy", mmap_mode="r"))
             if (folder / "answers.npy").exists()
             else None,
+            judgements=np.load(folder / "good.npy", mmap_mode="r") if (folder / "good.npy").exists() else None,
         )
 
     def __len__(self) -> int:
@@ -152,6 +160,11 @@ class Sequences:
         text, starts = self.answers
         item = int(self.items[index])
         return bytes(text[starts[item] : starts[item + 1]]).decode("utf-8", "surrogatepass")
+
+    def good(self, index: int) -> bool:
+        """Whether the judged answer that is sequence `index` was found good."""
+        assert self.judgements is not None
+        return bool(self.judgements[int(self.items[index])])
 
     def example(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
         """Ids and counts of one example by its number."""

@@ -6,7 +6,8 @@
   the one the model will see when it is asked; longer examples lose their end.
 * Of a conversation only what the assistant says counts, including the token that ends its turn; `chat.py` finds where.
 * A preference is a prompt with each of two completions: two examples that stay together. If nothing is left to learn in one
-  of them, both are dropped.
+  of them, both are dropped. The first is marked as a good answer, the second as a bad one.
+* Of an answer with a label the same counts as of a completion.
 * Of a prompt alone nothing is cut: one that leaves no room for an answer is dropped.
 
 Records are encoded a few hundred at a time, by as many threads as the container has CPUs. One that the template or the
@@ -49,6 +50,8 @@ class Example:
     """Only of a conversation: answers in it that do not count, by reason."""
     record: int = -1
     """Number of the record that it is of, in the order in which they came."""
+    good: bool | None = None
+    """Only of an answer that was judged: whether it was found good."""
 
 
 @dataclass
@@ -129,9 +132,16 @@ class Encoder:
     def _examples(self, records: list[Record]) -> list[list[Example]]:
         """Per record its examples without regard to length: one, or the two of a preference."""
         if not records or "chosen" not in records[0]:
-            return [[example] for example in self._whole_examples(records)]
+            wholes = self._whole_examples(records)
+            return [
+                [replace(example, good=record.get("label"))] for example, record in zip(wholes, records, strict=True)
+            ]
         sides = [
-            self._whole_examples([{**r, "completion": r[side]} for r in records]) for side in ("chosen", "rejected")
+            [
+                replace(whole, good=good)
+                for whole in self._whole_examples([{**r, "completion": r[side]} for r in records])
+            ]
+            for side, good in (("chosen", True), ("rejected", False))
         ]
         return [list(pair) for pair in zip(*sides, strict=True)]
 
@@ -184,7 +194,7 @@ class Encoder:
             tally.truncated += 1
             ids, counts = ids[: self._max_length], counts[: self._max_length]
         if len(ids) >= SHORTEST and any(counts[1:]):
-            yield Example(ids, counts)
+            yield Example(ids, counts, good=whole.good)
 
     def _conversations(self, chats: list[tuple[list[Record], int, Any]]) -> list[Example]:
         """`(messages, index of the first message that may count, tools)` each."""

@@ -116,7 +116,17 @@ def _check_held_out(context: RunContext, built: Built, tallies: Mapping[str, Tal
         )
     steps = context.training.eval_steps
     if steps is not None and not tallies["eval"].examples:
+        if context.training.early_stopping is not None:
+            raise nothing_to_stop_by()
         warn(f"spec.training.evalSteps {steps} has no effect: no record of the split eval can be used")
+
+
+def nothing_to_stop_by() -> UserError:
+    """Early stopping without anything that is held out."""
+    return invalid_data(
+        "spec.training.earlyStopping looks at held-out records, and no record of the split eval can be used",
+        hint="set split.eval on a dataset, or remove earlyStopping",
+    )
 
 
 def _all_of(context: RunContext, kind: str, tally: Tally) -> str:

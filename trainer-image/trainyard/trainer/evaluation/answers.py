@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.data.tokenizer import end_tokens
 from trainyard.trainer.errors import first_line, invalid_config
+from trainyard.trainer.models.greedy import greedy
 
 TIMED = 16
 """Questions that are asked one by one for the latency."""
@@ -95,8 +96,6 @@ class Voice:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _generate(self, prompts: Sequence[NDArray[np.int64]]) -> list[list[int]]:
-        from transformers import GenerationConfig
-
         longest = max(map(len, prompts))
         ids = torch.full((len(prompts), longest), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -104,10 +103,8 @@ class Voice:
             ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
             mask[row, longest - len(prompt) :] = 1
         ends = ends_of(self.model, self.tokenizer)
-        greedy = GenerationConfig(
+        how = greedy(
             max_new_tokens=self.max_new_tokens,
-            do_sample=False,
-            use_cache=True,
             eos_token_id=ends,
             pad_token_id=self.tokenizer.pad_token_id,
         )
@@ -115,7 +112,7 @@ class Voice:
         try:
             with torch.no_grad(), computed:
                 output = self.model.generate(
-                    input_ids=ids.to(self.device), attention_mask=mask.to(self.device), generation_config=greedy
+                    input_ids=ids.to(self.device), attention_mask=mask.to(self.device), generation_config=how
                 )
         except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
             raise invalid_config(

@@ -4,7 +4,8 @@
 
 With `evaluation.baseline` the model as it was before training is measured on the same records, so that the numbers can be
 compared with something. With `evaluation.compareWith` so is the champion, and gates say whether the result is better. One model
-at a time is on the device. Methods with metrics of their own (DPO, ORPO, PPO) have these instead of scores of each record.
+at a time is on the device. Methods with metrics of their own (those that learn from preferences and rewards) have these
+instead of scores of each record.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from trainyard.trainer.data.tokenizer import load_tokenizer
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.evaluation.champion import Champion, digest_of, find_champion, kept_or
 from trainyard.trainer.evaluation.gates import Columns, NoChampion, judge, overall
+from trainyard.trainer.evaluation.harness.ask import ask
 from trainyard.trainer.evaluation.measure import Records
 from trainyard.trainer.evaluation.scores import Scores
 from trainyard.trainer.frame.evaluate import Examination, Findings
@@ -32,6 +34,7 @@ from trainyard.trainer.methods import samples
 from trainyard.trainer.methods.recipes import Material, evaluation_objective
 from trainyard.trainer.models.load import load_for_evaluation, load_other, load_untrained
 
+HARNESS_RECORDS = "harness.jsonl"
 Measure = Callable[..., dict[str, Any]]
 """Metrics of a model; takes batch_size and progress."""
 
@@ -45,9 +48,33 @@ def examine(examination: Examination) -> Findings:
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
     material = Material(context, examination.data, examination.device, tokenizer, examination.split)
     sequences = material.sequences(examination.split)
-    if material.method.has_own_evaluation:
-        return by_objective(examination, material, sequences)
-    return by_records(Records(examination, material, sequences))
+    own = material.method.has_own_evaluation
+    found = (
+        by_objective(examination, material, sequences) if own else by_records(Records(examination, material, sequences))
+    )
+    return with_harness(found, examination)
+
+
+def with_harness(found: Findings, examination: Examination) -> Findings:
+    """What was found, and what the tasks of spec.evaluation.harness say of the result."""
+    spec = examination.context.run.spec.evaluation.harness
+    if spec is None:
+        return found
+    device = examination.device
+    examination.reporter.report(phase="harness", percentage=90.0)
+    asked = ask(
+        examination.context,
+        spec,
+        device=device.kind,
+        dtype=str(device.compute_dtype).removeprefix("torch."),
+        batch=examination.batch.size,
+    )
+    return dataclasses.replace(
+        found,
+        result={**found.result, "metrics": {**found.result["metrics"], **asked.metrics}},
+        metrics={**found.metrics, **asked.metrics},
+        more={HARNESS_RECORDS: asked.records},
+    )
 
 
 def by_records(records: Records) -> Findings:
@@ -59,6 +86,8 @@ def by_records(records: Records) -> Findings:
     compared = tuple(m for m in metrics if m in FREE or m in gained(spec))
     is_base = isinstance(champion, Champion) and champion.folder is None
     wanted = compared if is_base else tuple(m for m in metrics if m in FREE) if spec.baseline else ()
+    if spec.baseline and spec.baseline_answers:
+        wanted = metrics
     shares = _shares(untrained=bool(wanted), champion=isinstance(champion, Champion) and not is_base)
 
     before: Scores | None = None
@@ -223,6 +252,8 @@ def _shown(values: Mapping[str, Any]) -> str:
 
 def samples_of(material: Material, model: Any, sequences: Sequences) -> list[samples.Sample]:
     """Samples are an extra: an architecture that cannot generate step by step still has its metrics."""
+    if material.method.makes_scores:
+        return []
     seed, count = material.context.training.seed, material.context.run.spec.evaluation.samples
     try:
         generated = samples.generate(

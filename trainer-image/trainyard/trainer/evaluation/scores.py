@@ -20,7 +20,7 @@ from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.errors import invalid_data
 from trainyard.trainer.evaluation.gates import Column
 
-VERSION = 1
+VERSION = 2
 """Raised when the same model would get other scores on the same records than before."""
 SUMS = {"loss": ("loss", "tokens"), "perplexity": ("loss", "tokens"), "tokenAccuracy": ("right", "tokens")}
 GROUPED_BY = ("source", "type")

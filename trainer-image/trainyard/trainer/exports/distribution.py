@@ -130,7 +130,10 @@ class Registry:
         )
         told = answer.headers.get("Docker-Content-Digest", manifest.digest)
         if told != manifest.digest:
-            raise source_unavailable(f"{self.told}: the registry keeps {told} for {manifest.digest}")
+            raise source_unavailable(
+                f"{self.told}: the registry has stored manifest {told}, and {manifest.digest} was sent",
+                hint="another attempt is made by itself; where it stays so, something before the registry changes what is sent",
+            )
 
     def get(self, name: str) -> Blob | None:
         """The manifest under a tag or digest."""

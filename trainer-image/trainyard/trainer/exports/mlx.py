@@ -122,8 +122,8 @@ def check_folder(folder: Path, reference: Reference, *, field: str, exact: bool)
     Raises:
         UserError: it is not the same model.
     """
-    bar = Bar(f"{field}: {folder.name.removeprefix('.tmp-')}", exact, tie=reference.tie)
-    agreement = compare(reference.questions, reference.answers, ask(folder, reference, whole=exact), bar=bar)
+    bar = Bar(f"{field}: {folder.name.removeprefix('.tmp-')}", exact)
+    agreement = compare(reference, ask(folder, reference, whole=exact), bar=bar)
     say(
         f"{bar.name}: {agreement.equal} of {agreement.tokens} tokens as the trained model, {agreement.ties} decided by rounding"
     )

@@ -29,6 +29,7 @@ from trainyard.trainer.exports.handover.reference import Reference, render
 from trainyard.trainer.exports.ollama_api.answers import ask
 from trainyard.trainer.exports.ollama_api.client import Ollama
 from trainyard.trainer.exports.ollama_api.dialog import PLAIN, Dialog, dialog_of
+from trainyard.trainer.exports.ollama_api.heard import Ear
 from trainyard.trainer.log import say
 from trainyard.trainer.reporter import Reporter
 from trainyard.trainer.volume.commit import flush_and_hash
@@ -69,8 +70,8 @@ def send(
         answers = ask(server, target.model, reference, dialog=dialog)
     finally:
         server.keep(target.model, _keep_alive(target.keep_alive))
-    bar = Bar(f"{export.field}: {target.model}", exact, tie=reference.tie, bos=reference.bos)
-    agreement = compare(reference.questions, reference.answers, answers, bar=bar)
+    bar = Bar(f"{export.field}: {target.model}", exact, hears=Ear(reference.tokenizer))
+    agreement = compare(reference, answers, bar=bar)
     say(f"{bar.name}: {agreement.equal} of {agreement.tokens} tokens as the trained model")
     return Exported(
         uri=f"{server.url}/{target.model}",

@@ -24,6 +24,8 @@ RECORD = "trained"
 ADAPTER = "spec.model.adapter"
 LORA_OF_PEFT = {"rank": "r", "alpha": "lora_alpha"}
 """Of an adapter whose checkpoint has no record of ours, what its own configuration says."""
+LATER: dict[str, Any] = {"dora": False, "rsLora": False, "initialisation": "Zero", "trainableTokens": []}
+"""Fields that checkpoints of older trainers do not record, with the value that these had."""
 
 Settings = Mapping[str, Any]
 
@@ -52,6 +54,9 @@ def fixed(context: RunContext) -> dict[str, Any]:
     if model.adapter is not None:
         lora = _dumped(model.adapter.lora)
         lora["targetModules"] = sorted(lora["targetModules"])
+        lora = {name: value for name, value in lora.items() if name not in LATER or value != LATER[name]}
+        if model.adapter.from_ is not None:
+            values[f"{ADAPTER}.from"] = model.adapter.from_
         values |= {f"{ADAPTER}.lora.{name}": value for name, value in lora.items()}
     return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 

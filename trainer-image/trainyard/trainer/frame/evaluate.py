@@ -56,6 +56,8 @@ class Findings:
     records: str = ""
     """The scores of each record, as lines of JSON."""
     details: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Further files, by their names."""
 
 
 Measure = Callable[[Examination], Findings | None]
@@ -129,6 +131,8 @@ def evaluate(
         (folder / "metrics.json").write_text(json.dumps(details, indent=1, allow_nan=False))
         if found.records:
             (folder / "records.jsonl").write_text(found.records)
+        for name, text in found.more.items():
+            (folder / name).write_text(text)
         (folder / "samples.json").write_text(json.dumps(found.samples, indent=1, ensure_ascii=False))
 
     commit_folder(context.evaluation_dir, write, subject=subject)

@@ -16,7 +16,7 @@ from dataclasses import fields, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainyard.api.run.methods import METHODS
-from trainyard.api.run.training import Training
+from trainyard.api.run.training import MUON, Training
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.machine.device import Device
@@ -48,6 +48,7 @@ OWN_FIELD = {
     "activation_checkpointing": "spec.training.gradientCheckpointing",
     "logging_steps": "spec.training.loggingSteps",
     "eval_steps": "spec.training.evalSteps",
+    "neftune_noise_alpha": "spec.training.neftuneNoiseAlpha",
     "seed": "spec.training.seed",
     "save_steps": "spec.checkpoints.everySteps",
     "save_total_limit": "spec.checkpoints.keepLast",
@@ -121,11 +122,19 @@ def check_method_arguments(training: Training) -> None:
         UserError: one of them is wrong.
     """
     from trainyard.trainer.methods.dpo import dpo_settings
+    from trainyard.trainer.methods.kto import kto_settings
     from trainyard.trainer.methods.orpo import orpo_beta
     from trainyard.trainer.methods.ppo_config import ppo_settings
+    from trainyard.trainer.methods.reward_model import center_coefficient
 
     own = method_arguments(training)
-    readers = {"DPOConfig": dpo_settings, "ORPOConfig": orpo_beta, "PPOConfig": ppo_settings}
+    readers = {
+        "DPOConfig": dpo_settings,
+        "ORPOConfig": orpo_beta,
+        "RewardConfig": center_coefficient,
+        "KTOConfig": kto_settings,
+        "PPOConfig": ppo_settings,
+    }
     readers.get(str(METHODS[training.method].configuration), dict)(own)
 
 
@@ -183,7 +192,9 @@ def build_arguments(context: RunContext, device: Device, *, steps: int, evaluate
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "max_length": training.max_length,
-        "optim": training.optim,
+        # transformers does not know the name; `optimizer.py` makes it.
+        "optim": "adamw_torch" if training.optim == MUON else training.optim,
+        "neftune_noise_alpha": training.neftune_noise_alpha,
         "bf16": device.precision == "BF16",
         "fp16": device.precision == "FP16",
         "gradient_checkpointing": training.gradient_checkpointing,
@@ -221,7 +232,9 @@ def check_extra_arguments(training: Training) -> dict[str, Any]:
     configuration = config_class(training.method)
     known = {f.name for f in fields(configuration) if f.init}
     hints = typing.get_type_hints(configuration)
-    refused = NO_EFFECT | (NO_EFFECT_IN_PAIRS if METHODS[training.method].learns.examples == "pairs" else {})
+    refused = NO_EFFECT | (
+        NO_EFFECT_IN_PAIRS if METHODS[training.method].learns.examples in ("pairs", "answers") else {}
+    )
     reasons = {name: reason for reason, names in refused.items() for name in names.split()}
     checked = {}
     for name, value in training.extra_args.items():
@@ -251,7 +264,7 @@ def check_optimizer(name: str) -> None:
     import importlib.util
 
     known = optimizer_names()
-    if known and name not in known:
+    if known and name not in (*known, MUON):
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         raise invalid_config(
             f"spec.training.optim {name!r} is unknown",

@@ -14,14 +14,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from trainyard.trainer.data.store import IGNORED, Sequences
+from trainyard.trainer.data.store import IGNORED
 from trainyard.trainer.methods.batches import TOKEN_COUNT
 from trainyard.trainer.methods.loss import token_log_probs
 from trainyard.trainer.methods.objective import Batch
@@ -32,7 +32,8 @@ REFERENCE_BATCH = 8
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probabilities of the answers of a batch of pairs, each [pairs]: summed over the answer's tokens."""
+    """Log-probabilities of the answers of a batch of pairs, each [pairs]: summed over the answer's tokens. Or the scores of a
+    reward model."""
 
     chosen: torch.Tensor
     rejected: torch.Tensor
@@ -46,10 +47,25 @@ PairLoss = Callable[[Scores], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 """The loss of each pair [pairs], and metrics of each pair."""
 
 
+class Pairs(Protocol):
+    """Two examples each, by number: `Sequences` of preferences."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each."""
+        ...
+
+    def parts(self, index: int) -> list[dict[str, NDArray[np.int64]]]:
+        """The two examples."""
+        ...
+
+
 class PairDataset(Dataset[Batch]):
     """torch's view of preferences. `reference` [pairs, 2] is 0 for methods that need none."""
 
-    def __init__(self, sequences: Sequences, reference: NDArray[np.float32] | None = None) -> None:
+    def __init__(self, sequences: Pairs, reference: NDArray[np.float32] | None = None) -> None:
         self._sequences = sequences
         self._reference = reference
 
@@ -108,8 +124,11 @@ class PairObjective:
         collate: Callable[[list[Batch]], Batch],
         device: str,
         dtype: torch.dtype,
+        scores: Callable[[Any, Batch], Scores] = scores_of,
     ) -> None:
+        """`scores` is what the loss is made of, where that is not the answers' log-probabilities."""
         self._pair_loss = pair_loss
+        self._scores = scores
         self._held_out = held_out
         self._collate = collate
         self._device = device
@@ -119,7 +138,7 @@ class PairObjective:
         return given, sum(len(batch["input_ids"]) // 2 for batch in given)
 
     def loss(self, model: Any, inputs: Batch, items: int | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        losses, metrics = self._pair_loss(scores_of(model, inputs))
+        losses, metrics = self._pair_loss(self._scores(model, inputs))
         return losses.sum() / (items or len(losses)), {name: values.detach().mean() for name, values in metrics.items()}
 
     def evaluate(
@@ -132,7 +151,7 @@ class PairObjective:
         for start in range(0, count, batch_size):
             rows = [self._held_out[n] for n in range(start, min(start + batch_size, count))]
             with torch.no_grad(), torch.autocast(self._device, self._dtype, enabled=self._dtype != torch.float32):
-                losses, metrics = self._pair_loss(scores_of(model, _to(self._collate(rows), self._device)))
+                losses, metrics = self._pair_loss(self._scores(model, moved(self._collate(rows), self._device)))
             for name, values in {"loss": losses, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + float(values.double().sum())
             progress(start + len(rows), count)
@@ -144,7 +163,7 @@ class PairObjective:
 
 def reference_log_probs(
     file: Path,
-    sequences: Sequences,
+    sequences: Pairs,
     order: NDArray[np.int64],
     *,
     load: Callable[[], Any],
@@ -176,12 +195,13 @@ def reference_log_probs(
             continue
         model = model if model is not None else load()
         with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            scores = scores_of(model, _to(collate([pairs[n] for n in chunk]), device))
+            scores = scores_of(model, moved(collate([pairs[n] for n in chunk]), device))
         table[chunk] = torch.stack([scores.chosen, scores.rejected], dim=1).float().cpu().numpy()
         progress(start + len(chunk), len(order))
     table.flush()
     return table  # type: ignore[no-any-return]
 
 
-def _to(batch: Batch, device: str) -> Batch:
+def moved(batch: Batch, device: str) -> Batch:
+    """The tensors of a batch on a device, without its count of tokens."""
     return {name: value.to(device) for name, value in batch.items() if name != TOKEN_COUNT}

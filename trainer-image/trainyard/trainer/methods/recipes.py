@@ -19,11 +19,21 @@ from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.arguments import method_arguments, total_steps
 from trainyard.trainer.methods.batches import EpochOrder, SequenceDataset, collate
 from trainyard.trainer.methods.dpo import dpo_loss, dpo_settings
+from trainyard.trainer.methods.kto import AnswerDataset, KtoObjective, Mismatched, collate_answers, kto_settings
 from trainyard.trainer.methods.objective import Recipe
 from trainyard.trainer.methods.orpo import orpo_beta, orpo_loss
-from trainyard.trainer.methods.pairs import PairDataset, PairLoss, PairObjective, collate_pairs, reference_log_probs
+from trainyard.trainer.methods.pairs import (
+    PairDataset,
+    PairLoss,
+    PairObjective,
+    Pairs,
+    collate_pairs,
+    reference_log_probs,
+    scores_of,
+)
 from trainyard.trainer.methods.ppo import Ppo, Prompts, Steps
 from trainyard.trainer.methods.ppo_config import PPOConfig, ppo_settings
+from trainyard.trainer.methods.reward_model import center_coefficient, reward_loss, scorer
 from trainyard.trainer.methods.rewards import make_judge
 from trainyard.trainer.models.load import load_untrained
 from trainyard.trainer.volume.commit import Committed
@@ -32,6 +42,7 @@ Progress = Callable[[int, int], None]
 PAIR_LOSSES: dict[str, Callable[[dict[str, Any]], PairLoss]] = {
     "DPO": lambda extra: dpo_loss(dpo_settings(extra)),
     "ORPO": lambda extra: orpo_loss(orpo_beta(extra)),
+    "RewardModel": lambda extra: reward_loss(center_coefficient(extra)),
 }
 """The methods that learn from pairs: from their own arguments to the loss."""
 
@@ -85,6 +96,8 @@ def open_recipe(
     match material.method.learns.examples:
         case "pairs":
             return _pairs(material, progress)
+        case "answers":
+            return _kto(material, progress)
         case "prompts":
             return _ppo(material, resume)
         case _:
@@ -116,25 +129,68 @@ def _pairs(material: Material, progress: Progress) -> Recipe:
 
 def pair_objective(material: Material, held_out: PairDataset | None) -> PairObjective:
     """The loss of the method, with the pairs to evaluate on."""
+    device, dtype = material.device.kind, material.device.compute_dtype
     return PairObjective(
         PAIR_LOSSES[material.context.training.method](method_arguments(material.context.training)),
         held_out=held_out,
         collate=collate_pairs(material.tokenizer.pad_token_id),
+        device=device,
+        dtype=dtype,
+        scores=scorer(device, dtype) if material.method.makes_scores else scores_of,
+    )
+
+
+def _kto(material: Material, progress: Progress) -> Recipe:
+    train = judged_answers(material, "train")
+    seen = _pairs_seen(material.context, len(train))
+    train_set = AnswerDataset(train, answer_reference(material, "train", train, seen, progress))
+    held_out = held_out_answers(material, progress) if material.held_out else None
+    make_batch = collate_answers(material.tokenizer.pad_token_id)
+    return Recipe(train_set, held_out, make_batch, len(train), "answers", kto_objective(material, held_out))
+
+
+def judged_answers(material: Material, split: str) -> Mismatched:
+    """One split, each prompt also with another record's answer."""
+    training = material.context.training
+    return Mismatched(material.sequences(split), seed=training.seed, max_length=training.max_length)
+
+
+def held_out_answers(material: Material, progress: Progress) -> AnswerDataset:
+    """The split that is evaluated, with its reference."""
+    assert material.held_out is not None
+    answers = judged_answers(material, material.held_out)
+    reference = answer_reference(material, material.held_out, answers, np.arange(len(answers)), progress)
+    return AnswerDataset(answers, reference)
+
+
+def answer_reference(material: Material, split: str, answers: Mismatched, order: Any, progress: Progress) -> Any:
+    """As `pair_reference`; which other answer a prompt has depends on the seed."""
+    return pair_reference(material, split, answers, order, progress, told=f"-seed-{material.context.training.seed}")
+
+
+def kto_objective(material: Material, held_out: AnswerDataset | None) -> KtoObjective:
+    """KTO with the run's own arguments."""
+    return KtoObjective(
+        kto_settings(method_arguments(material.context.training)),
+        held_out=held_out,
+        collate=collate_answers(material.tokenizer.pad_token_id),
         device=material.device.kind,
         dtype=material.device.compute_dtype,
     )
 
 
-def pair_reference(material: Material, split: str, sequences: Sequences, order: Any, progress: Progress) -> Any:
-    """Log-probabilities of a split under the reference; computed if they are not on the volume yet."""
+def pair_reference(
+    material: Material, split: str, sequences: Pairs, order: Any, progress: Progress, *, told: str = ""
+) -> Any:
+    """Log-probabilities of a split under the reference; computed if they are not on the volume yet, under a name with `told`."""
     folder = material.context.work_dir / "reference" / str(material.data.manifest["key"])[:16]
 
     def load() -> Any:
-        say(f"reference: log-probabilities of {len(order)} {split} pairs")
+        say(f"reference: log-probabilities of {len(order)} {split} {material.method.learns.examples}")
         return material.load_reference()
 
     return reference_log_probs(
-        folder / (f"{split}-nf4.npy" if material.quantized else f"{split}.npy"),
+        folder / f"{split}{told}{'-nf4' if material.quantized else ''}.npy",
         sequences,
         order,
         load=load,
@@ -157,7 +213,7 @@ def _ppo(material: Material, resume: Path | None) -> Recipe:
     settings = ppo_settings(method_arguments(training))
     prompts = _prompts(material, "train", settings)
     held_out = _prompts(material, material.held_out, settings) if material.held_out else None
-    reference = None if material.context.model.adapter else material.load_reference()
+    reference = None if adds_to_start(material.context) else material.load_reference()
     ppo = ppo_objective(material, settings, prompts=prompts, held_out=held_out, reference=reference)
     step_size = training.per_device_train_batch_size * training.gradient_accumulation_steps
     return Recipe(
@@ -169,6 +225,12 @@ def _ppo(material: Material, resume: Path | None) -> Recipe:
         ppo,
         attach=lambda model: ppo.attach(model, resume),
     )
+
+
+def adds_to_start(context: RunContext) -> bool:
+    """Whether the model with its adapter off is the model as it was at the start."""
+    adapter = context.model.adapter
+    return adapter is not None and adapter.from_ is None and adapter.lora.initialisation == "Zero"
 
 
 def ppo_objective(
@@ -205,13 +267,15 @@ def _prompts(material: Material, split: str, settings: PPOConfig) -> Prompts:
     return prompts
 
 
-def evaluation_objective(material: Material) -> PairObjective | Ppo:
+def evaluation_objective(material: Material) -> PairObjective | KtoObjective | Ppo:
     """For the evaluate step: the method's own metrics on the held-out split."""
     assert material.held_out is not None
     if material.method.learns.examples == "prompts":
         settings = ppo_settings(method_arguments(material.context.training))
         held_out = _prompts(material, material.held_out, settings)
         return ppo_objective(material, settings, prompts=None, held_out=held_out, reference=material.load_reference())
+    if material.method.learns.examples == "answers":
+        return kto_objective(material, held_out_answers(material, lambda done, total: None))
     sequences, reference = material.sequences(material.held_out), None
     if material.method.has_reference:
         order = np.arange(len(sequences))

@@ -142,12 +142,13 @@ HEADLINES = {
     "rewards/accuracies": "accuracy",
     "objective/scores": "reward",
     "objective/kl": "KL",
+    "kl": "KL",
 }
 
 
 def is_of_method(name: str) -> bool:
-    """Whether a logged value is a metric of DPO, ORPO or PPO, under TRL's name for it."""
-    return "/" in name or name.removeprefix("eval_") in ("nll_loss", "log_odds_ratio", "log_odds_chosen")
+    """Whether a logged value is a metric of DPO, ORPO, KTO or PPO, under TRL's name for it."""
+    return "/" in name or name.removeprefix("eval_") in ("nll_loss", "log_odds_ratio", "log_odds_chosen", "kl")
 
 
 def rounded(value: float) -> float:

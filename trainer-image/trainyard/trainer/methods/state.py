@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import safe_globals
 
+from trainyard.trainer.frame.early_stop import Seen
+
 RNG_FILE = "rng_state.pth"
 """Name and content as transformers' Trainer reads them back."""
 
@@ -42,6 +44,8 @@ class Counters:
     best_eval_loss: float | None = None
     best_step: int | None = None
     """Step of the best evaluation, where the best checkpoint is kept."""
+    early: Seen = field(default_factory=Seen)
+    """What `spec.training.earlyStopping` has seen."""
     unlogged_metrics: dict[str, list[float]] = field(default_factory=dict)
     """Other metrics since the last log line, one value per micro-batch."""
 
@@ -81,4 +85,5 @@ def write_counters(folder: Path, counters: Counters) -> None:
 
 def read_counters(folder: Path) -> Counters:
     """Read what `write_counters` wrote."""
-    return Counters(**json.loads((folder / COUNTERS_FILE).read_text()))
+    values = json.loads((folder / COUNTERS_FILE).read_text())
+    return Counters(**{**values, "early": Seen(**values.get("early", {}))})

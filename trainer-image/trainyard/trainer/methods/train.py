@@ -1,8 +1,8 @@
 """How a language model is trained, from top to bottom: data  ->  model  ->  trainer  ->  train  ->  export.
 
 Pretrain, CPT and SFT differ in where the weights come from and in which tokens count for the loss. Both are settled before
-this point (by `spec.model` and by the prepare step), so one recipe serves all three. DPO, ORPO and PPO bring their own data
-and loss (`recipes.py`), and share the rest. What all trainings share is in `frame/train.py`.
+this point (by `spec.model` and by the prepare step), so one recipe serves all three. The other methods bring their own data and
+loss (`recipes.py`), and share the rest. What all trainings share is in `frame/train.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
 from trainyard.api.run.methods import METHODS
+from trainyard.api.run.training import stopping_metric
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.prepare import is_packed
 from trainyard.trainer.data.tokenizer import load_tokenizer
@@ -33,10 +34,12 @@ from trainyard.trainer.machine.simulation import simulated_limit
 from trainyard.trainer.methods.arguments import build_arguments, total_steps
 from trainyard.trainer.methods.batches import keeps_examples_apart
 from trainyard.trainer.methods.objective import Recipe
+from trainyard.trainer.methods.optimizer import optimizer_of
 from trainyard.trainer.methods.probe import probe
 from trainyard.trainer.methods.recipes import Material, open_recipe
 from trainyard.trainer.methods.reporting import Reporting
 from trainyard.trainer.methods.samples import Sampling
+from trainyard.trainer.methods.state import read_counters
 from trainyard.trainer.methods.trainer import CommittingTrainer, Stopped
 from trainyard.trainer.models.card import CARD, HELD_OUT_LOSS, TRAINING_LOSS, model_card
 from trainyard.trainer.models.estimate import optimizer_bytes
@@ -73,7 +76,9 @@ def train_once(attempt: Attempt) -> Committed | None:
     recipe = open_recipe(
         material,
         resume=resume,
-        progress=lambda done, total: attempt.reporter.report(message=f"reference: {done} of {total} pairs"),
+        progress=lambda done, total: attempt.reporter.report(
+            message=f"reference: {done} of {total} {material.method.learns.examples}"
+        ),
     )
     train_set, count = recipe.train_set, recipe.count
 
@@ -99,7 +104,7 @@ def train_once(attempt: Attempt) -> Committed | None:
     # ---- trainer
     trainer = make_trainer(attempt, model, tokenizer, recipe, steps=steps, evaluates=evaluates)
     trainer.train_dataset, trainer.eval_dataset = train_set, recipe.eval_set
-    if evaluates and context.run.spec.evaluation.samples:
+    if evaluates and context.run.spec.evaluation.samples and not material.method.makes_scores:
         trainer.add_callback(Sampling(context, tokenizer, vocab_size=vocab_size, device=device.kind))
 
     # ---- train, and leave with a checkpoint when told to
@@ -108,8 +113,9 @@ def train_once(attempt: Attempt) -> Committed | None:
         STOP.deferred(),
         contextlib.suppress(Stopped),
     ):  # leaving `deferred` after a stop ends the process: run me again
-        if at < steps:  # transformers' loop would take one step more
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        if at < steps and not ended_early(context, resume):  # transformers' loop would take one step more
+            own = resume is None or resume.parent == context.checkpoint_dir
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None, afresh=not own)
         elif resume:
             trainer.state = TrainerState.load_from_json(str(resume / TRAINER_STATE_NAME))
     attempt.reporter.report(
@@ -128,6 +134,13 @@ def train_once(attempt: Attempt) -> Committed | None:
         data=data,
         metrics=last_losses(trainer.state.log_history),
     )
+
+
+def ended_early(context: RunContext, resume: Path | None) -> bool:
+    """Whether the run's own checkpoint is of a training that its evaluations have ended."""
+    if context.training.early_stopping is None or resume is None or resume.parent != context.checkpoint_dir:
+        return False
+    return read_counters(resume).early.over
 
 
 def be_quiet() -> None:
@@ -166,6 +179,7 @@ def make_trainer(
         UserError: TRL refuses a value of spec.training.
     """
     device, rules = attempt.device, attempt.context.run.spec.checkpoints
+    training = attempt.context.training
     memory = simulated_limit() or (device.memory if device.kind == "cuda" else None)
     reporting = Reporting(attempt.reporter, device, before_first_step=partial(probe, memory=memory) if memory else None)
     arguments = build_arguments(attempt.context, device, steps=steps, evaluates=evaluates)
@@ -177,6 +191,8 @@ def make_trainer(
             every_minutes=rules.every_minutes,
             keep_best=rules.keep_best,
             objective=recipe.objective,
+            make_optimizer=optimizer_of(attempt.context),
+            early=(rule, stopping_metric(training)) if evaluates and (rule := training.early_stopping) else None,
             model=model,
             args=arguments,
             train_dataset=stand_in(),

@@ -9,6 +9,7 @@ Inheriting is what the library asks for. What is overridden, and why:
     evaluate, prediction_step   evaluation does not move the random numbers of training, and can be left too
     _maybe_log_save_evaluate    the border between two steps: remembers the state that a checkpoint has to hold
     _save_checkpoint            everything goes through `checkpoint.save`
+    create_optimizer            one that has to know which weight is what
     _load_optimizer_and_...     settings are those of the spec, also behind a checkpoint that was made under other ones
     _load_from_checkpoint       the weights came in when the model was loaded
 
@@ -19,6 +20,7 @@ the same batch and the same dropout.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -33,8 +35,11 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
+from trainyard.api.run.training import EarlyStopping
 from trainyard.trainer.data.store import IGNORED
+from trainyard.trainer.frame.early_stop import Seen
 from trainyard.trainer.frame.out_of_memory import DidNotFit, EvaluationBatch, told_by
+from trainyard.trainer.log import say
 from trainyard.trainer.machine.device import available_host_memory
 from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.methods import state
@@ -42,6 +47,7 @@ from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
 from trainyard.trainer.methods.continuation import put_settings_back, settings_of
 from trainyard.trainer.methods.loss import has_a_quick_way, sum_of_losses
 from trainyard.trainer.methods.objective import Interrupted, Objective
+from trainyard.trainer.methods.optimizer import MakeOptimizer
 from trainyard.trainer.models.handover import save_weights
 from trainyard.trainer.signals import STOP
 from trainyard.trainer.volume.commit import Write
@@ -78,9 +84,11 @@ def trained_weights_over_packed(model: Any) -> list[tuple[torch.nn.Parameter, to
 class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
     """See the module's text. `save(step, write)` commits a checkpoint and is called from a thread as well as from here;
     `every_minutes` bounds the time between two; with `keep_best` a new best evaluation is saved at once; `evaluation` says how
-    many examples are measured at a time; `objective` is the method's, None for the next token."""
+    many examples are measured at a time; `objective` is the method's, None for the next token; `make_optimizer` makes the optimizer where
+    transformers does not; `early` is the rule by which evaluations end the training, with the metric."""
 
     control: Any
+    optimizer: Any
 
     def __init__(
         self,
@@ -91,6 +99,8 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         keep_best: bool = False,
         team: Team = ALONE,
         objective: Objective | None = None,
+        make_optimizer: MakeOptimizer | None = None,
+        early: tuple[EarlyStopping, str] | None = None,
         **arguments: Any,
     ) -> None:
         adapter = trained_weights_over_packed(arguments["model"])
@@ -98,6 +108,8 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         for parameter, values in adapter:
             parameter.data = values
         self._objective = objective
+        self._make_optimizer = make_optimizer
+        self._early = early
         self.saver = Saver(save)
         self._keep_best = keep_best
         self.team = team
@@ -115,8 +127,8 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self._new_tokens = 0
         """Of the step under way, in this process."""
 
-    def train(self, resume_from_checkpoint: str | None = None, **arguments: Any) -> Any:
-        """Train to the end, or to a stop.
+    def train(self, resume_from_checkpoint: str | None = None, *, afresh: bool = False, **arguments: Any) -> Any:
+        """Train to the end, or to a stop. `afresh`: what another run's evaluations have seen does not end this one.
 
         Raises:
             Stopped: a signal came in; the state of the last whole step is committed.
@@ -124,6 +136,8 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         """
         if resume_from_checkpoint is not None:
             self.counters = state.read_counters(Path(resume_from_checkpoint))
+            if afresh:
+                self.counters.early = Seen()
         self._started = self._last_saved = time.monotonic()
         try:
             outcome = super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
@@ -152,6 +166,11 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         for name, values in self.counters.unlogged_metrics.items():
             self._metrics["train"][name].extend(values)
         self._remember_boundary()
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None and self._make_optimizer is not None:
+            self.optimizer = self._make_optimizer(self)
+        return super().create_optimizer(model)
 
     # ---- data
 
@@ -238,6 +257,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
                     self._evaluate_objective if self._objective else lambda: evaluate(*arguments, **named)
                 )
                 self._notice_best(metrics)
+                self._notice_end(metrics)
                 return metrics
             finally:
                 state.restore_generators(generators)
@@ -272,6 +292,16 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             self.counters.best_eval_loss, self.counters.best_step = loss, self.state.global_step
             self.control.should_save = True
 
+    def _notice_end(self, metrics: dict[str, float]) -> None:
+        """Whether evaluations get no better any more. The training then ends as at its last step."""
+        if self._early is None:
+            return
+        rule, metric = self._early
+        seen = self.counters.early
+        if seen.notice(metrics.get(f"eval_{metric}", math.nan), self.state.global_step, rule, metric):
+            say(seen.told(metric, self.state.global_step))
+            self.control.should_save = self.control.should_training_stop = True
+
     def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
         inputs.pop(TOKEN_COUNT, None)
         return super().prediction_step(model, inputs, *arguments, **named)
@@ -284,6 +314,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self._boundary_loss = self._tr_loss.clone()
         self._boundary_counters = replace(
             self.counters,
+            early=replace(self.counters.early),
             seconds=self.counters.seconds + time.monotonic() - self._started,
             last_logged_step=self._globalstep_last_logged,
             unlogged_metrics={name: list(values) for name, values in self._metrics["train"].items()},

@@ -39,11 +39,12 @@ def operations_per_token(model: Any) -> float | None:
     text = model.config.get_text_config()
     if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         return None
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    lookups = 0 if embedding is head else embedding.numel()
+    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings()
+    shared = output is not None and output.weight is embedding  # a reward model has no output head
+    lookups = 0 if shared else embedding.numel()
     parameters = sum(p.numel() for p in model.parameters()) - lookups
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad and p is not embedding)
-    trained += head.numel() if embedding is head and head.requires_grad else 0
+    trained += embedding.numel() if shared and embedding.requires_grad else 0
     return float(4 * parameters + 2 * trained)
 
 

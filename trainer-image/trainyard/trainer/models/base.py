@@ -13,10 +13,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
-from trainyard.trainer.models.known_names import causal_language_models, check_names, configuration_classes
-from trainyard.trainer.volume.bases import base_folder, is_made
+from trainyard.trainer.models.fp8 import is_fp8
+from trainyard.trainer.models.known_names import (
+    causal_language_models,
+    check_names,
+    configuration_classes,
+    scoring_models,
+)
+from trainyard.trainer.models.lora import check_continued
+from trainyard.trainer.models.quantize import FIELD, is_quantized
+from trainyard.trainer.volume.bases import Address, base_folder, is_made, model_folder
 from trainyard.trainer.volume.origin import hub_listing, local_folder
 from trainyard.trainer.volume.weights import INDEX, SINGLE, check_weights, no_safetensors, shards_missing, shards_named
 
@@ -56,13 +65,25 @@ def check_model(context: RunContext) -> None:
             _check_listing(folder, context)
         values = read_configuration(folder, uri)
         check_configuration(values, uri, packed_base_trains=context.model.adapter is not None)
+        if METHODS[context.training.method].makes_scores and values.get("model_type") not in (
+            scoring_models() or {values.get("model_type")}
+        ):
+            raise invalid_config(
+                f"{uri} is of kind {values.get('model_type')!r}, of which there are no models that score texts",
+                hint="use another base for method RewardModel, for example of kind llama or qwen3",
+            )
+        if is_fp8(values) and is_quantized(context):
+            raise invalid_config(
+                f"{FIELD} NF4: the weights of {uri} are packed already, in FP8",
+                hint="remove the field: the adapter then trains on the base in its full width",
+            )
         _check_length(values, context)
         _check_adapter(context)
         if not on_hub:
             check_weights(folder, uri)
-    for _, reward in context.run.spec.reward_models():
+    for path, reward in context.run.spec.reward_models():
         if not reward.storage_uri.startswith("hf://") and not _is_handed_on(reward.storage_uri, context):
-            folder = local_folder(reward.storage_uri, context=context, secret_ref=reward.secret_ref, weights=True)
+            folder = model_folder(Address(reward.storage_uri, reward.secret_ref, field=path), context)
             check_weights(folder, reward.storage_uri)
 
 
@@ -101,6 +122,9 @@ def _check_listing(folder: Path, context: RunContext) -> None:
 
 def _check_adapter(context: RunContext) -> None:
     adapter = context.model.adapter
+    if adapter is not None and adapter.from_ is not None and not _is_handed_on(adapter.from_, context):
+        folder = local_folder(adapter.from_, context=context, secret_ref=context.model.secret_ref, weights=True)
+        check_continued(folder, adapter.lora, uri=adapter.from_)
     for target in adapter.lora.target_modules if adapter is not None else ():
         if target.rpartition(".")[2] in EMBEDDINGS:
             raise invalid_config(
@@ -129,7 +153,9 @@ def check_configuration(values: dict[str, Any], uri: str, *, packed_base_trains:
             f"{uri} has weights packed with {method}, and the image has no {package} to read them",
             hint="use the model as it was before it was packed; spec.model.adapter.quantization: NF4 packs it for the training",
         )
-    if isinstance(packed, dict) and (method in UNTRAINABLE or not (packed_base_trains or packed.get("dequantize"))):
+    if isinstance(packed, dict) and (
+        method in UNTRAINABLE or not (packed_base_trains or packed.get("dequantize") or is_fp8(values))
+    ):
         raise invalid_config(
             f"{uri} has weights packed with {method}, which cannot be trained"
             + ("" if method in UNTRAINABLE else " as a whole"),

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from trainyard.api.names import GIT_COMMIT_LABEL
+from trainyard.api.run.methods import METHODS
 from trainyard.trainer import __version__
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.version import dataset_folder
@@ -41,10 +42,11 @@ def model_card(
     """The card. `whole` is whether it is a model by itself rather than an adapter; `digest` that of the data; `base` the folder that
     the training started from, whose licence goes on."""
     training, spec = context.training, context.model
-    measured = {**(metrics or {}), **_evaluation(context)}
+    measured = {**(metrics or {}), **_evaluation(context, "metrics")}
+    before = _evaluation(context, "baseline")
     head: dict[str, Any] = {"tags": ["trainyard", training.method.lower()]}
     if spec.trm is None:
-        head |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
+        head |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": _task(context)}
     repository, revision = base_of(context)
     if repository is not None:
         head["base_model"] = repository
@@ -53,7 +55,7 @@ def model_card(
         head["license"] = licence
     held_out = {name: value for name, value in measured.items() if name != TRAINING_LOSS}
     if held_out and spec.trm is None:
-        head["model-index"] = [_index(title, held_out)]
+        head["model-index"] = [_index(title, held_out, task=_task(context))]
     facts = {
         "run": context.run.metadata.name,
         "method": training.method,
@@ -72,7 +74,7 @@ def model_card(
     if sources := _datasets(context):
         parts.append("## Data\n\n| dataset | records | digest |\n|---|---|---|\n" + "\n".join(sources))
     if measured:
-        parts.append("## Measured\n\n" + _table({k: f"{v:.6g}" for k, v in measured.items()}))
+        parts.append("## Measured\n\n" + _measured(measured, before))
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
@@ -100,25 +102,42 @@ def licence_of(base: Path) -> str | None:
     return told if isinstance(told, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,60}", told) else None
 
 
-def _evaluation(context: RunContext) -> dict[str, float]:
-    """What the evaluation step has measured, if it has run."""
+def _measured(measured: Mapping[str, float], before: Mapping[str, float]) -> str:
+    """With a column for the model before training where that was measured as well."""
+    if not before:
+        return _table({name: f"{value:.6g}" for name, value in measured.items()})
+    rows = [f"| {_cell(name)} | {value:.6g} | {_shown(before.get(name))} |" for name, value in measured.items()]
+    return "| | after | before training |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _evaluation(context: RunContext, part: str) -> dict[str, float]:
+    """What the evaluation step has measured of the result (metrics), or of the model before (baseline), if it has run."""
     try:
         values = json.loads((context.evaluation_dir / "metrics.json").read_text())
     except (OSError, ValueError):
         return {}
-    return _numbers(values) if isinstance(values, dict) else {}
+    found = values.get(part) if isinstance(values, dict) else None
+    return _numbers(found) if isinstance(found, dict) else {}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
-def _index(title: str, measured: Mapping[str, float]) -> dict[str, Any]:
+def _task(context: RunContext) -> str:
+    return "text-classification" if METHODS[context.training.method].makes_scores else "text-generation"
+
+
+def _index(title: str, measured: Mapping[str, float], *, task: str) -> dict[str, Any]:
     return {
         "name": title,
         "results": [
             {
-                "task": {"type": "text-generation"},
+                "task": {"type": task},
                 "dataset": {"name": "held-out records of the run", "type": "held-out"},
                 "metrics": [
                     {"type": name.rpartition(" ")[2], "name": name, "value": v} for name, v in measured.items()

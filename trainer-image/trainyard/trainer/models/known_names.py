@@ -30,6 +30,8 @@ CONFIGURATIONS = {
     "SFTConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/sft_config.py", "SFTConfig")),
     "DPOConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/dpo_config.py", "DPOConfig")),
     "ORPOConfig": (_TRANSFORMERS, _TRL, ("trl", "experimental/orpo/orpo_config.py", "ORPOConfig")),
+    "RewardConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/reward_config.py", "RewardConfig")),
+    "KTOConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/kto_config.py", "KTOConfig")),
     "PPOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/ppo_config.py", "PPOConfig")),
 }
 """By the name of a method's configuration class: package, file and class that its arguments come from, base classes first."""
@@ -94,6 +96,12 @@ def configuration_classes() -> dict[str, str]:
 def causal_language_models() -> dict[str, str]:
     """Model type to the name of its class for causal language modelling."""
     return _table("transformers", "models/auto/modeling_auto.py", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
+
+
+@functools.cache
+def scoring_models() -> dict[str, str]:
+    """Model type to the name of its class for sequence classification."""
+    return _table("transformers", "models/auto/modeling_auto.py", "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES")
 
 
 @functools.cache

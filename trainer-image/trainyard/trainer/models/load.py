@@ -14,19 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainyard.api.run.methods import METHODS
 from trainyard.api.run.reward import RewardModel
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.finite import refuse_broken_weights
+from trainyard.trainer.models.fp8 import as_if_never_packed, unpacking
 from trainyard.trainer.models.handover import try_to_save
-from trainyard.trainer.models.lora import add_adapter, load_adapter
+from trainyard.trainer.models.lora import add_adapter, continued, load_adapter
 from trainyard.trainer.models.output_head import add_output_head
 from trainyard.trainer.models.quantize import nf4
 from trainyard.trainer.models.quick import quicken
 from trainyard.trainer.models.scratch import build_config
-from trainyard.trainer.volume.bases import base_folder
+from trainyard.trainer.volume.bases import Address, base_folder, model_folder
 from trainyard.trainer.volume.origin import local_folder, revision_of
 
 if TYPE_CHECKING:
@@ -77,22 +79,44 @@ def load_for_training(
     assert spec.storage_uri is not None
     folder = base_folder(context)
     source_dtype = dtype_of(folder)
+    head = _head_of(context, tokenizer)
     if spec.adapter is not None:
         quantization = nf4(device) if spec.adapter.quantization else None
-        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization)
+        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization, head=head)
         _check_fit(base, vocab_size, max_length)
         refuse_broken_weights(base, spec.storage_uri)
         if spec.adapter.merge and quantization is None:
             try_to_save(base, spec.storage_uri)
-        adapted = load_adapter(base, resume, trainable=True) if resume else add_adapter(base, spec.adapter.lora)
+        adapted = (
+            load_adapter(base, resume, trainable=True)
+            if resume
+            else _first_adapter(context, base, tokenizer, scores=head is not None)
+        )
         return _loaded(adapted, device, revision=revision_of(folder), source_dtype=source_dtype)
     dtype = _master_dtype(folder, device)
-    model = _from_folder(resume or folder, dtype, uri=spec.storage_uri)
+    model = _from_folder(resume or folder, dtype, uri=spec.storage_uri, head=head)
     _check_fit(model, vocab_size, max_length)
     if resume is None:
         refuse_broken_weights(model, spec.storage_uri)
     try_to_save(model, spec.storage_uri)
     return _loaded(model, device, revision=revision_of(folder), source_dtype=source_dtype)
+
+
+def _first_adapter(context: RunContext, base: Any, tokenizer: Any, *, scores: bool) -> PeftModel:
+    """A new one, or the one that the spec names."""
+    adapter = context.model.adapter
+    assert adapter is not None
+    if adapter.from_ is None:
+        return add_adapter(base, adapter.lora, tokenizer=tokenizer, scores=scores)
+    return continued(base, adapter_folder(context), adapter.lora, uri=adapter.from_)
+
+
+def adapter_folder(context: RunContext) -> Path:
+    """The folder of the adapter that is gone on with."""
+    adapter = context.model.adapter
+    assert adapter is not None
+    assert adapter.from_ is not None
+    return local_folder(adapter.from_, context=context, secret_ref=context.model.secret_ref, weights=True)
 
 
 def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *, field: str) -> tuple[Any, Any]:
@@ -103,7 +127,7 @@ def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *,
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = local_folder(spec.storage_uri, context=context, secret_ref=spec.secret_ref, weights=True)
+    folder = model_folder(Address(spec.storage_uri, spec.secret_ref, field=field), context)
     try:
         model: Any = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=device.compute_dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
@@ -125,8 +149,10 @@ def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *,
 def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel | PeftModel:
     """The run's result: the final model, or its base with the adapter where it was not merged. Ready for `measure`."""
     if context.model_dir.is_dir():
-        model: Any = _from_folder(context.model_dir, device.compute_dtype, uri="the trained model")
-        add_output_head(model)
+        head = Head(None) if METHODS[context.training.method].makes_scores else None
+        model: Any = _from_folder(context.model_dir, device.compute_dtype, uri="the trained model", head=head)
+        if head is None:
+            add_output_head(model)
     else:
         spec = context.model
         assert spec.storage_uri is not None
@@ -169,7 +195,8 @@ def merge_into_source(context: RunContext) -> PreTrainedModel:
     spec = context.model
     assert spec.storage_uri is not None
     folder = base_folder(context)
-    base = _from_folder(folder, dtype_of(folder) or torch.float32, uri=spec.storage_uri)
+    head = Head(None) if METHODS[context.training.method].makes_scores else None
+    base = _from_folder(folder, dtype_of(folder) or torch.float32, uri=spec.storage_uri, head=head)
     merged: PreTrainedModel = load_adapter(base, context.adapter_dir, trainable=False).merge_and_unload(safe_merge=True)
     return merged
 
@@ -200,7 +227,15 @@ def load_untrained(
         folder = base_folder(context)
         dtype = _master_dtype(folder, device) if as_trained and spec.adapter is None else device.compute_dtype
         quantization = nf4(device) if quantized else None
-        model = _from_folder(folder, dtype, uri=spec.storage_uri, quantization=quantization)
+        head = _head_of(context, tokenizer)
+        set_seed(context.training.seed)
+        model = _from_folder(folder, dtype, uri=spec.storage_uri, quantization=quantization, head=head)
+        if head is None:
+            add_output_head(model)
+        if spec.adapter is not None and spec.adapter.from_ is not None:
+            model = load_adapter(model, adapter_folder(context), trainable=False)
+        before: PreTrainedModel = _ready(model, device).requires_grad_(False)
+        return before
     add_output_head(model)
     untrained: PreTrainedModel = _ready(model, device).requires_grad_(False)
     return untrained
@@ -238,27 +273,55 @@ def _from_config(config: Any) -> PreTrainedModel:
     return model
 
 
-def _from_folder(folder: Path, dtype: torch.dtype, *, uri: str, quantization: Any = None) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
+@dataclass(frozen=True)
+class Head:
+    """A head that scores, in the place of one that writes."""
+
+    padding_id: int | None
+    """Token that stands behind the scored text in a batch; None where the text's own end is the same token, and cannot be
+    told from it: the model then takes one text at a time."""
+
+
+def _head_of(context: RunContext, tokenizer: PreTrainedTokenizerFast) -> Head | None:
+    if not METHODS[context.training.method].makes_scores:
+        return None
+    padding = tokenizer.pad_token_id
+    return Head(padding if padding != tokenizer.eos_token_id else None)
+
+
+def _from_folder(
+    folder: Path, dtype: torch.dtype, *, uri: str, quantization: Any = None, head: Head | None = None
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     if not any(folder.glob("*.safetensors")):
         raise invalid_config(
             f"{uri} has no weights as safetensors",
             hint="convert it with model.save_pretrained(folder); files that have to be unpickled are not loaded",
         )
+    kind = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = kind.from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
+            **(unpacked := unpacking(folder)),
             **({"quantization_config": quantization} if quantization is not None else {}),
+            **({"num_labels": 1} if head is not None else {}),
         )
-    except (ValueError, KeyError, ImportError) as error:
+        if head is not None:
+            if not hasattr(model, "score"):
+                raise ValueError(f"a model of kind {model.config.model_type} has its head in another place")
+            if head.padding_id is not None:
+                model.config.pad_token_id = head.padding_id
+    except (ValueError, KeyError, ImportError, RuntimeError) as error:
         raise invalid_config(
-            f"{uri} cannot be loaded as a causal language model: {first_line(error)}",
+            f"{uri} cannot be loaded as a {'causal language' if head is None else 'reward'} model: {first_line(error)}",
             hint="check config.json; models that bring their own code are not run",
         ) from error
+    if unpacked:
+        as_if_never_packed(model, dtype)
     return model
 
 

@@ -103,7 +103,8 @@ class Mlflow:
     def _upload(self, artifacts: str, folder: Path, name: str) -> None:
         if not artifacts.startswith(ARTIFACT_SCHEME):
             raise Refused(
-                f"the server keeps artifacts at {artifacts.partition(':')[0]}: and takes none over HTTP itself"
+                f"the server keeps artifacts in {artifacts.partition(':')[0]} and takes none over HTTP itself: start it with "
+                "--serve-artifacts"
             )
         where = artifacts.removeprefix(ARTIFACT_SCHEME).lstrip("/")
         path = folder / name

@@ -174,14 +174,19 @@ def _parsed(spec: PuzzleSpec, question: str, answer: str, place: str) -> Puzzle:
                 np.array([MAZE_SYMBOLS.index(c, 1) for c in t], dtype=np.uint8) for t in (question, answer)
             )
         except ValueError as error:
-            raise invalid_data(f"{place}: a maze is written with # (wall), blank, S, G and o (way)") from error
+            raise invalid_data(
+                f"{place}: a maze is written with # (wall), blank, S, G and o (way)", hint="correct or remove this row"
+            ) from error
         grid = given.reshape(spec.size, spec.size)
         return Puzzle(given, wanted, min(turn(grid, k).tobytes() for k in range(8)))
     digits = {".": 0, " ": 0} | {str(d): d for d in range(spec.size + 1)}
     try:
         clues, solution = (np.array([digits[c] for c in t], dtype=np.int64) for t in (question, answer))
     except KeyError as error:
-        raise invalid_data(f"{place}: {error} is no cell of a Sudoku of size {spec.size}") from error
+        raise invalid_data(
+            f"{place}: {error} is no cell of a Sudoku of size {spec.size}",
+            hint=f"write 1 to {spec.size}, and . or 0 where nothing is given",
+        ) from error
     if (solution == 0).any() or ((clues > 0) & (clues != solution)).any() or not _is_solved(solution, spec.size):
         raise invalid_data(f"{place}: the answer is no solution of the question", hint="correct or remove this row")
     return Puzzle(

@@ -14,7 +14,7 @@ says how many processes there were: any number of them goes on from it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainyard.trainer.errors import invalid_config
+from trainyard.trainer.frame.early_stop import Seen
 from trainyard.trainer.trm.fit import Fit, Slots
 from trainyard.trainer.trm.folder import Draw
 from trainyard.trainer.trm.model import Latent
@@ -37,6 +38,8 @@ class Best:
     measured: int = 0
     """Step of the newest measurement."""
     weights: dict[str, Tensor] = field(default_factory=dict)
+    early: Seen = field(default_factory=Seen)
+    """What `spec.training.earlyStopping` has seen."""
 
     def offer(self, exact: float, tokens: float, *, step: int, weights: dict[str, Tensor]) -> None:
         """Keep a copy of these weights if they are at least as good: of equals the later ones."""
@@ -75,6 +78,7 @@ def write_state(folder: Path, fit: Fit, best: Best, *, latent: Latent) -> None:
         "step": fit.step,
         "drawn": fit.stream.drawn,
         "best": {"exact": best.exact, "tokens": best.tokens, "step": best.step, "measured": best.measured},
+        "early": asdict(best.early),
     }
     (folder / "state.json").write_text(json.dumps(state))
 
@@ -121,6 +125,7 @@ def read_state(folder: Path, fit: Fit) -> Best:
     best = Best(**state["best"])
     if (folder / "best.safetensors").exists():
         best.weights = load_file(folder / "best.safetensors", device=device)
+    best.early = Seen(**state.get("early", {}))
     return best
 
 

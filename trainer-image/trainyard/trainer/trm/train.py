@@ -21,8 +21,11 @@ import torch
 from safetensors.torch import save_file
 
 from trainyard.api.conditions import Reason
+from trainyard.api.run.training import stopping_metric
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.usable import nothing_to_stop_by
 from trainyard.trainer.errors import UNEXPECTED, UserError, invalid_config
+from trainyard.trainer.frame.early_stop import Seen
 from trainyard.trainer.frame.out_of_memory import DidNotFit, told_by
 from trainyard.trainer.frame.train import Attempt, Plan
 from trainyard.trainer.log import say
@@ -61,9 +64,13 @@ def train_once(attempt: Attempt) -> Committed | None:
     check_task(context, data.manifest["task"])
     fit = make_fit(context, data, device, team=team)
     best = Best() if attempt.resume is None else read_state(attempt.resume.path, fit)
+    if attempt.resume is not None and attempt.resume.path.parent != context.checkpoint_dir:
+        best.early = Seen()  # what another run has seen does not end this one
     fit.recipe = replace(fit.recipe, steps=attempt.last_step(fit.recipe.steps))
     held_out = context.data_dir / "eval"
     watched = read_split(held_out, name="eval") if context.training.eval_steps and held_out.is_dir() else None
+    if context.training.early_stopping is not None and watched is None:
+        raise nothing_to_stop_by()
     attempt.begin(plan_of(attempt, fit, names_best=watched is not None))
     # Leaving `deferred` after a stop ends the process: run me again.
     with STOP.deferred():
@@ -103,6 +110,8 @@ class Loop:
         self._rules = spec.checkpoints
         self._narrator = Narrator(attempt.reporter, attempt.device, fit, every=every)
         self._saved_at, self._saved_step = time.monotonic(), fit.step
+        self._over = False
+        """Whether evaluations have ended the training, for all processes."""
 
     def run(self) -> bool:
         """Returns whether it got to the end; if not, everything is committed.
@@ -112,12 +121,14 @@ class Loop:
         """
         fit = self._fit
         try:
-            self._decide()  # an attempt before may have been stopped in the middle of measuring
-            for report in fit.run():
+            self._decide()  # an attempt before may have been stopped in the middle of measuring, or has come to its end
+            for report in fit.run() if not self._over else ():
                 refuse_nonsense(report)
                 self._narrator.tell(report)
                 if self._decide() or fit.step % self._rules.every_steps == 0 or fit.step >= fit.recipe.steps:
                     self._save()
+                if self._over:
+                    break
             return True
         except Stopped:
             if fit.step > self._saved_step:
@@ -141,11 +152,12 @@ class Loop:
         fit, before = self._fit, self._best.step
         interrupted = self._look()
         is_best = self._rules.keep_best and self._best.step != before
-        due = is_best or time.monotonic() - self._saved_at >= self._rules.every_minutes * 60
-        interrupted, stop, due = map(bool, fit.team.sum(interrupted, STOP.requested, due))
+        over = self._attempt.context.training.early_stopping is not None and self._best.early.over
+        due = is_best or over or time.monotonic() - self._saved_at >= self._rules.every_minutes * 60
+        interrupted, stop, due, self._over = map(bool, fit.team.sum(interrupted, STOP.requested, due, over))
         if stop:
             STOP.request()
-        if interrupted or (stop and fit.step < fit.recipe.steps):
+        if interrupted or (stop and fit.step < fit.recipe.steps and not self._over):
             raise Stopped
         return due
 
@@ -163,6 +175,10 @@ class Loop:
             except Stopped:
                 return True
             self._narrator.tell_exact(exact)
+            rule = self._attempt.context.training.early_stopping
+            metric = stopping_metric(self._attempt.context.training)
+            if rule is not None and best.early.notice(exact, fit.step, rule, metric):
+                say(best.early.told(metric, fit.step))
         return False
 
     def _save(self) -> None:

@@ -50,5 +50,6 @@ document.getElementById("theme").addEventListener("click", () => {
   localStorage.setItem("theme", root.dataset.theme);
   view?.restyle?.();
 });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view?.restyle?.());
 addEventListener("popstate", route);
 route();

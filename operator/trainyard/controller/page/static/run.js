@@ -11,9 +11,11 @@ const CHARTS = [
   ["Accuracy", ["accuracy", "exact_accuracy", "eval_accuracy", "mean_token_accuracy"], {}],
   ["Learning rate", ["learning_rate"], {}],
   ["Gradient norm", ["grad_norm"], {}],
-  ["Tokens per second", ["tokens_per_second", "tokensPerSecond", "samples_per_second"], {}],
+  ["Tokens per second", ["tokens_per_second", "tokensPerSecond"], {}],
+  ["Samples per second", ["samples_per_second"], {}],
   ["Memory", ["memory_bytes", "memoryBytes"], { format: bytes }],
-  ["GPU", ["gpu_utilization_percent", "gpu_memory_allocated_gb"], {}],
+  ["GPU memory, GB", ["gpu_memory_allocated_gb"], {}],
+  ["GPU utilisation, %", ["gpu_utilization_percent"], {}],
 ];
 
 const figure = (name, value) => (value === undefined || value === null || value === "" ? null : h("div", {}, h("dt", {}, name), h("dd", {}, value)));
@@ -109,7 +111,7 @@ export async function run(namespace, name) {
         h("dl", { class: "figures" },
           figure("Progress", detail.progress), figure("Step", detail.step), figure("Time left", detail.eta), figure("Loss", number(metrics.get("loss") ?? detail.loss)),
           figure("Tokens/s", number(metrics.get("tokens_per_second") ?? metrics.get("tokensPerSecond"))), figure("Node", detail.node), figure("Running for", status.startTime && (status.completionTime ? duration((Date.parse(status.completionTime) - Date.parse(status.startTime)) / 1000) : since(status.startTime))),
-          figure("Checkpoint", status.checkpoint && `step ${status.checkpoint.step}`), figure("Restarts", status.restarts || null), figure("Cost", status.cost && `${status.cost.actual ?? status.cost.estimated} ${status.cost.currency ?? ""}`))),
+          figure("Checkpoint", status.checkpoint && `step ${status.checkpoint.step}`), figure("Restarts", status.restarts || null))),
       status.failure && problem([h("strong", {}, status.failure.reason), ": ", status.failure.message, status.failure.hint && h("div", {}, status.failure.hint)]),
     ].flat().filter(Boolean));
     const facts = { ...status.effective, ...status.provenance };

@@ -118,7 +118,7 @@ class Poller:
                 log.error("%s: %s\n%s", _name(schedule, trigger), failed, failed.trace)
             except Exception as fault:
                 # It must be seen, and must not end the polling.
-                error = f"the look cannot be taken: {fault!r}"
+                error = f"the look cannot be taken: {fault!r}, a fault of the operator; its log has more"
                 log.exception("%s", _name(schedule, trigger))
             source.failures = source.failures + 1 if error else 0
             took = self._clock.monotonic() - began

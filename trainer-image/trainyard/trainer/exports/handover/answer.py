@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 NEW_TOKENS = 32
@@ -36,5 +36,3 @@ class Answer:
     """By itself, not by the limit."""
     prompt_ids: tuple[int, ...] | None = None
     prompt_count: int | None = None
-    gaps: tuple[Mapping[int, float], ...] = field(default=(), compare=False)
-    """Of the reference, at each position: how far below the chosen token the next likeliest ones are."""

@@ -16,6 +16,7 @@ from trainyard.trainer.exports.handover.compare import Agreement, Bar, compare
 from trainyard.trainer.exports.handover.metadata import check_metadata
 from trainyard.trainer.exports.handover.questions import questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of, load_tokenizer
+from trainyard.trainer.exports.handover.rounding import Rounding
 from trainyard.trainer.log import say
 from trainyard.trainer.machine import threads
 from trainyard.trainer.volume.commit import write_durably
@@ -39,21 +40,19 @@ def reference_of(context: RunContext) -> Reference:
     try:
         known = json.loads(kept.read_text())
         if known["key"] == json.loads(json.dumps(key)):
-            return Reference(
-                asked, [_answer(one) for one in known["answers"]], tokenizer, frozenset(known["ends"]), known["tie"]
-            )
+            answers = [_answer(one) for one in known["answers"]]
+            return Reference(asked, answers, tokenizer, frozenset(known["ends"]), Rounding(context.model_dir))
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or of another version of this file
     found = answers_of(context.model_dir, asked)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    answers = [asdict(one) for one in found.answers]
-    write_durably(kept, json.dumps({"key": key, "answers": answers, "ends": sorted(found.ends), "tie": found.tie}))
+    told = [asdict(one) for one in found.answers]
+    write_durably(kept, json.dumps({"key": key, "answers": told, "ends": sorted(found.ends)}))
     return found
 
 
 def _answer(kept: dict[str, Any]) -> Answer:
-    gaps = tuple({int(token): gap for token, gap in one.items()} for one in kept["gaps"])
-    return Answer(**{**kept, "ids": tuple(kept["ids"]), "prompt_ids": tuple(kept["prompt_ids"]), "gaps": gaps})
+    return Answer(**{**kept, "ids": tuple(kept["ids"]), "prompt_ids": tuple(kept["prompt_ids"])})
 
 
 def check_gguf(file: Path, reference: Reference, *, field: str, exact: bool) -> Agreement:
@@ -65,12 +64,7 @@ def check_gguf(file: Path, reference: Reference, *, field: str, exact: bool) -> 
     name = f"{field}: {file.name}"
     check_metadata(file, reference, name=name)
     found = llamacpp.ask(file, reference, threads=threads.available())
-    agreement = compare(
-        reference.questions,
-        reference.answers,
-        found,
-        bar=Bar(name, exact, tie=reference.tie, bos=reference.bos),
-    )
+    agreement = compare(reference, found, bar=Bar(name, exact))
     say(
         f"{name}: {agreement.equal} of {agreement.tokens} tokens as the trained model, {agreement.ties} decided by rounding"
     )

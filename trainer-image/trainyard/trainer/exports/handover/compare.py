@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from trainyard.trainer.errors import UserError, invalid_config
 from trainyard.trainer.exports.handover.answer import Answer, Question
+from trainyard.trainer.exports.handover.reference import Reference
 
 SHOWN = 160
 """Characters of a text in a message, around the place where it parts from the other."""
@@ -22,7 +23,7 @@ class Agreement:
     """That the reference has said in all, each answer up to where the other parted from it counting as equal."""
     equal: int
     ties: int
-    """Answers that part where two tokens were so close that rounding decides."""
+    """Answers that part where two tokens are so close that rounding decides; not counted where fewer bits are expected to part."""
 
     @property
     def share(self) -> float:
@@ -42,28 +43,24 @@ class Bar:
     """Who is compared, e.g. `spec.exports[local].gguf: model-f16.gguf`."""
     exact: bool
     """Whether tokens have to be equal; fewer bits may answer otherwise, and the share is told."""
-    tie: float = 0.1
-    """Logits that are closer than this are a matter of rounding: the two programs add in another order, at f16."""
-    bos: str = ""
-    """Text of the token that begins a prompt, which some programs add behind the template's back."""
+    hears: Callable[[Sequence[int]], str] | None = None
+    """What the program makes of tokens, where it tells nothing but text."""
 
 
-def compare(
-    questions: Sequence[Question], expected: Sequence[Answer], found: Sequence[Answer], *, bar: Bar
-) -> Agreement:
-    """Hold the answers against each other.
+def compare(reference: Reference, found: Sequence[Answer], *, bar: Bar) -> Agreement:
+    """Hold a program's answers against the model's own.
 
     Raises:
         UserError: a prompt is rendered otherwise, an answer does not end where it should, or (exact) says something else.
     """
     equal = ties = tokens = 0
-    for question, one, other in zip(questions, expected, found, strict=True):
-        _check_prompt(question, one, other, bar)
+    for question, one, other in zip(reference.questions, reference.answers, found, strict=True):
+        _check_prompt(question, one, other, bar, bos=reference.bos)
         place = _parting(one.ids, other.ids)
         tokens += len(one.ids)
         equal += place
         parted = place < max(len(one.ids), len(other.ids))
-        tie = parted and _is_tie(one, other, place, bar.tie)
+        tie = bar.exact and parted and is_tie(reference, one, other, place, hears=bar.hears)
         ties += tie
         if bar.exact and parted and not tie:
             raise _fault(
@@ -79,11 +76,11 @@ def compare(
                 f"{one.text[-SHOWN:]!r} ends",
                 hint="the file names no end of an answer; set eos_token_id in the base's config.json",
             )
-    return Agreement(questions=len(questions), tokens=tokens, equal=equal, ties=ties)
+    return Agreement(questions=len(found), tokens=tokens, equal=equal, ties=ties)
 
 
-def _check_prompt(question: Question, one: Answer, other: Answer, bar: Bar) -> None:
-    same = other.prompt in (one.prompt, one.prompt.removeprefix(bar.bos))
+def _check_prompt(question: Question, one: Answer, other: Answer, bar: Bar, *, bos: str) -> None:
+    same = other.prompt in (one.prompt, one.prompt.removeprefix(bos))
     if question.messages and not same:
         raise _fault(
             bar,
@@ -107,13 +104,30 @@ def _check_prompt(question: Question, one: Answer, other: Answer, bar: Bar) -> N
         )
 
 
-def _is_tie(one: Answer, other: Answer, place: int, tie: float) -> bool:
-    """Whether the reference itself was nearly undecided between the two tokens."""
-    if place >= len(one.gaps):
-        return False
-    # Where the other has ended, its token is one that ends, which the reference's gaps hold under -1.
-    said = other.ids[place] if place < len(other.ids) else -1
-    return one.gaps[place].get(said, float("inf")) <= tie
+def is_tie(
+    reference: Reference,
+    one: Answer,
+    other: Answer,
+    place: int,
+    *,
+    hears: Callable[[Sequence[int]], str] | None,
+) -> bool:
+    """Whether the model itself is undecided between its own token at `place` and the other's.
+
+    Where the other program tells no tokens, the first one that differs may stand before the first letter that does.
+    """
+    undecided = reference.rounding.undecided(one)
+    if hears is None:
+        said = {other.ids[place]} if place < len(other.ids) else reference.ends
+        return not undecided[place].isdisjoint(said)
+    for count in range(place, -1, -1):
+        for instead in undecided[count] - set(one.ids[count : count + 1]):
+            if instead in reference.ends:
+                if other.ended and hears(one.ids[:count]).strip() == other.text.strip():
+                    return True
+            elif other.text.lstrip().startswith(hears((*one.ids[:count], instead)).lstrip()):
+                return True
+    return False
 
 
 def _parting(one: Sequence[int], other: Sequence[int]) -> int:

@@ -10,11 +10,8 @@ from typing import Any
 from trainyard.trainer.data.tokenizer import end_tokens
 from trainyard.trainer.exports.gguf_files.convert import end_ids
 from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
-
-SMALL = 4_000_000_000
-"""Parameters up to which the model is run in f32, whose rounding no other program's is below."""
-CLOSE = 4
-"""Of how many of the likeliest tokens the distance is kept."""
+from trainyard.trainer.exports.handover.rounding import Rounding, load
+from trainyard.trainer.models.greedy import greedy
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,7 @@ class Reference:
     answers: Sequence[Answer]
     tokenizer: Any
     ends: frozenset[int]
-    tie: float
-    """Distance of logits that rounding may turn round, given how the model was run."""
+    rounding: Rounding
 
     @property
     def bos(self) -> str:
@@ -54,23 +50,16 @@ def render(tokenizer: Any, messages: Sequence[Any]) -> str:
 def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
     """Ask the model itself."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     tokenizer = load_tokenizer(model)
-    config = AutoConfig.from_pretrained(model, local_files_only=True)
-    small = sum(f.stat().st_size for f in model.glob("*.safetensors")) < 2 * SMALL
-    dtype = torch.float32 if small else "auto"
-    network = AutoModelForCausalLM.from_pretrained(model, config=config, dtype=dtype, local_files_only=True).eval()
+    network = load(model)
     ends = frozenset(end_ids(model)) | frozenset(end_tokens(tokenizer))
-    how = GenerationConfig(
-        do_sample=False,
+    how = greedy(
         max_new_tokens=NEW_TOKENS,
         eos_token_id=sorted(ends) or None,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0),
-        output_logits=True,
-        return_dict_in_generate=True,
     )
     found = []
     for question in questions:
@@ -79,17 +68,8 @@ def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
         with torch.inference_mode():
             given = torch.tensor([ids])
             made = network.generate(given, attention_mask=torch.ones_like(given), generation_config=how)
-        said = made.sequences[0, len(ids) :].tolist()
+        said = made[0, len(ids) :].tolist()
         ended = bool(said) and said[-1] in ends
         plain = tuple(said[:-1] if ended else said)
-        gaps = tuple(_gaps(logits[0], ends) for logits in made.logits)
-        found.append(Answer(prompt, plain, tokenizer.decode(plain), ended, prompt_ids=tuple(ids), gaps=gaps))
-    return Reference(questions, found, tokenizer, ends, tie=0.1 if small else 0.5)
-
-
-def _gaps(logits: Any, ends: frozenset[int]) -> dict[int, float]:
-    values, ids = logits.float().topk(min(CLOSE, len(logits)))
-    gaps = {int(i): float(values[0] - v) for i, v in zip(ids, values, strict=True)}
-    if closing := [gap for number, gap in gaps.items() if number in ends]:
-        gaps[-1] = min(closing)  # any of the tokens that end, for a program that does not say which
-    return gaps
+        found.append(Answer(prompt, plain, tokenizer.decode(plain), ended, prompt_ids=tuple(ids)))
+    return Reference(questions, found, tokenizer, ends, Rounding(model))

@@ -6,25 +6,25 @@ tokens are, and what follows is cut by the model's own tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
 from trainyard.trainer.exports.handover.reference import Reference
 from trainyard.trainer.exports.ollama_api.client import Ollama
 from trainyard.trainer.exports.ollama_api.dialog import Dialog
+from trainyard.trainer.exports.ollama_api.heard import Ear
 
 OPTIONS = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "num_predict": NEW_TOKENS, "num_ctx": 4096, "seed": 1}
 BETWEEN = "5m"
 """How long the server keeps the model from one question to the next."""
-HALF = "�"
-"""What is left of a character that was cut at the limit; Ollama keeps it back."""
 
 
 def ask(server: Ollama, model: str, reference: Reference, *, dialog: Dialog | None) -> Sequence[Answer]:
     """All questions of the reference."""
+    ear = Ear(reference.tokenizer)
     return [
-        _ask(server, model, question, one, reference, dialog=dialog)
+        _ask(server, model, question, one, reference, dialog=dialog, ear=ear)
         for question, one in zip(reference.questions, reference.answers, strict=True)
     ]
 
@@ -37,6 +37,7 @@ def _ask(
     reference: Reference,
     *,
     dialog: Dialog | None,
+    ear: Ear,
 ) -> Answer:
     body: dict[str, Any] = {"model": model, "options": OPTIONS, "keep_alive": BETWEEN}
     if question.messages:
@@ -51,20 +52,19 @@ def _ask(
         said = server.generate({**body, "prompt": question.text, "raw": True})
         text = str(said.get("response", ""))
     ended = said.get("done_reason") == "stop"
-    return Answer(
-        prompt, ids_of(text, one, reference.tokenizer), text, ended, prompt_count=said.get("prompt_eval_count")
-    )
+    ids = ids_of(text, one, reference.tokenizer, hears=ear)
+    return Answer(prompt, ids, text, ended, prompt_count=said.get("prompt_eval_count"))
 
 
-def ids_of(text: str, one: Answer, tokenizer: Any) -> tuple[int, ...]:
+def ids_of(text: str, one: Answer, tokenizer: Any, *, hears: Callable[[Sequence[int]], str]) -> tuple[int, ...]:
     """The tokens of a text, given an answer that it should be."""
-    if text.rstrip(HALF).lstrip() == one.text.rstrip(HALF).lstrip():
+    if text.strip() == hears(one.ids).strip():
         return one.ids
     place, start = 0, ""
     for count in range(1, len(one.ids) + 1):
-        begun = tokenizer.decode(one.ids[:count])
-        if not text.startswith(begun.rstrip(HALF)):
+        begun = hears(one.ids[:count])
+        if not text.lstrip().startswith(begun.lstrip()):
             break
-        place, start = count, begun.rstrip(HALF)
-    rest = text[len(start) :]
+        place, start = count, begun
+    rest = text.lstrip()[len(start.lstrip()) :]
     return (*one.ids[:place], *tokenizer(rest, add_special_tokens=False)["input_ids"]) if rest else one.ids[:place]
