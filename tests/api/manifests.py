@@ -240,7 +240,7 @@ WORKSPACE: dict[str, Any] = {
             "git": {
                 "url": "https://git.example.org/team/app.git",
                 "ref": "main",
-                "secretRef": {"name": "git-login"},
+                "secretRef": {"name": "git"},
                 "submodules": True,
                 "sparsePaths": ["src"],
             }
