@@ -227,7 +227,7 @@ REWARDS: tuple[dict[str, Any], ...] = (
     {"length": {"target": 10}},
     {"model": {"storageUri": "pvc://models/judge", "secretRef": {"name": "hub"}}},
     {"toolCall": {}},
-    {"http": {"url": "https://judge.example.org/score", "secretRef": {"name": "judge"}}},
+    {"http": {"url": "https://judge.example.org/score", "secretRef": {"name": "hub"}}},
 )
 OTHERWISE_REWARDED = tuple({**REWARDED, "training": {"method": "PPO", "rewards": [reward]}} for reward in REWARDS)
 
@@ -252,7 +252,11 @@ PHASED: dict[str, Any] = {
     "model": {"storageUri": "hf://org/name"},
     "datasets": [{"name": "d", "format": "Messages", "inline": {"records": [{"messages": []}]}}],
     "phases": [
-        {"name": "first", "datasets": ["d"], "training": FINE_TUNING["training"]},
+        {
+            "name": "first",
+            "datasets": ["d"],
+            "training": {k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
+        },
         {"name": "second", "training": {"numTrainEpochs": 0.5}},
     ],
     "runPhases": ["second"],
@@ -345,9 +349,10 @@ CHAMPION: dict[str, Any] = {
     },
 }
 
+STOPPING = {name: FINE_TUNING["training"][name] for name in ("evalSteps", "earlyStopping")}
 PHASED_BY_EPOCHS: dict[str, Any] = {
     **SCRATCH,
-    "phases": [{"name": "first", "training": {"numTrainEpochs": 0.5, "method": "Pretrain"}}],
+    "phases": [{"name": "first", "training": {**STOPPING, "numTrainEpochs": 0.5, "method": "Pretrain"}}],
 }
 
 PHASED_REWARDED: dict[str, Any] = {**REWARDED, "phases": [{"name": "first", "training": REWARDED["training"]}]}

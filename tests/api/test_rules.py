@@ -54,6 +54,7 @@ def hub(name: str, *after: str) -> dict[str, Any]:
 _CHAIN = [f"e{n}" + "x" * 29 for n in range(10, 10 + EXPORTS_LIMIT)]
 LONGEST_CHAIN = {**SCRATCH, "exports": [hub(name, *_CHAIN[:index]) for index, name in enumerate(_CHAIN)][::-1]}
 """As many exports as there may be, each after all of those before it, the last one first."""
+PAIRS_FROM_NOTHING = put(SCRATCH, (*DATASET, "format"), "Preference")
 JUDGING: Place = ("evaluation",)
 GATE: Place = (*JUDGING, "gates", 0)
 MEASURED: Place = (*JUDGING, "metrics")
@@ -122,6 +123,21 @@ CASES: tuple[Case, ...] = (
         "lora.targetModules: all-linear stands for every linear layer",
         put(ADAPTED, ("model", "adapter", "lora", "targetModules"), ["all-linear", "q_proj"]),
         put(ADAPTED, ("model", "adapter", "lora", "targetModules"), ["all-linear"]),
+    ),
+    Case(
+        "lora.dora starts from the base's own weights",
+        put(ADAPTED, ("model", "adapter", "lora"), {"dora": True, "initialisation": "PiSSA"}),
+        put(ADAPTED, ("model", "adapter", "lora"), {"dora": True}),
+    ),
+    Case(
+        "lora.initialisation PiSSA takes the base's weights apart",
+        put(ADAPTED, ("model", "adapter"), {"lora": {"initialisation": "PiSSA"}, "quantization": "NF4"}),
+        put(ADAPTED, ("model", "adapter"), {"lora": {"initialisation": "PiSSA"}}),
+    ),
+    Case(
+        "method RewardModel goes on from existing weights",
+        {**PAIRS_FROM_NOTHING, "training": {"method": "RewardModel"}},
+        {**PAIRS_FROM_NOTHING, "training": {"method": "RewardModel"}, "model": HUB},
     ),
     Case(
         "checkpoints.resumeFrom leaves the volume",
