@@ -74,6 +74,8 @@ def test_a_step_ends_with_its_trainer_and_the_gpu_is_free(kube: Kube, space: str
                 spec = {"training": {"maxSteps": 20}, "placement": {"nodeNames": ["arcanine"]}, "resources": gpu}
                 runs.apply(kube, space, runs.tiny("mesh", **spec))
                 run = runs.until_succeeded(kube, space, "mesh", seconds=400)
+                for pod in record.created():
+                    kube.wait(PODS, space, pod, over, seconds=30, what="the end of the pod")
                 held = {name: seconds_held(record.versions(name), record, name) for name in record.created()}
         finally:
             kube.delete(WEBHOOKS, None, space)
@@ -95,6 +97,10 @@ def seconds_held(versions: list[Any], record: Recording, name: str) -> float:
     )
     assert any(status["name"] == "mesh-proxy" for status in versions[-1]["status"]["containerStatuses"])
     return over - ended
+
+
+def over(pod: Object | None) -> bool:
+    return pod is None or pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
 def trainer_ended(pod: Object) -> bool:

@@ -13,7 +13,7 @@ from tests.e2e.command_line import CommandLine
 from tests.e2e.kube import Kube, Object
 from tests.e2e.volumes import work_folder
 from trainyard.api import API_VERSION
-from trainyard.api.names import config_secret_name
+from trainyard.api.names import CHECKPOINTS_MOUNT, config_secret_name
 from trainyard.cli.inspection import INSPECTS_LABEL
 from trainyard.cli.printing import readable_size
 from trainyard.controller.kube.resources import PODS, SECRETS, TRAININGRUNS
@@ -44,12 +44,12 @@ def test_a_run_is_started_watched_stopped_resumed_looked_into_and_fetched(
     runs.until(kube, space, "steered", lambda r: runs.step_number(r) >= 2 * SAVE, seconds=300, what="two checkpoints")
     assert "Training" in trainyard("status", "steered")
     assert "the model is being trained" in trainyard("explain", "steered")
-    there = trainyard("shell", "steered", "--", "ls", f"/checkpoints/{folder(kube, space)}").split()
+    there = trainyard("shell", "steered", "--", "ls", f"{CHECKPOINTS_MOUNT}/{folder(kube, space)}").split()
     assert {"checkpoints", "data"} <= set(there)
     listed = trainyard("checkpoints", "steered", "-o", "name").split()
     assert listed, "those that are committed"
     assert all(path.startswith(f"{folder(kube, space)}/checkpoints/step-") for path in listed)
-    assert "has no nvidia-smi; the device that steered trains on: cpu" in trainyard("gpu", "steered", code=1)
+    assert "has no nvidia-smi; the device that steered trains on:" in trainyard("gpu", "steered", code=1)
     assert not inspecting(kube, space), "the pod that works is there for it"
 
     # Stopped: a short-lived pod with the volume.
@@ -60,10 +60,15 @@ def test_a_run_is_started_watched_stopped_resumed_looked_into_and_fetched(
     at = int(re.findall(r"step-0*(\d+)", trainyard("checkpoints", "steered"))[-1])
     assert SAVE <= at < STEPS
     printed = trainyard(
-        "shell", "steered", "--", "sh", "-c", f"cat /checkpoints/{folder(kube, space)}/checkpoints/*/manifest.json"
+        "shell",
+        "steered",
+        "--",
+        "sh",
+        "-c",
+        f"cat {CHECKPOINTS_MOUNT}/{folder(kube, space)}/checkpoints/*/manifest.json",
     )
     assert '"files"' in printed
-    assert "Read-only" in trainyard("shell", "steered", "--", "touch", "/checkpoints/x", code=1)
+    assert "Read-only" in trainyard("shell", "steered", "--", "touch", f"{CHECKPOINTS_MOUNT}/x", code=1)
     assert not inspecting(kube, space), "none of them stays"
 
     assert f"steered goes on from step {at}" in trainyard("resume", "steered")
