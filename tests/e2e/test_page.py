@@ -1,6 +1,5 @@
 """The live page of the installed operator, reached as people reach it: through a port that `trainyard page` forwards."""
 
-import gzip
 import json
 import re
 import time
@@ -54,8 +53,7 @@ def answers(origin: str) -> bool:
 
 def read(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=20) as answer:
-        body = answer.read()
-        return json.loads(gzip.decompress(body) if answer.headers.get("Content-Encoding") == "gzip" else body)
+        return json.load(answer)
 
 
 def events(url: str) -> Iterator[tuple[float, str, Any]]:

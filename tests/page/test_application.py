@@ -68,6 +68,17 @@ async def test_a_run_and_its_curves_can_be_read(session: aiohttp.ClientSession) 
             assert "error" in said
 
 
+async def test_who_cannot_unpack_gets_it_plain(session: aiohttp.ClientSession) -> None:
+    plain, packed = {"Accept-Encoding": "identity"}, {"Accept-Encoding": "gzip"}
+    async with (await example()).served() as stage:
+        for path in ("/static/page.js", "/", "/api/runs/team-a/agent-sre-7/curves"):
+            url = f"http://127.0.0.1:{stage.port}{path}"
+            async with session.get(url, headers=plain) as one, session.get(url, headers=packed) as other:
+                assert "Content-Encoding" not in one.headers
+                assert other.headers["Content-Encoding"] == "gzip"
+                assert await one.read() == await other.read()
+
+
 async def test_nothing_can_be_changed(session: aiohttp.ClientSession) -> None:
     async with (await example()).served() as stage:
         for path in ("/", *ROUTES):

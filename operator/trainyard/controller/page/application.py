@@ -12,6 +12,7 @@ Whoever comes back with Last-Event-ID is told what he has missed, or to load ane
 """
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -259,6 +260,8 @@ def _file(request: web.Request, asset: Asset, *, cached: str) -> web.Response:
     }
     if request.headers.get("If-None-Match") == asset.tag:
         return last(web.Response(status=304, headers=headers))
+    if "gzip" not in request.headers.get("Accept-Encoding", ""):
+        return last(web.Response(body=gzip.decompress(asset.packed), headers=headers))
     return last(web.Response(body=asset.packed, headers={**headers, "Content-Encoding": "gzip"}))
 
 
@@ -268,7 +271,7 @@ def _json(value: Any) -> web.Response:
         text=text, content_type="application/json", headers={**_HEADERS, "Cache-Control": "no-store"}
     )
     if len(text) > 2048:
-        response.enable_compression(web.ContentCoding.gzip)
+        response.enable_compression()  # where the client says that it can read it
     return last(response)
 
 
