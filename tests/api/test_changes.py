@@ -175,12 +175,12 @@ def test_a_started_run_that_says_little_of_its_storage_can_be_suspended(
 
 
 def test_a_started_runs_workspace_never_changes(runs: Objects) -> None:
-    assert runs.create(run(WORKSPACE, name="workspace")).accepted
-    assert runs.patch("workspace", STARTED, status=True).accepted
-    answer = change(runs, "workspace", ("storage", "workspace", "git", "ref"), "other")
+    assert runs.create(run(WORKSPACE, name="cloned")).accepted
+    assert runs.patch("cloned", STARTED, status=True).accepted
+    answer = change(runs, "cloned", ("storage", "workspace", "git", "ref"), "other")
     assert answer.code == 422
     assert rule_for(("storage", "workspace")) in answer.message
-    assert change(runs, "workspace", ("backoffLimit",), 5).accepted
+    assert change(runs, "cloned", ("backoffLimit",), 5).accepted
 
 
 def test_the_status_of_a_started_run_can_still_be_written(made: Objects) -> None:

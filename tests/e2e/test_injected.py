@@ -2,13 +2,13 @@
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e import measure, runs
-from tests.e2e.kube import Kube, Object
+from tests.e2e.kube import Change, Kube, Object
 from tests.e2e.recording import Recording
 from tests.e2e.scripted import IMAGE
 from tests.webserver import Asked, Reply, own_authority, web
@@ -74,9 +74,7 @@ def test_a_step_ends_with_its_trainer_and_the_gpu_is_free(kube: Kube, space: str
                 spec = {"training": {"maxSteps": 20}, "placement": {"nodeNames": ["arcanine"]}, "resources": gpu}
                 runs.apply(kube, space, runs.tiny("mesh", **spec))
                 run = runs.until_succeeded(kube, space, "mesh", seconds=400)
-                for pod in record.created():
-                    kube.wait(PODS, space, pod, over, seconds=30, what="the end of the pod")
-                held = {name: seconds_held(record.versions(name), record, name) for name in record.created()}
+                held = {name: seconds_held(record, name) for name in record.created()}
         finally:
             kube.delete(WEBHOOKS, None, space)
     assert {step["state"] for step in run["status"]["steps"]} == {"Succeeded"}
@@ -86,21 +84,21 @@ def test_a_step_ends_with_its_trainer_and_the_gpu_is_free(kube: Kube, space: str
     assert max(held.values()) <= FREE_SECONDS, held
 
 
-def seconds_held(versions: list[Any], record: Recording, name: str) -> float:
+def seconds_held(record: Recording, name: str) -> float:
     """From the trainer's end to that of the pod, by the clock of the recording."""
-    ended = next(c.at for c in record.changes if c.object["metadata"]["name"] == name and trainer_ended(c.object))
-    over = next(
-        c.at
-        for c in record.changes
-        if c.object["metadata"]["name"] == name
-        and (c.type == "DELETED" or c.object["status"].get("phase") in ("Succeeded", "Failed"))
-    )
-    assert any(status["name"] == "mesh-proxy" for status in versions[-1]["status"]["containerStatuses"])
-    return over - ended
+
+    def first(holds: Callable[[Change], bool]) -> Change:
+        changes = record.follow(seconds=60)
+        return next(c for c in changes if c.object["metadata"]["name"] == name and holds(c))
+
+    ended, over = first(lambda c: trainer_ended(c.object)), first(pod_is_over)
+    statuses = record.versions(name)[-1]["status"]["containerStatuses"]
+    assert any(status["name"] == "mesh-proxy" for status in statuses)
+    return over.at - ended.at
 
 
-def over(pod: Object | None) -> bool:
-    return pod is None or pod["status"].get("phase") in ("Succeeded", "Failed")
+def pod_is_over(change: Change) -> bool:
+    return change.type == "DELETED" or change.object["status"].get("phase") in ("Succeeded", "Failed")
 
 
 def trainer_ended(pod: Object) -> bool:

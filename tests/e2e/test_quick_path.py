@@ -23,7 +23,7 @@ from trainyard.api import names
 from trainyard.controller.kube.resources import EVENTS, JOBS, PODS, TRAININGRUNS
 
 NAME = "quick"
-STEPS = int(os.environ.get("TRAINYARD_QUICK_STEPS", "2000"))
+STEPS = int(os.environ.get("TRAINYARD_QUICK_STEPS", "4000"))
 LAG_SECONDS = 3.0
 """How long a state may be behind the pods."""
 PROGRESS_SECONDS = 10.0

@@ -9,7 +9,7 @@ from tests.e2e.web import ADDRESS
 from tests.unit.trainer.tracking.mlflow_stand_in import running
 from trainyard.controller.kube.resources import PODS, SECRETS
 
-STEPS = 400
+STEPS = 2000
 
 
 @pytest.mark.timeout(400)

@@ -256,8 +256,8 @@ def test_the_number_of_slots_together_changes_no_result() -> None:
 
 
 def test_a_data_set_smaller_than_its_batch_is_learned() -> None:
-    reports = list(small_fit(batch=32, steps=60).run())
-    assert len(reports) == 60
+    reports = list(small_fit(batch=32, steps=120).run())
+    assert len(reports) == 120
     assert reports[-1].loss < 0.7 * reports[0].loss
 
 

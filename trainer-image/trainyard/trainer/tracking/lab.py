@@ -102,10 +102,10 @@ class LabFollower:
                     for point in batch:
                         if self._points and self._points[0] is point:
                             self._points.popleft()
-                elif self._closing:
-                    return
                 if not self._closing:
                     self._wake.wait_for(lambda: self._closing, self._pause)
+                if self._closing and not sent:  # who has just not answered is not asked again
+                    return
 
     def _post(self, batch: list[dict[str, Any]]) -> bool:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
