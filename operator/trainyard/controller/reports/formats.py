@@ -85,7 +85,7 @@ def kubeflow_record(body: bytes, *, uid: str, step: str, attempt: str) -> Progre
         "runUid": uid,
         "step": step,
         "attempt": int(attempt),
-        "sequence": int(moment.timestamp() * 1000),
+        "sequence": int(moment.timestamp() * 1_000_000),  # two posts may come within a millisecond
         "time": moment.isoformat(),
         "phase": STEP_TRAIN,
         "stepNumber": _whole(done),

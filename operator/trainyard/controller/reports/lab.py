@@ -142,7 +142,7 @@ def record_of(report: LabReport, *, uid: str, step: str, attempt: int, now: date
         "runUid": uid,
         "step": step,
         "attempt": attempt,
-        "sequence": int(moment.timestamp() * 1000),
+        "sequence": int(moment.timestamp() * 1_000_000),  # two posts may come within a millisecond
         "time": moment.isoformat(),
         "phase": "train",
         "stepNumber": newest.step,
