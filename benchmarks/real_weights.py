@@ -19,8 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from contestants import train_with_trainyard, train_with_trl
 from trainer import docstrings
 from turns import ROOT, Process, Turns, contest, print_table
 
@@ -65,99 +65,33 @@ def make_material(what: str, folder: Path) -> None:
 
 
 def run_trainyard(what: str, folder: Path, name: str, turns: Turns) -> None:
-    """The real train step, with a look at its counters after each step."""
-    for variable, place in {
-        "RUN_FILE": f"{name}.json",
-        "WORK_DIR": f"volume/{name}",
-        "CACHE_DIR": f"cache-{name}",
-        "VOLUMES_DIR": "volumes",
-        "SECRETS_DIR": "secrets",
-    }.items():
-        os.environ[f"TRAINYARD_{variable}"] = str(folder / place)
-    os.environ["TRAINYARD_TERMINATION_LOG"] = ""
-    model: dict[str, Any] = {"storageUri": f"file://{folder / 'model'}"}
-    run = {
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": {"name": "bench"},
-        "spec": {
-            "model": model | ({"adapter": {"lora": LORA}} if what == "lora" else {}),
-            "datasets": [
-                {"name": "halves", "storageUri": f"file://{folder / 'data.jsonl'}", "format": "PromptCompletion"}
-            ],
-            "training": {
-                "method": "SFT",
-                "maxSteps": 100_000,
-                "maxLength": LENGTH,
-                "perDeviceTrainBatchSize": 1,
-                "precision": "FP32",
-            },
-            "checkpoints": {"everySteps": 100_000_000, "everyMinutes": 10_000},
-        },
+    """LoRA or all weights, over prompts and completions."""
+    adapter = {"adapter": {"lora": LORA}} if what == "lora" else {}
+    source = {"storageUri": f"file://{folder / 'data.jsonl'}", "format": "PromptCompletion"}
+    spec = {
+        "model": {"storageUri": f"file://{folder / 'model'}", **adapter},
+        "datasets": [{"name": "halves", **source}],
+        "training": {"method": "SFT", "maxLength": LENGTH, "perDeviceTrainBatchSize": 1, "precision": "FP32"},
     }
-    (folder / f"{name}.json").write_text(json.dumps(run))
-    from trainyard.trainer import __main__ as trainer
-
-    if trainer.main(["prepare"]):
-        raise SystemExit("prepare failed")
-    from trainyard.trainer.methods.reporting import Reporting
-
-    original = Reporting.on_step_end
-
-    def on_step_end(self: Any, *arguments: Any, **named: Any) -> None:
-        original(self, *arguments, **named)
-        turns.step_ended(self._trainer.counters.tokens)
-
-    Reporting.on_step_end = on_step_end  # type: ignore[method-assign]
-    trainer.main(["train"])
+    train_with_trainyard(folder, name, spec, turns)
 
 
 def run_trl(what: str, folder: Path, turns: Turns) -> None:
     """TRL at its quickest here: packed, FP32, without gradient checkpointing, which it has on by default."""
-    import torch
-    from datasets import load_dataset
     from peft import LoraConfig
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
 
-    class Count(TrainerCallback):  # type: ignore[misc]
-        tokens = 0
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            turns.step_ended(self.tokens)
-
-    count = Count()
     lora = LoraConfig(
         r=LORA["rank"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"], target_modules="all-linear"
     )
-    trainer = SFTTrainer(
-        model=str(folder / "model"),
-        args=SFTConfig(
-            output_dir=str(folder / "trl"),
-            max_steps=100_000,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-            per_device_train_batch_size=1,
-            packing=True,
-            max_length=LENGTH,
-            bf16=False,
-            gradient_checkpointing=False,
-            model_init_kwargs={"dtype": "float32"},
-        ),
-        train_dataset=load_dataset("json", data_files=str(folder / "data.jsonl"), split="train"),
-        peft_config=lora if what == "lora" else None,
-        callbacks=[count],
-    )
-    collate = trainer.data_collator
-
-    def counting(rows: list[dict[str, Any]]) -> Any:
-        count.tokens += sum(len(row["input_ids"]) for row in rows)
-        return collate(rows)
-
-    trainer.data_collator = counting
-    trainer.train()
+    settings = {
+        "per_device_train_batch_size": 1,
+        "packing": True,
+        "max_length": LENGTH,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "model_init_kwargs": {"dtype": "float32"},
+    }
+    train_with_trl(folder, turns, settings=settings, peft_config=lora if what == "lora" else None)
 
 
 def matrix_rate() -> float:

@@ -31,6 +31,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from contestants import train_with_trainyard, train_with_trl
 from turns import Turns, contest, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,87 +99,26 @@ def make_material(folder: Path, *, vocabulary: int, model: dict[str, Any], examp
 
 
 def run_trainyard(folder: Path, *, length: int, precision: str, turns: Turns) -> None:
-    """The real train step, with a look at its counters after each step."""
-    os.environ |= {
-        "TRAINYARD_RUN_FILE": str(folder / "run.json"),
-        "TRAINYARD_WORK_DIR": str(folder / f"volume/bench-{length}-{precision}"),
-        "TRAINYARD_CACHE_DIR": str(folder / "cache"),
-        "TRAINYARD_VOLUMES_DIR": str(folder / "volumes"),
-        "TRAINYARD_SECRETS_DIR": str(folder / "secrets"),
-        "TRAINYARD_TERMINATION_LOG": "",
-    }
-    run = {
-        "apiVersion": "trainyard.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": {"name": "bench"},
-        "spec": {
-            "model": {"storageUri": f"file://{folder / 'model'}"},
-            "datasets": [{"name": "docstrings", "storageUri": f"file://{folder / 'data.jsonl'}", "format": "Text"}],
-            "training": {
-                "method": "CPT",
-                "maxSteps": 100_000,
-                "maxLength": length,
-                "perDeviceTrainBatchSize": BATCH,
-                "precision": precision,
-            },
-            "checkpoints": {"everySteps": 100_000_000, "everyMinutes": 10_000},
+    """The docstrings as plain text."""
+    spec = {
+        "model": {"storageUri": f"file://{folder / 'model'}"},
+        "datasets": [{"name": "docstrings", "storageUri": f"file://{folder / 'data.jsonl'}", "format": "Text"}],
+        "training": {
+            "method": "CPT",
+            "maxLength": length,
+            "perDeviceTrainBatchSize": BATCH,
+            "precision": precision,
         },
     }
-    (folder / "run.json").write_text(json.dumps(run))
-    from trainyard.trainer import __main__ as trainer
-
-    trainer.main(["prepare"])
-    from trainyard.trainer.methods.reporting import Reporting
-
-    original = Reporting.on_step_end
-
-    def on_step_end(self: Any, *arguments: Any, **named: Any) -> None:
-        original(self, *arguments, **named)
-        turns.step_ended(self._trainer.counters.tokens)
-
-    Reporting.on_step_end = on_step_end  # type: ignore[method-assign]
-    trainer.main(["train"])
+    train_with_trainyard(folder, f"bench-{length}-{precision}", spec, turns)
 
 
 def run_trl(folder: Path, *, packing: bool, length: int, precision: str, turns: Turns) -> None:
     """What TRL's documentation shows, with its defaults."""
-    import torch
-    from datasets import load_dataset
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    class Count(TrainerCallback):  # type: ignore[misc]
-        tokens = 0
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            turns.step_ended(self.tokens)
-
-    count = Count()
     settings: dict[str, Any] = {"packing": True, "max_length": length} if packing else {}
     if precision == "FP32":
         settings["bf16"] = False  # TRL's default is True, also on a CPU
-    trainer = SFTTrainer(
-        model=str(folder / "model"),
-        args=SFTConfig(
-            output_dir=str(folder / "trl"),
-            max_steps=100_000,
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-            **settings,
-        ),
-        train_dataset=load_dataset("json", data_files=str(folder / "data.jsonl"), split="train"),
-        callbacks=[count],
-    )
-    collate = trainer.data_collator
-
-    def counting(rows: list[dict[str, Any]]) -> Any:
-        count.tokens += sum(len(row["input_ids"]) for row in rows)
-        return collate(rows)
-
-    trainer.data_collator = counting
-    trainer.train()
+    train_with_trl(folder, turns, settings=settings)
 
 
 def contestant(name: str, folder: Path, *, length: int, steps: int, warm_up: int) -> None:
