@@ -25,6 +25,7 @@ from trainyard.trainer.data.collect.runbook import parse
 from trainyard.trainer.data.convert import TO, convert
 from trainyard.trainer.data.formats import FIELDS, FURTHER, check
 from trainyard.trainer.data.generate import examples_of
+from trainyard.trainer.data.message_forms import SPEAKERS
 from trainyard.trainer.data.messages import ROLES
 from trainyard.trainer.data.readers import read_rows
 from trainyard.trainer.data.row import Fault, Row
@@ -68,12 +69,20 @@ message = st.fixed_dictionaries(
         "name": values,
     },
 )
-talk = st.lists(message, max_size=4) | st.lists(message, max_size=2).map(lambda m: json.dumps(m)) | values
+spoken = st.fixed_dictionaries({"from": st.sampled_from(sorted(SPEAKERS)) | values, "value": texts | values})
+parts = st.lists(st.fixed_dictionaries({"type": st.just("text") | values, "text": texts | values}), max_size=3)
+in_parts = st.fixed_dictionaries({"role": st.sampled_from(ROLES), "content": parts}, optional={"function_call": values})
+talk = (
+    st.lists(message | spoken | in_parts, max_size=4)
+    | st.lists(message, max_size=2).map(lambda m: json.dumps(m))
+    | values
+)
 fields: dict[str, Any] = {
     "text": texts,
     "prompt": texts | talk,
     "completion": texts | talk,
     "messages": talk,
+    "conversations": talk,
     "chosen": texts | talk,
     "rejected": texts | talk,
     "answer": values,

@@ -123,7 +123,7 @@ CASES = [
     ),
     (
         "human.jsonl",
-        '{"messages": [{"from": "human", "value": "a"}]}\n',
+        '{"messages": [{"speaker": "human", "value": "a"}]}\n',
         "Messages",
         "human.jsonl:1: field messages[0].role: null is not a role; known are system, developer, user, assistant, tool",
     ),
@@ -132,6 +132,13 @@ CASES = [
         '{"messages": [{"role": "user", "content": 3}]}\n',
         "Messages",
         "content.jsonl:1: field messages[0].content: expected a string, found 3",
+    ),
+    (
+        "call.jsonl",
+        '{"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "w", "arguments": "{"}}]}]}\n',
+        "Messages",
+        "call.jsonl:1: field messages[0].tool_calls[0].function.arguments: expected an object, or one as JSON in a text, "
+        'found "{"',
     ),
     (
         "silent.jsonl",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainyard.trainer.data.messages import Record, is_learned
 from trainyard.trainer.data.tool_calls import with_text_arguments
+from trainyard.trainer.data.unshown import Unshown
 from trainyard.trainer.errors import UserError, first_line, invalid_config
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ BEGINNING = "beginningRefused"
 """Why an answer does not count: the template refuses the conversation up to it, so nobody could ask for it."""
 SWITCHED_OFF = "switchedOff"
 """Why an answer does not count: its message says so."""
+CALL_ALONE = "callNotShown"
+"""Why an answer does not count: it is a call of a tool and nothing else, and the template does not show calls."""
 
 
 _HALF_A_MARK = re.compile(r"[<\[][^>\]\s]*$")
@@ -54,6 +57,8 @@ class Rendered:
     """Where in it the assistant says what is to be learned, in order."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Answers that do not count, by reason."""
+    unshown: list[str] = field(default_factory=list)
+    """Parts of the conversation that the template passes over."""
 
 
 class Chat:
@@ -61,6 +66,7 @@ class Chat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
+        self._unshown = Unshown(self._beginning)
         self._text_arguments: bool | None = None
         """Whether the template wants the arguments of a call as text; None until a call is met."""
 
@@ -70,13 +76,16 @@ class Chat:
 
     def render(self, messages: Sequence[Record], first: int, tools: Any) -> Rendered:
         """The conversation with the answers from message `first` on that are to be learned. Raises Refused."""
-        rendered = Rendered(self._render(messages, tools), [])
+        rendered = Rendered(whole := self._render(messages, tools), [])
+        rendered.unshown.extend(self._unshown.of(messages, tools, whole))
         for index, message in enumerate(messages):
             if message["role"] != "assistant" or index < first:
                 continue
             if not is_learned(message):
                 rendered.left_out[SWITCHED_OFF] += 1
-            elif isinstance(found := self._span(messages, index, tools, rendered.text), str):
+            elif self._unshown.is_silent(messages, index, tools, whole):
+                rendered.left_out[CALL_ALONE] += 1
+            elif isinstance(found := self._span(messages, index, tools, whole), str):
                 rendered.left_out[found] += 1
             else:
                 rendered.spans.append(found)

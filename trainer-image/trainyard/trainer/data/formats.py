@@ -3,6 +3,7 @@
     Text               {"text": "..."}
     PromptCompletion   {"prompt": "...", "completion": "..."}     or both as lists of messages
     Messages           {"messages": [{"role": "user", "content": "..."}, ...]}     optionally "tools"
+                       {"conversations": [{"from": "human", "value": "..."}, ...]}  the same, see message_forms.py
     Preference, UnpairedPreference, Prompt     see preference.py
     TRM                {"problem", "initial_answer", "solution", "reasoning_steps": [...], "metadata": {...}}
     TrainingExample    {"prompt": "...", "response": "..."}
@@ -34,9 +35,11 @@ FIELDS = {
     "TrainingExample": ("prompt", "response"),
     "TunixSFT": ("prompts",),
 }
+OTHER_NAMES = {"messages": "conversations"}
+"""How data sets in ShareGPT's form call a field."""
 FURTHER = {
     "PromptCompletion": ("tools",),
-    "Messages": ("tools",),
+    "Messages": ("tools", *OTHER_NAMES.values()),
     "Preference": ("prompt", "tools"),
     "UnpairedPreference": ("tools",),
     "Prompt": ("answer", "tools"),
@@ -77,6 +80,9 @@ def _half_of_a_character(value: Any, path: str = "") -> str | None:
 
 
 def _checked(row: Row, record_format: str) -> Record | Fault | None:
+    for field, other in OTHER_NAMES.items():
+        if field in FIELDS[record_format] and row.value.get(field) is None and other in row.value:
+            row = Row(row.source, row.line, {**row.value, field: row.value[other]})
     value = row.value
     for field in FIELDS[record_format]:
         if field not in value or value[field] is None:

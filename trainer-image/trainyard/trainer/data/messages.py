@@ -6,8 +6,9 @@ import difflib
 import json
 from typing import Any
 
+from trainyard.trainer.data.message_forms import usual
 from trainyard.trainer.data.row import Fault, Row
-from trainyard.trainer.data.tool_calls import calls_of, described, tidied
+from trainyard.trainer.data.tool_calls import call_fault, calls_of, described, tidied
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -30,8 +31,12 @@ def check_messages(messages: list[Any], place: str, field: str) -> Fault | None:
         calls = calls_of(message)
         if calls and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
             return Fault(place, f"{here}.tool_calls: expected a list of calls, found {shown(calls)}")
+        for number, call in enumerate(calls or []):
+            if fault := call_fault(call):
+                return Fault(place, f"{here}.tool_calls[{number}]{fault[0]}: {fault[1]}, found {shown(fault[2])}")
         if not isinstance(content, str) and not (content is None and calls):
-            return Fault(place, f"{here}.content: expected a string, found {shown(content)}")
+            wanted = "parts that are text, which is what is learned" if isinstance(content, list) else "a string"
+            return Fault(place, f"{here}.content: expected {wanted}, found {shown(content)}")
         if (weight := message.get("weight")) is not None and (isinstance(weight, bool) or weight not in (0, 1)):
             return Fault(place, f"{here}.weight: {shown(weight)} is neither 0 (not learned) nor 1")
         if (train := message.get("train")) is not None and not isinstance(train, bool):
@@ -58,13 +63,13 @@ def with_tools(record: Record, row: Row) -> Record | Fault:
 
 
 def parsed(value: Any) -> Any:
-    """CSV and some Parquet files hold messages as JSON text."""
+    """A text, or messages in their usual form. CSV and some Parquet files hold messages as JSON text."""
     if isinstance(value, str) and value[:2] in ("[{", "[ "):
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except (ValueError, RecursionError):
             return value
-    return value
+    return [usual(message) for message in value] if isinstance(value, list) else value
 
 
 def shown(value: Any) -> str:

@@ -48,6 +48,8 @@ class Example:
     """Only of a prompt, which waits for a response: what a right one would be, empty if that is not known."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Only of a conversation: answers in it that do not count, by reason."""
+    unshown: Sequence[str] = ()
+    """Only of a conversation: parts of it that the chat template passes over."""
     record: int = -1
     """Number of the record that it is of, in the order in which they came."""
     good: bool | None = None
@@ -67,6 +69,8 @@ class Tally:
     """Records with nothing left to learn, by reason."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Answers in conversations that do not count, by reason."""
+    unshown: Counter[str] = field(default_factory=Counter)
+    """Conversations with a part that the chat template passes over, by part."""
     refused: dict[int, str] = field(default_factory=dict)
     """Records that template or tokenizer do not take, by their number in the order in which they came: the first ones."""
     refusals: int = 0
@@ -113,6 +117,7 @@ class Encoder:
             tally.lengths[max(len(whole.ids) for whole in wholes)] += 1
             for whole in wholes:
                 tally.left_out.update(whole.left_out)
+            tally.unshown.update({part for whole in wholes for part in whole.unshown})
             fitting = [list(self._fit(whole, tally)) for whole in wholes]
             if not all(fitting):
                 tally.dropped[_why_dropped(next(w for w, fits in zip(wholes, fitting, strict=True) if not fits))] += 1
@@ -208,7 +213,7 @@ class Encoder:
                 while position < len(spans) and start >= spans[position][1]:
                     position += 1
                 counts[index] = position < len(spans) and spans[position][0] <= start
-            examples.append(Example(list(encoding.ids), counts, left_out=one.left_out))
+            examples.append(Example(list(encoding.ids), counts, left_out=one.left_out, unshown=one.unshown))
         return examples
 
     def _ids(self, texts: list[str], *, special: bool) -> list[list[int]]:

@@ -1,9 +1,10 @@
 """Calls of tools and descriptions of tools, in the one form that chat templates know.
 
-They come in many forms: arguments as JSON in a text (OpenAI's own) or as an object, whole lists as JSON in a text, and, from
-Arrow and Parquet, padded with null: there every struct has the fields of all structs. A record has them as objects without
-that padding. A null that says something stays: inside arguments that came as a text, and where a description of a tool lists
-values (`enum`, `default`, `const`, `examples`).
+They come in many forms: arguments as JSON in a text (OpenAI's own) or as an object, whole lists as JSON in a text, with or
+without the frame `{"type": "function", "function": ...}`, and, from Arrow and Parquet, padded with null: there every struct
+has the fields of all structs. A record has them as objects in their frame, without that padding. A null that says something
+stays: inside arguments that came as a text, and where a description of a tool lists values (`enum`, `default`, `const`,
+`examples`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,33 @@ def tidied(message: Record) -> Record:
     """A message without padding, its calls with their arguments as objects."""
     found: Record = without_padding(message)
     if isinstance(calls := calls_of(found), list):
-        found["tool_calls"] = [_call(call) for call in calls]
+        found["tool_calls"] = [_call(_framed(call)) for call in calls]
     return found
+
+
+def _framed(tool: Any) -> Any:
+    """A call or a description of a tool in the frame in which templates look for it."""
+    if isinstance(tool, dict) and isinstance(tool.get("name"), str) and "function" not in tool:
+        outside = {key: tool[key] for key in ("id", "type") if key in tool}
+        inside = {key: value for key, value in tool.items() if key not in outside}
+        return {"type": "function", **outside, "function": inside}
+    return tool
+
+
+def call_fault(call: Record) -> tuple[str, str, Any] | None:
+    """What is wrong with a call: where in it, what was expected, what stands there."""
+    function = call.get("function", call)
+    path = ".function" if "function" in call else ""
+    if not isinstance(function, dict):
+        return path, "expected an object with name and arguments", function
+    if not isinstance(name := function.get("name"), str) or not name:
+        return f"{path}.name", "expected the name of a tool", name
+    arguments = function.get("arguments")
+    if isinstance(arguments, str) and arguments.strip():
+        arguments = as_json(arguments)
+    if arguments and not isinstance(arguments, dict):
+        return f"{path}.arguments", "expected an object, or one as JSON in a text", arguments
+    return None
 
 
 def calls_of(message: Record) -> Any:
@@ -46,8 +72,8 @@ def _call(call: Any) -> Any:
         return call
     if isinstance(call.get("function"), dict):
         return {**call, "function": _call(call["function"])}
-    if isinstance(text := call.get("arguments"), str) and isinstance(arguments := as_json(text), dict):
-        return {**call, "arguments": arguments}
+    if isinstance(text := call.get("arguments"), str):
+        return {**call, "arguments": as_json(text) if text.strip() else {}}
     return call
 
 
@@ -78,7 +104,7 @@ def described(tools: Any) -> list[Record] | str | None:
     wrong = next((n for n, tool in enumerate(found) if not isinstance(tool, dict)), None)
     if wrong is not None:
         return f"expected a list of objects, the one at {wrong} is none"
-    return [without_padding(tool, keep=VALUES) for tool in found]
+    return [_framed(without_padding(tool, keep=VALUES)) for tool in found]
 
 
 def as_json(text: str) -> Any:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainyard.trainer.context import RunContext
-from trainyard.trainer.data.chat import BEGINNING, REWRITTEN, SWITCHED_OFF
+from trainyard.trainer.data.chat import BEGINNING, CALL_ALONE, REWRITTEN, SWITCHED_OFF
 from trainyard.trainer.data.records import Built, Faults, notes_of_places
 from trainyard.trainer.data.row import Fault
 from trainyard.trainer.data.tokenize import LONG, SHORT, SILENT, Tally
+from trainyard.trainer.data.unshown import CALLS, REASONING, TOOLS
 from trainyard.trainer.errors import UserError, invalid_data
 from trainyard.trainer.log import warn
 
@@ -28,7 +29,9 @@ _LEFT_OUT = {
     REWRITTEN: "the chat template shows them, or what comes before them, differently in the whole conversation",
     BEGINNING: "the chat template refuses the conversation up to them",
     SWITCHED_OFF: "their messages say weight: 0 or train: false",
+    CALL_ALONE: "they are calls of tools, which the chat template does not show",
 }
+_UNSHOWN = {CALLS: "calls of tools", TOOLS: "descriptions of tools", REASONING: "reasoning"}
 
 
 def facts_of(tally: Tally) -> dict[str, Any]:
@@ -41,6 +44,7 @@ def facts_of(tally: Tally) -> dict[str, Any]:
         "dropped": tally.dropped.total(),
         "droppedFor": dict(tally.dropped),
         "answersLeftOut": dict(tally.left_out),
+        "notShown": dict(tally.unshown),
     }
 
 
@@ -49,6 +53,10 @@ def remarks(tally: Tally, max_length: int) -> list[str]:
     found = [f"{tally.truncated} cut at {max_length} tokens"] if tally.truncated else []
     found += [f"{count} dropped: {_DROPPED[why].format(length=max_length)}" for why, count in tally.dropped.items()]
     found += [f"{count} answers do not count: {_LEFT_OUT[why]}" for why, count in tally.left_out.items()]
+    found += [
+        f"{count} records have {_UNSHOWN[part]}, which the model's chat template does not show, so nothing is learned of them"
+        for part, count in tally.unshown.items()
+    ]
     return found
 
 
@@ -146,7 +154,9 @@ def _all_of(context: RunContext, kind: str, tally: Tally) -> str:
 def _way_out(context: RunContext, tally: Tally) -> str:
     ways = {
         LONG: f"raise spec.training.maxLength (now {context.training.max_length}) above the length of the prompts",
-        SILENT: "let an answer count, or use a chat template that shows answers as they are asked for",
+        SILENT: "use a base whose chat template shows calls of tools"
+        if tally.left_out[CALL_ALONE]
+        else "let an answer count, or use a chat template that shows answers as they are asked for",
         SHORT: "add longer records",
     }
     return next((way for why, way in ways.items() if tally.dropped[why]), "add records")
