@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.trainer.data.chat_templates import CHATML
-from tests.unit.trainer.data.test_usable import TOOL, World, base, called, chat, messages, refused, world  # noqa: F401
+from tests.unit.trainer.data.chats import TOOL, World, called, chat, messages, refused
 from trainyard.trainer.data.message_forms import usual
 
 USER = {"role": "user", "content": "rain?"}
@@ -64,7 +64,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_learned_like_the_usual_one(world: World, form: str) -> None:  # noqa: F811
+def test_every_form_is_learned_like_the_usual_one(world: World, form: str) -> None:
     wild, usual_form = FORMS[form]
     expected, _ = world.prepared(messages({"messages": usual_form}))
     assert "⟦" in expected[0]
@@ -72,7 +72,7 @@ def test_every_form_is_learned_like_the_usual_one(world: World, form: str) -> No
     assert world.prepared(messages({"messages": json.dumps(wild)}))[0] == expected
 
 
-def test_conversations_is_the_name_that_sharegpt_has_for_messages(world: World) -> None:  # noqa: F811
+def test_conversations_is_the_name_that_sharegpt_has_for_messages(world: World) -> None:
     wild = [{"from": "human", "value": "rain?"}, {"from": "gpt", "value": "no"}]
     expected = world.prepared(messages(chat("rain?", "no")))[0]
     assert world.prepared(messages({"conversations": wild}))[0] == expected
@@ -80,7 +80,7 @@ def test_conversations_is_the_name_that_sharegpt_has_for_messages(world: World) 
     assert world.prepared(messages(both))[0] == expected
 
 
-def test_conversations_in_parquet(world: World) -> None:  # noqa: F811
+def test_conversations_in_parquet(world: World) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -91,7 +91,7 @@ def test_conversations_in_parquet(world: World) -> None:  # noqa: F811
     assert texts == world.prepared(messages(chat("rain?", "no")))[0]
 
 
-def test_a_preference_in_sharegpt(world: World) -> None:  # noqa: F811
+def test_a_preference_in_sharegpt(world: World) -> None:
     record = {
         "prompt": [{"from": "human", "value": "rain?"}],
         "chosen": [{"from": "gpt", "value": "no"}],
@@ -118,17 +118,17 @@ def test_a_preference_in_sharegpt(world: World) -> None:  # noqa: F811
         ({"function": "w"}, '.function: expected an object with name and arguments, found "w"'),
     ],
 )
-def test_a_call_that_is_none_is_told_with_its_place(world: World, tool_call: Any, said: str) -> None:  # noqa: F811
+def test_a_call_that_is_none_is_told_with_its_place(world: World, tool_call: Any, said: str) -> None:
     answer = {"role": "assistant", "content": "", "tool_calls": [tool_call]}
     error = refused(world, messages({"messages": [USER, answer]}))
     assert f"dataset d:1: field messages[1].tool_calls[0]{said}" in str(error)
 
 
-def test_no_arguments_at_all_are_an_empty_object(world: World) -> None:  # noqa: F811
+def test_no_arguments_at_all_are_an_empty_object(world: World) -> None:
     assert world.prepared(messages(called("")))[0] == world.prepared(messages(called({})))[0]
 
 
-def test_parts_that_are_no_text_are_refused(world: World) -> None:  # noqa: F811
+def test_parts_that_are_no_text_are_refused(world: World) -> None:
     parts = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]
     error = refused(world, messages({"messages": [{"role": "user", "content": parts}]}))
     assert "field messages[0].content: expected parts that are text, which is what is learned, found [" in str(error)
@@ -156,7 +156,7 @@ class TestTemplatesThatPassOverSomething:
         assert "train: 1 answers do not count: they are calls of tools, which the chat template does not show" in told
         assert "train: 1 records have descriptions of tools, which the model's chat template does not show" in told
 
-    def test_nothing_but_calls(self, world: World) -> None:  # noqa: F811
+    def test_nothing_but_calls(self, world: World) -> None:
         error = refused(world, messages(called({"city": "Rome"})), template=DEAF)
         assert (
             "all 1 training records are without an answer that counts; 1 answers do not count: they are calls"
@@ -178,7 +178,7 @@ class TestTemplatesThatPassOverSomething:
             "train: 1 records have reasoning, which the model's chat template does not show" in capsys.readouterr().out
         )
 
-    def test_a_template_that_shows_all_of_it_is_not_spoken_of(self, world: World) -> None:  # noqa: F811
+    def test_a_template_that_shows_all_of_it_is_not_spoken_of(self, world: World) -> None:
         thinking = DEAF.replace("{{ m.content", "{{ m.reasoning_content or '' }}{{ m.content")
         record = chat("rain?", "no")
         record["messages"][1]["reasoning_content"] = "it is dry"
