@@ -44,6 +44,8 @@ WRITTEN = {
     "written-inferenceservices.cel": "exports.[].kserve.inferenceService",
 }
 """What the operator changes for an export."""
+YIELDING = "placement.yieldFrom.[].namespace/deployment"
+"""What it scales down for a training. A field `a/b` is the texts of both, with a slash between them; a may be missing."""
 
 
 def outputs() -> dict[str, str]:
@@ -60,6 +62,7 @@ def outputs() -> dict[str, str]:
         "secrets.cel": _list(secrets),
         "configmaps.cel": _list(config_maps),
         "serviceaccounts.cel": _list(accounts),
+        "yielding-deployments.cel": _list([_places("variables.specs", tuple(YIELDING.split(".")))]),
         **{file: _list([_places("variables.specs", tuple(path.split(".")))]) for file, path in WRITTEN.items()},
     }
 
@@ -92,6 +95,11 @@ def _places(roots: str, path: Path) -> str:
 def _below(nodes: str, path: Path, label: str, numbers: Iterator[int]) -> str:
     """CEL: the same below a list of at most one node. `label` is a CEL expression too, for the name of the node's field."""
     field, *rest = path
+    if "/" in field:
+        first, last = field.split("/")
+        before, text = (f"[m.?{name}.orValue('')].filter(n, type(n) == string).join('')" for name in (first, last))
+        place = _then(label, f".{last}")
+        return f"{nodes}.map(m, type(m) == map && {text} != '', {before} + '/' + {text} + ':' + {place}).join(' ')"
     if field not in (ITEMS, ANY):
         nodes, label = f"{nodes}.map(m, type(m) == map, m.?{field}.orValue(''))", _then(label, f".{field}")
         if rest:

@@ -107,4 +107,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [inferenceservices]
   verbs: [get, patch]
 {{- end }}
+{{- if .Values.rbac.yieldFrom }}
+# Deployments that make room for a training (placement.yieldFrom); admission asks the run's author for the same right.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, patch]
+{{- end }}
 {{- end -}}

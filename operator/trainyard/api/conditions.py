@@ -70,6 +70,8 @@ class Reason(StrEnum):
     QUOTA = "QuotaExceeded"
     FORBIDDEN = "PodForbidden"
     """Admission refuses the pod: Pod Security, a missing service account or priority class, a webhook."""
+    YIELDING = "Yielding"
+    """The training waits for the pods of a Deployment that makes room for it (placement.yieldFrom)."""
     NODE_LOST = "NodeLost"
     """The pod's node has stopped reporting; its volumes are there, so the run waits for it."""
     MISSING_CLAIM = "MissingClaim"

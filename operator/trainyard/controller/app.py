@@ -32,6 +32,7 @@ from trainyard.controller.kube import definitions, errors
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.events import EventRecorder
 from trainyard.controller.kube.lease import Lease, LeaseLost
+from trainyard.controller.loop.give_back import GiveBack
 from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.loop.queue import WorkQueue
 from trainyard.controller.loop.resync import Resync
@@ -167,6 +168,7 @@ class _Operator:
         keeper = Keeper(memory=history, maps=maps, clock=clock)
         door = Door(cluster=cluster, rules=replace(_trigger_rules(settings), asker="notifications"))
         alerts = AlertDesk(door=door, clock=clock, look=queue.add, on_result=self._metrics.alert)
+        give_back = GiveBack(cluster=cluster, clock=clock, namespaces=settings.namespaces)
         reconciler = Reconciler(
             cluster=cluster,
             policy=_policy(settings),
@@ -181,6 +183,7 @@ class _Operator:
             crowded=queue.crowded,
             take_unseen=self._inbox.take_unseen,
             dying_claims=self._inbox.dying_claims,
+            taken=give_back.taken,
         )
 
         def reported(key: Key, uid: str, accepted: Accepted) -> None:
@@ -233,6 +236,7 @@ class _Operator:
                     "resync": self._catch_up_and_resync(),
                     "canary": self._watchdog.canary(cluster, next(iter(settings.namespaces), None)),
                     "events": events.run(),
+                    "give-back": give_back.run(),
                     "history": keeper.run(),
                     "schedules": self._schedules.run(events=events, workers=settings.schedule_workers),
                     **({"lease": self._hold_lease()} if settings.lease else {}),

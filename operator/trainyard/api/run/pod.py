@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from trainyard.api.base import ApiModel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
 from trainyard.api.names import RESERVED_ENV_PREFIXES
 from trainyard.api.run.workspace import Workspace
+from trainyard.api.run.yield_from import YieldFrom
 
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 LabelMap = dict[str, LabelValue]
@@ -80,6 +81,11 @@ class Placement(ApiModel):
     priority_class_name: str = Field("", max_length=253, description="PriorityClass of the pods.")
     runtime_class_name: str = Field("", max_length=253, description="RuntimeClass of the pods, for example nvidia.")
     scheduler_name: str = Field("", max_length=253, description="Scheduler; empty means the cluster's default.")
+    yield_from: list[YieldFrom] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Deployments that are scaled to 0 before the training begins, and back when no training needs their place.",
+    )
 
 
 def _named(variable: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class Patch:
     resource: Resource
     name: str
     body: dict[str, Any]
+    namespace: str = ""
+    """That of the run if empty."""
     export: str = ""
     """The export that asks for it: what is refused then fails that export, and nothing else."""
 

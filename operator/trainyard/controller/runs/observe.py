@@ -12,9 +12,20 @@ from trainyard.api import names
 from trainyard.api.names import SPEC_HASH_ANNOTATION
 from trainyard.api.quantity import parse_quantity
 from trainyard.api.run.status import TrainingRunStatus
+from trainyard.api.run.yield_from import YieldFrom
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.errors import ClusterError, Forbidden, Invalid
-from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS, SERVICES, Resource
+from trainyard.controller.kube.resources import (
+    DEPLOYMENTS,
+    EVENTS,
+    JOBS,
+    NODES,
+    PODS,
+    PVCS,
+    SECRETS,
+    SERVICES,
+    Resource,
+)
 from trainyard.controller.manifests.job import referenced_secrets, resources_field, step_resources
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
@@ -25,6 +36,7 @@ from trainyard.controller.runs.queues import why_nobody_listens
 from trainyard.controller.runs.views import JobView, PodView, controller, is_job_of, owner_uid
 from trainyard.controller.runs.volumes import look
 from trainyard.controller.runs.waiting import Complaint, needs_events
+from trainyard.controller.runs.yielding import Yielding
 
 
 async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observed:
@@ -44,6 +56,11 @@ async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observ
             seen = await _nodes(cluster, seen)
         case Question.PUBLISHED:
             seen = await _published(cluster, seen)
+        case Question.YIELDING:
+            seen = replace(
+                seen,
+                yielding=tuple([await _yielding(cluster, seen.run, one) for one in seen.run.spec.placement.yield_from]),
+            )
     return replace(seen, answered=seen.answered | {question})
 
 
@@ -145,6 +162,20 @@ def _event_time(event: Mapping[str, Any]) -> str:
     )
 
 
+async def _yielding(cluster: Cluster, run: RunRef, wanted: YieldFrom) -> Yielding:
+    """A Deployment that makes room, and those of its pods that are still there."""
+    namespace = wanted.namespace or run.namespace
+    try:
+        raw = await cluster.get(DEPLOYMENTS, namespace, wanted.deployment)
+        labels = ((raw or {}).get("spec", {}).get("selector") or {}).get("matchLabels") or {}
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        pods = await cluster.list(PODS, namespace, label_selector=selector) if selector else []
+    except Forbidden as error:
+        return Yielding(namespace, wanted.deployment, refusal=refused(error, value="rbac.yieldFrom"))
+    there = tuple(pod["metadata"]["name"] for pod in pods if PodView.of(pod).live)
+    return Yielding(namespace, wanted.deployment, raw, there)
+
+
 async def _nodes(cluster: Cluster, seen: Observed) -> Observed:
     """Of each pod that the scheduler cannot place: whether any node could hold it, and who holds what it waits for."""
     for job in seen.jobs:
@@ -175,10 +206,10 @@ async def _published(cluster: Cluster, seen: Observed) -> Observed:
     return replace(seen, published=found)
 
 
-def refused(error: ClusterError) -> str:
-    """What the API server has against a request of the operator, and who can help."""
+def refused(error: ClusterError, *, value: str = "rbac.exports") -> str:
+    """What the API server has against a request of the operator, and which value of the chart helps."""
     text = f"the operator may not {error.request}: {error.message}"
-    return f"{text} (chart value rbac.exports)" if isinstance(error, Forbidden) else text
+    return f"{text} (chart value {value})" if isinstance(error, Forbidden) else text
 
 
 async def _impossible(cluster: Cluster, run: RunRef, step: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.publish import Found
 from trainyard.controller.runs.views import JobView, PodView
 from trainyard.controller.runs.waiting import NOTHING_FOUND, Waited
+from trainyard.controller.runs.yielding import Yielding
 
 
 class Question(Enum):
@@ -32,6 +33,8 @@ class Question(Enum):
     """Whether any node could hold a pod that has none, and who holds what it waits for."""
     PUBLISHED = auto()
     """The objects that exports of the operator's own are about."""
+    YIELDING = auto()
+    """The Deployments that make room for the training."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Observed:
     """The run's bearer token: what its pods report with."""
     published: Mapping[str, Found] = field(default_factory=dict)
     """By step: the objects that an export of the operator's own is about."""
+    yielding: tuple[Yielding, ...] = ()
+    """The Deployments of placement.yieldFrom, in order."""
     answered: frozenset[Question] = frozenset()
     """Questions that have been looked up."""
 

@@ -21,7 +21,7 @@ from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import exports, ledger, retry, rollback, sidecars
+from trainyard.controller.runs import exports, ledger, retry, rollback, sidecars, yielding
 from trainyard.controller.runs import told as words
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
@@ -53,6 +53,8 @@ WAITING_RECHECK_SECONDS = (5.0, 60.0)
 """While a pod waits, because Events are not watched: soon at first, then rarer and rarer."""
 PUBLISH_RECHECK_SECONDS = 0.5
 """Until what was written for an export is read again."""
+YIELDING_RECHECK_SECONDS = 1.0
+"""Until the pods of a Deployment are looked for again, which are not watched."""
 CANCEL_REASON_LIMIT = 1024
 """Characters. An annotation may have 256 thousand."""
 
@@ -331,6 +333,8 @@ def _prepare(case: Case, step: StepStatus) -> Part:
 def _begin(case: Case, step: StepStatus, *, number: int) -> Part:
     """The next attempt: its Job, and its entry in the books."""
     seen, run = case.seen, case.seen.run
+    if waits := _make_room(seen, step, job=names.job_name(run.name, step.name, number)):
+        return waits
     several = pods_of_step(run, step.name) > 1 and seen.prerequisites.service is None
     actions: list[Action] = [Create(SERVICES, build_service(run))] if several else []
     job = build_job(run, step=step.name, attempt=number, defaults=case.policy.defaults)
@@ -343,6 +347,20 @@ def _begin(case: Case, step: StepStatus, *, number: int) -> Part:
     standing = Standing(State.PENDING, Reason.PENDING, f"starting {step.name}{again}")
     supplies = names.QUEUE_LABEL not in run.labels
     return Part(entered, standing, tuple(actions), WAITING_RECHECK_SECONDS[0], supplies=supplies, begins=True)
+
+
+def _make_room(seen: Observed, step: StepStatus, *, job: str) -> Part | None:
+    """What is to be done before a Job that gets devices may be made; None where nothing is in its place."""
+    if not (seen.run.spec.placement.yield_from and step_named(step.name).gets_devices):
+        return None
+    if not seen.knows(Question.YIELDING):
+        return Part(step, questions=frozenset({Question.YIELDING}))
+    room = yielding.make_room(seen.yielding, run=seen.run, job=job)
+    if room is None:
+        return None
+    standing = Standing(State.PENDING, Reason.YIELDING, room.message, stalled=room.stalled)
+    again = STALLED_RECHECK_SECONDS if room.stalled else YIELDING_RECHECK_SECONDS
+    return Part(step, standing, room.actions, requeue_after=again)
 
 
 def _publish(case: Case, step: StepStatus, export: Export) -> Part:

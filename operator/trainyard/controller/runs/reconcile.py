@@ -26,7 +26,7 @@ from trainyard.controller.alerts.edges import with_told
 from trainyard.controller.clock import Clock
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
-from trainyard.controller.kube.resources import JOBS, PVCS, TRAININGRUNS, identified
+from trainyard.controller.kube.resources import DEPLOYMENTS, JOBS, PVCS, TRAININGRUNS, identified
 from trainyard.controller.loop.subjects import Key, Recorder, Subjects
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.reports.pacing import Pace
@@ -115,8 +115,10 @@ class Reconciler:
         crowded: Callable[[], bool] = lambda: False,
         take_unseen: Callable[[Key], Mapping[str, Any] | None] = lambda key: None,
         dying_claims: Callable[[str], frozenset[str]] = lambda namespace: frozenset(),
+        taken: Callable[[], None] = lambda: None,
     ) -> None:
-        """`crowded` tells whether new runs wait to be looked at; `take_unseen` and `dying_claims` are the inbox's."""
+        """`crowded` tells whether new runs wait to be looked at; `take_unseen` and `dying_claims` are the inbox's; `taken` is
+        called before a Deployment is taken down."""
         self._cluster = cluster
         self._policy = policy
         self._progress = progress
@@ -130,6 +132,7 @@ class Reconciler:
         self._crowded = crowded
         self._take_unseen = take_unseen
         self._dying_claims = dying_claims
+        self._taken = taken
         self._late: dict[Key, _Late] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -246,9 +249,11 @@ class Reconciler:
         match action:
             case Create(resource, body):
                 await self._create(resource, namespace, body, seen)
-            case Patch(resource, name, body, export):
+            case Patch(resource, name, body, elsewhere, export):
+                if resource is DEPLOYMENTS and not export:
+                    self._taken()
                 try:
-                    await self._cluster.patch(resource, namespace, name, body)
+                    await self._cluster.patch(resource, elsewhere or namespace, name, body)
                 except (errors.Forbidden, errors.Invalid, errors.NotFound) as error:
                     if not export:
                         raise

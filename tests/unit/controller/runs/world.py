@@ -22,6 +22,7 @@ from trainyard.api.names import (
 from trainyard.api.progress import CheckpointRecord, ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRun
+from trainyard.api.run.yield_from import YieldFrom
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.actions import Create, Delete, Patch
 from trainyard.controller.runs.ending import Plan
@@ -31,6 +32,7 @@ from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
 from trainyard.controller.runs.volumes import NO_VOLUMES, Volumes
 from trainyard.controller.runs.waiting import Complaint, Waited
+from trainyard.controller.runs.yielding import Yielding
 
 POLICY = Policy(Defaults(trainer_image="trainer:test", receiver_url="http://receiver:8080"))
 UID = "11112222-3333-4444-5555-666677778888"
@@ -148,6 +150,13 @@ class World:
                     if export.row.by_operator
                 }
                 return replace(seen, published=found)
+            case Question.YIELDING:
+                return replace(seen, yielding=tuple(map(self.yielding, seen.run.spec.placement.yield_from)))
+
+    def yielding(self, wanted: YieldFrom) -> Yielding:
+        raw = self.others.get("deployments", {}).get(wanted.deployment)
+        pods = tuple(self.others.get("pods", {}))
+        return Yielding(wanted.namespace or "lab", wanted.deployment, copy.deepcopy(raw), pods, self.refusal)
 
     def held(self, raw: dict[str, Any] | None) -> Held | None:
         if raw is None:
@@ -204,6 +213,9 @@ class World:
                     assert name not in entered, f"{name} stands in the status already and is made again"
                     self.created.append(name)
             case Patch(resource, name, body):
+                version = self._store(resource.plural)[name]["metadata"].get("resourceVersion")
+                if body["metadata"].get("resourceVersion") != version:
+                    raise Died  # a conflict: the shell looks again later
                 there = self._store(resource.plural)[name]
                 there |= {part: merge_patched(there[part], value) for part, value in body.items() if part != "metadata"}
                 metadata = self._store(resource.plural)[name]["metadata"]
