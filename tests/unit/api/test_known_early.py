@@ -128,3 +128,13 @@ def test_other_faults_that_need_no_cluster() -> None:
     away = manifest(checkpoints={"resumeFrom": "../other"})
     assert any("checkpoints.resumeFrom leaves the volume" in fault for fault in faults(away))
     parse_run(manifest(checkpoints={"resumeFrom": "runs/a..b/checkpoints"}))
+
+
+def test_a_run_that_waits_in_a_queue_keeps_no_deployment_down() -> None:
+    run = manifest(placement={"yieldFrom": [{"deployment": "ollama"}]})
+    parse_run(run)
+    run["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
+    assert faults(run) == [
+        "manifest: spec.placement.yieldFrom: a run with the label kueue.x-k8s.io/queue-name may wait for days, and would keep the "
+        "Deployment down meanwhile: remove the label or the field"
+    ]

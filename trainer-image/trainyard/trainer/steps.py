@@ -50,7 +50,7 @@ class Family:
 
 
 LANGUAGE = Family(
-    check="models.base:check_model",
+    check="models.fit:check_base_model",
     prepare="data.prepare_phases:prepare_all",
     data_key="data.prepare:specification_key",
     train="methods.train:train_once",

@@ -4,12 +4,14 @@ What of it may change once it has started stands in `changes.py`.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from trainyard.api.base import ApiModel, DnsLabel, Rule
 from trainyard.api.generated_names import named_by_prefix
+from trainyard.api.names import QUEUE_LABEL
 from trainyard.api.run.dataset import Dataset, DatasetUpload
 from trainyard.api.run.estimate import Estimate
 from trainyard.api.run.evaluation import Evaluation
@@ -334,3 +336,14 @@ class TrainingRun(BaseModel):
     metadata: Metadata
     spec: TrainingRunSpec
     status: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _makes_room_or_waits_in_a_queue(self) -> Self:
+        # Labels are nothing that a rule of the schema can see, so the operator and `validate` alone say this.
+        if self.spec.placement.yield_from and QUEUE_LABEL in self.metadata.labels:
+            told = (
+                f"spec.placement.yieldFrom: a run with the label {QUEUE_LABEL} may wait for days, and would keep the Deployment down "
+                "meanwhile: remove the label or the field"
+            )
+            raise PydanticCustomError("rule", "{message}", {"message": told, "messages": [told]})
+        return self

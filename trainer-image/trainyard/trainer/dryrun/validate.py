@@ -5,8 +5,8 @@ found: faults with file and line, lengths and what would be cut, duplicates, rec
 once, how a record looks to the model, the size of the model, whether it fits, time, cost, and room on the volume. The same
 as JSON lies in `validation/report.json`, also where the run is not valid.
 
-It is meant to be quick: sources are asked for a sign of life first, and torch is imported only where the architecture or
-`extraArgs` cannot be judged without it.
+It is meant to be quick: sources are asked for a sign of life first, and torch is imported only where a base is loaded
+without its numbers, or the architecture or `extraArgs` cannot be judged without it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ from trainyard.trainer.methods.arguments import (
 )
 from trainyard.trainer.methods.grpo_config import GRPOConfig, RLOOConfig
 from trainyard.trainer.methods.ppo_config import PPOConfig
-from trainyard.trainer.models.base import check_model, no_configuration, read_configuration
+from trainyard.trainer.models.base import no_configuration, read_configuration
 from trainyard.trainer.models.estimate import Estimate, estimate, estimate_quickly
+from trainyard.trainer.models.fit import check_base_model
 from trainyard.trainer.models.quantize import is_quantized
 from trainyard.trainer.phases import in_phase, settle_start
 from trainyard.trainer.reporter import PreparedDataset, Reporter
@@ -101,7 +102,7 @@ def _probe(context: RunContext) -> list[Reached]:
 def _validate(context: RunContext, reporter: Reporter, sources: list[Reached]) -> dict[str, Any]:
     trainings = phases_as_trainings(context)
     for training in trainings:
-        check_model(training)
+        check_base_model(training)
         check_optimizer(training.training.optim)
     if any(training.training.extra_args for training in trainings):
         with quick_imports():

@@ -56,7 +56,7 @@ def check_model(context: RunContext) -> None:
     """
     check_names(context)
     uri = context.model.storage_uri
-    if uri is not None and not _is_handed_on(uri, context):
+    if uri is not None and not is_handed_on(uri, context):
         on_hub = uri.startswith("hf://") and not is_made(uri)
         folder = base_folder(context, weights=not on_hub)
         if (folder / ADAPTER).exists():
@@ -82,12 +82,12 @@ def check_model(context: RunContext) -> None:
         if not on_hub:
             check_weights(folder, uri)
     for path, reward in context.run.spec.reward_models():
-        if not reward.storage_uri.startswith("hf://") and not _is_handed_on(reward.storage_uri, context):
+        if not reward.storage_uri.startswith("hf://") and not is_handed_on(reward.storage_uri, context):
             folder = model_folder(Address(reward.storage_uri, reward.secret_ref, field=path), context)
             check_weights(folder, reward.storage_uri)
 
 
-def _is_handed_on(uri: str, context: RunContext) -> bool:
+def is_handed_on(uri: str, context: RunContext) -> bool:
     """Whether it is what a phase hands on to the next: on the run's own volume, later."""
     scheme, _, rest = uri.partition("://")
     return scheme == "file" and Path(rest).is_relative_to(context.volume)
@@ -122,7 +122,7 @@ def _check_listing(folder: Path, context: RunContext) -> None:
 
 def _check_adapter(context: RunContext) -> None:
     adapter = context.model.adapter
-    if adapter is not None and adapter.from_ is not None and not _is_handed_on(adapter.from_, context):
+    if adapter is not None and adapter.from_ is not None and not is_handed_on(adapter.from_, context):
         folder = local_folder(adapter.from_, context=context, secret_ref=context.model.secret_ref, weights=True)
         check_continued(folder, adapter.lora, uri=adapter.from_)
     for target in adapter.lora.target_modules if adapter is not None else ():
@@ -136,6 +136,8 @@ def _check_adapter(context: RunContext) -> None:
 def check_configuration(values: dict[str, Any], uri: str, *, packed_base_trains: bool = True) -> None:
     """Raises UserError for a kind of model that is not trained here; `packed_base_trains` is whether an adapter does."""
     kind, known = values.get("model_type"), causal_language_models()
+    if known and not isinstance(kind, str):
+        raise no_configuration(uri, "config.json has no model_type")
     if "auto_map" in values and kind not in configuration_classes():
         raise invalid_config(
             f"{uri} is of kind {kind!r} and brings its own code, which is not run",
@@ -144,6 +146,11 @@ def check_configuration(values: dict[str, Any], uri: str, *, packed_base_trains:
     if known and kind in configuration_classes() and kind not in known:
         raise invalid_config(
             f"{uri} is of kind {kind!r}, which is no causal language model", hint="use one that generates text"
+        )
+    if known and kind not in configuration_classes():
+        raise invalid_config(
+            f"{uri} is of kind {kind!r}, which the transformers of this image does not know",
+            hint="correct model_type in its config.json, or take an image with a newer transformers (spec.image)",
         )
     packed = values.get("quantization_config")
     method = str(packed.get("quant_method")) if isinstance(packed, dict) else None

@@ -21,6 +21,7 @@ from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.models.finite import refuse_broken_weights
+from trainyard.trainer.models.fit import TELL, loaded, refuse_misfit
 from trainyard.trainer.models.fp8 import as_if_never_packed, unpacking
 from trainyard.trainer.models.handover import try_to_save
 from trainyard.trainer.models.lora import add_adapter, continued, load_adapter
@@ -128,10 +129,21 @@ def load_reward_model(context: RunContext, device: Device, spec: RewardModel, *,
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     folder = model_folder(Address(spec.storage_uri, spec.secret_ref, field=field), context)
-    try:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=device.compute_dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    told = f"{field}.storageUri {spec.storage_uri}"
+
+    def load() -> Any:
+        return AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=device.compute_dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **TELL,
         )
+
+    model, noticed = loaded(load, told, what="reward")
+    refuse_misfit(noticed, told)
+    try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise invalid_config(
@@ -299,30 +311,37 @@ def _from_folder(
             f"{uri} has no weights as safetensors",
             hint="convert it with model.save_pretrained(folder); files that have to be unpickled are not loaded",
         )
-    kind = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
-    try:
-        model: PreTrainedModel = kind.from_pretrained(
+    kind: Any = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
+    unpacked: dict[str, Any] = {}
+
+    def load() -> Any:
+        unpacked.update(unpacking(folder))
+        return kind.from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
-            **(unpacked := unpacking(folder)),
+            **unpacked,
             **({"quantization_config": quantization} if quantization is not None else {}),
             **({"num_labels": 1} if head is not None else {}),
+            **TELL,
         )
-        if head is not None:
-            if not hasattr(model, "score"):
-                raise ValueError(f"a model of kind {model.config.model_type} has its head in another place")
-            if head.padding_id is not None:
-                model.config.pad_token_id = head.padding_id
-    except (ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise invalid_config(
-            f"{uri} cannot be loaded as a {'causal language' if head is None else 'reward'} model: {first_line(error)}",
-            hint="check config.json; models that bring their own code are not run",
-        ) from error
+
+    model, noticed = loaded(load, uri, what="causal language" if head is None else "reward")
+    if not unpacked:
+        refuse_misfit(noticed, uri, new_head=head is not None)
+    if head is not None:
+        if not hasattr(model, "score"):
+            raise invalid_config(
+                f"{uri} is of kind {model.config.model_type}, which has the head that scores in another place",
+                hint="use another base for method RewardModel, for example of kind llama or qwen3",
+            )
+        if head.padding_id is not None:
+            model.config.pad_token_id = head.padding_id
     if unpacked:
         as_if_never_packed(model, dtype)
-    return model
+    made: PreTrainedModel = model
+    return made
 
 
 def _master_dtype(folder: Path, device: Device) -> torch.dtype:

@@ -32,6 +32,8 @@ def check_weights(folder: Path, uri: str) -> None:
     if missing:
         raise shards_missing(uri, missing, len(files))
     for file in files:
+        if file.is_dir():
+            raise invalid_config(f"{uri}: {file.name} is a folder", hint=COPY)
         if (fault := _fault(file)) is not None:
             message, hint = fault
             raise invalid_config(f"{uri}: {file.name} {message}", hint=hint)
@@ -54,10 +56,13 @@ def _files(folder: Path, uri: str) -> list[Path]:
         return [folder / SINGLE]
     if (folder / INDEX).exists():
         return [folder / name for name in shards_named(folder / INDEX, uri)]
-    found = sorted(folder.glob("*.safetensors"))
+    found = [file.name for file in sorted(folder.glob("*.safetensors"))]
     if not found:
         raise no_safetensors(uri, [file.name for file in sorted(folder.iterdir())])
-    return found
+    raise invalid_config(
+        f"{uri} has {', '.join(found[:3])}, and neither {SINGLE} nor {INDEX}, which says what lies where",
+        hint="copy the folder again, as a whole" if len(found) > 1 or "-of-" in found[0] else f"rename it to {SINGLE}",
+    )
 
 
 def shards_named(index: Path, uri: str) -> list[str]:
