@@ -192,6 +192,7 @@ def _until_active(made: Place, policies: list[dict[str, Any]]) -> None:
         "-written-inferenceservices": {
             "exports": [{"name": "e", "kserve": {"inferenceService": "probe", "storageUri": "s3://b/m"}}]
         },
+        "-yielding-deployments": {"placement": {"yieldFrom": [{"deployment": "probe"}]}},
         "-pods": _pod(securityContext={"runAsUser": 0}, containerSecurityContext={"privileged": True}),
         "-secrets": _pod(envFrom=[{"secretRef": {"name": "probe"}}]),
         "-configmaps": _pod(envFrom=[{"configMapRef": {"name": "probe"}}]),

@@ -231,7 +231,12 @@ REWARDS: tuple[dict[str, Any], ...] = (
 )
 OTHERWISE_REWARDED = tuple({**REWARDED, "training": {"method": "PPO", "rewards": [reward]}} for reward in REWARDS)
 
-SCRIPT: dict[str, Any] = {"image": "example.org/own:1", "command": ["python", "train.py"], "args": ["--fast"]}
+SCRIPT: dict[str, Any] = {
+    "image": "example.org/own:1",
+    "command": ["python", "train.py"],
+    "args": ["--fast"],
+    "placement": {"yieldFrom": [{"deployment": "ollama"}, {"deployment": "vllm", "namespace": "serving"}]},
+}
 
 WORKSPACE: dict[str, Any] = {
     **SCRIPT,

@@ -4,6 +4,7 @@ The objects are those of the test's own API group (`admission.py`), so an operat
 """
 
 import copy
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -367,6 +368,11 @@ AUTHORS: dict[str, tuple[Spec, tuple[str, ...], str]] = {
         (*NOBODY_ELSE, "operator"),
         "",
     ),
+    "a Deployment that makes room": (
+        {"placement": {"yieldFrom": [{"deployment": "agent"}]}},
+        (*NOBODY_ELSE, "operator"),
+        "placement.yieldFrom[].deployment names the Deployment agent",
+    ),
     "the ServiceAccount that every pod has": (pod(serviceAccountName="default"), ALL, ""),
 }
 
@@ -376,6 +382,17 @@ def test_an_inference_service_is_changed_for_whoever_may_change_it_himself(restr
     told = "spec.exports[e].kserve.inferenceService names the InferenceService agent"
     refused(restricted.run(EDIT, spec), told, "ask for patch on it", code=403)
     assert restricted.run(restricted.flux, spec).accepted
+
+
+def test_a_deployment_elsewhere_makes_room_for_whoever_may_change_it_there(restricted: Place) -> None:
+    spec = {
+        **SCRATCH,
+        "placement": {"yieldFrom": [{"deployment": "agent"}, {"deployment": "ollama", "namespace": "serving"}]},
+    }
+    told = "spec.placement.yieldFrom[].deployment names the Deployment ollama, which"
+    refused(restricted.run(EDIT, spec), told, "may not change in namespace serving: name another one", code=403)
+    assert restricted.run(restricted.flux, spec).accepted
+    assert restricted.apply(restricted.operator, run(spec)).accepted
 
 
 def user_of(place: Place, who: str) -> str:
@@ -495,8 +512,8 @@ def test_the_examples_pass_as_they_stand(file: Any, restricted: Place) -> None:
 
 @pytest.mark.parametrize("manifest", EVERYTHING, ids=range(len(EVERYTHING)))
 def test_the_complete_manifests_pass(manifest: Manifest, restricted: Place) -> None:
-    # The cluster's role edit has no right to KServe's objects.
-    user = restricted.flux if "kserve" in str(manifest) else EDIT
+    # The cluster's role edit has no right to KServe's objects, and none in another namespace.
+    user = restricted.flux if {"kserve", "serving"} & set(re.findall(r"\w+", str(manifest))) else EDIT
     answer = restricted.apply(user, manifest)
     assert answer.accepted, answer.message
 
