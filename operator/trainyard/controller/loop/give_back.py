@@ -30,8 +30,13 @@ class GiveBack:
         self._namespaces: Sequence[str | None] = namespaces or (None,)
         self._taken = asyncio.Event()
 
-    def taken(self) -> None:
-        """A Deployment is about to be taken down."""
+    async def taken(self) -> None:
+        """A Deployment is about to be taken down.
+
+        Raises:
+            Forbidden: it could not be found again, and so must not be.
+        """
+        await self.once()
         self._taken.set()
 
     async def run(self) -> None:

@@ -10,7 +10,7 @@ more than a line about this one. Nothing is lost with a process that dies in bet
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -96,6 +96,10 @@ class _Late:
     new: TrainingRunStatus
 
 
+async def _nothing() -> None:
+    pass
+
+
 class Reconciler:
     """Brings runs one step closer to what their specs say."""
 
@@ -115,7 +119,7 @@ class Reconciler:
         crowded: Callable[[], bool] = lambda: False,
         take_unseen: Callable[[Key], Mapping[str, Any] | None] = lambda key: None,
         dying_claims: Callable[[str], frozenset[str]] = lambda namespace: frozenset(),
-        taken: Callable[[], None] = lambda: None,
+        taken: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         """`crowded` tells whether new runs wait to be looked at; `take_unseen` and `dying_claims` are the inbox's; `taken` is
         called before a Deployment is taken down."""
@@ -251,7 +255,7 @@ class Reconciler:
                 await self._create(resource, namespace, body, seen)
             case Patch(resource, name, body, elsewhere, export):
                 if resource is DEPLOYMENTS and not export:
-                    self._taken()
+                    await self._taken()
                 try:
                     await self._cluster.patch(resource, elsewhere or namespace, name, body)
                 except (errors.Forbidden, errors.Invalid, errors.NotFound) as error:

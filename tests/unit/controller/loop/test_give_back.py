@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.unit.controller.fake_clock import FakeClock
 from tests.unit.controller.fake_kube import FakeKube
 from tests.unit.controller.runs.test_yielding import ME, OTHER, a_run, deployment
 from trainyard.controller.kube.cluster import Cluster
+from trainyard.controller.kube.errors import Forbidden, Request
 from trainyard.controller.loop.give_back import LOOK_SECONDS, GiveBack
 from trainyard.controller.runs.yielding import Note
 
@@ -62,6 +65,18 @@ async def test_somebody_writes_it_meanwhile(kube: FakeKube, cluster: Cluster) ->
     assert (await looker.once(), replicas(kube)) == (0, 2)
 
 
+async def test_what_could_not_be_found_again_is_not_taken(kube: FakeKube, cluster: Cluster) -> None:
+    kept = cluster.list
+
+    async def forbidden(*asked: Any, **how: Any) -> Any:
+        raise Forbidden("no", request=Request("list", "deployments"), status=403)
+
+    cluster.list = forbidden  # type: ignore[method-assign]
+    with pytest.raises(Forbidden):
+        await GiveBack(cluster=cluster, clock=FakeClock()).taken()
+    cluster.list = kept  # type: ignore[method-assign]
+
+
 async def test_nothing_is_asked_while_nothing_is_down(kube: FakeKube, cluster: Cluster) -> None:
     clock = FakeClock()
     looker = GiveBack(cluster=cluster, clock=clock)
@@ -72,7 +87,7 @@ async def test_nothing_is_asked_while_nothing_is_down(kube: FakeKube, cluster: C
         assert kube.requests == ["GET deployments"], "one look, at the start"
         put(kube, ME)
         put_run(kube)
-        looker.taken()
+        await looker.taken()
         for _ in range(100):
             if len(kube.requests) >= 3:
                 break
