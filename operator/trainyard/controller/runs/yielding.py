@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainyard.api import GROUP
+from trainyard.api.conditions import State
 from trainyard.api.steps import step_named
 from trainyard.controller.kube.resources import DEPLOYMENTS
 from trainyard.controller.manifests.metadata import RunRef
@@ -128,7 +129,8 @@ def still_needs(holder: Holder, run: Raw | None) -> bool:
     if run is None or run["metadata"]["uid"] != holder.uid:
         return False
     status = read_status(run.get("status"))
-    if is_finished(status) or (run["spec"].get("suspend") and status.state == "Suspended"):
+    # One that is about to go on takes it anew.
+    if is_finished(status) or status.state == State.SUSPENDED:
         return False
     trainings = [step for step in status.steps or () if step_named(step.name).gets_devices]
     return not trainings or any(step.state in ("Waiting", "Running") for step in trainings)

@@ -188,7 +188,7 @@ def a_run(
         (a_run(train="Waiting"), True),
         (a_run(suspend=True), True),  # its pod still saves
         (a_run(suspend=True, state="Suspended"), False),
-        (a_run(suspend=False, state="Suspended", train="Waiting"), True),  # about to go on
+        (a_run(suspend=False, state="Suspended", train="Waiting"), False),  # it takes it anew when it goes on
         (a_run(train="Succeeded", state="Evaluating"), False),
         (a_run(train="Failed", ended="Failed"), False),
         (a_run(ended="Complete"), False),
