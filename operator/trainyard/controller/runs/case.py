@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Self
 
 from trainyard.api import names
 from trainyard.api.run.status import StepStatus, TrainingRunStatus
+from trainyard.api.steps import is_train
+from trainyard.controller.runs.cost import HOUR, gpus_of_training, spent
 from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.views import JobView, PodView, parse_time
@@ -80,3 +83,23 @@ class Case:
         since = parse_time(self.status.active_since)
         active = (self.seen.now - since).total_seconds() if since else 0.0
         return limit - (self.status.active_seconds or 0) - active
+
+    @property
+    def rate(self) -> Decimal | None:
+        """Price of a GPU hour of the run."""
+        return self.policy.prices.rate(self.seen.run.spec)
+
+    @cached_property
+    def budget_seconds(self) -> float | None:
+        """GPU seconds until spec.cost.limit; below 0 beyond it, None without a limit or while nothing open has GPUs."""
+        cost, rate = self.seen.run.spec.cost, self.rate
+        if cost is None or cost.limit is None or not rate:
+            return None
+        if not any(is_train(work.step.name) for work in self.open) or not gpus_of_training(self.seen.run.spec):
+            return None
+        return float(Decimal(repr(cost.limit)) / rate * HOUR) - spent(self.status.steps or (), until=self.seen.now)
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the run has spent what it may, and would spend more."""
+        return self.budget_seconds is not None and self.budget_seconds <= 0

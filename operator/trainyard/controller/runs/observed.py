@@ -11,6 +11,7 @@ from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.manifests.storage import ClaimUse, claims
+from trainyard.controller.runs.cost import Prices
 from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.publish import Found
 from trainyard.controller.runs.views import JobView, PodView
@@ -90,6 +91,8 @@ class Observed:
     """What pods have told is left out of the status, because the API server would not take it."""
     cancel: str | None = None
     """Why the run is to be ended for good; None when nobody asked for it."""
+    approved: str | None = None
+    """Who says that it may begin, or why; None when nobody has."""
     rollback: str | None = None
     """Why the promotion of the result is to be taken back; None when nobody asked for it."""
     trained_already: str | None = None
@@ -152,3 +155,4 @@ class Policy:
     retry_base_seconds: float = 10.0
     """Delay before the first counted retry; doubles with each further one."""
     retry_cap_seconds: float = 360.0
+    prices: Prices = Prices()

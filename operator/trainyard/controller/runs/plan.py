@@ -21,10 +21,11 @@ from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import exports, ledger, retry, rollback, sidecars
+from trainyard.controller.runs import budget, exports, ledger, retry, rollback, sidecars
 from trainyard.controller.runs import told as words
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
+from trainyard.controller.runs.cost import held
 from trainyard.controller.runs.ending import (
     Plan,
     after_the_end,
@@ -77,7 +78,7 @@ def plan(seen: Observed, policy: Policy) -> Plan:
 def _decide(case: Case) -> Plan:
     if not case.open:
         return conclude(case)
-    return give_up(case) or _stop(case) or _skip(case) or _time_out(case) or _go_on(case)
+    return give_up(case) or _stop(case) or _skip(case) or _time_out(case) or budget.hold(case) or _go_on(case)
 
 
 # The run as a whole
@@ -96,11 +97,11 @@ def _look_closer(case: Case) -> Plan | None:
 def _stop(case: Case) -> Plan | None:
     """Suspend or cancel, if the run is told to: first its pods save their state and go."""
     seen = case.seen
-    if not seen.told_to_stop:
+    if not seen.told_to_stop and not case.over_budget:
         return None
     if case.working:
         stopped = [ledger.amend(work.step, reason=Reason.SUSPENDED.value) for work in case.working]
-        verb = "suspending" if seen.cancel is None else "cancelling"
+        verb = "cancelling" if seen.cancel is not None else "suspending" if seen.told_to_stop else budget.over(case)
         standing = Standing(State.PENDING, Reason.SUSPENDING, f"{verb}: waiting for the pod to save its state and stop")
         return finish(case.with_steps(stopped), standing, actions=(*retention(seen), *stop_others(case)))
     if left := seen.left_behind():
@@ -122,8 +123,11 @@ def _suspend(case: Case) -> Plan:
         case = case.with_status(active_seconds=max(0, spent), active_since=None)
     checkpoint = case.status.checkpoint
     ahead = "starts" if checkpoint is None else f"goes on from step {checkpoint.step}"
-    message = f"suspended; it {ahead} when spec.suspend is false"
-    return finish(case, Standing(State.SUSPENDED, Reason.SUSPENDED, message))
+    if case.seen.run.spec.suspend:
+        message, reason = f"suspended; it {ahead} when spec.suspend is false", Reason.SUSPENDED
+    else:
+        message, reason = f"{budget.over(case)}; it {ahead} when spec.cost.limit is raised", Reason.COST_LIMIT
+    return finish(case, Standing(State.SUSPENDED, reason, message))
 
 
 def _skip(case: Case) -> Plan | None:
@@ -233,7 +237,9 @@ def _go_on(case: Case) -> Plan:
         told = {part.step.name: part.told for part in published if part.told is not None}
         case = replace(case, status=exports.described(seen.run, case.status, told=told))
     left = case.seconds_left if case.seconds_left is not None and case.seconds_left > 0 else None
-    wake = min((s for s in (left, *(part.requeue_after for part in parts)) if s is not None), default=None)
+    spending = held(case.status.steps or ())
+    broke = case.budget_seconds / spending if case.budget_seconds is not None and spending else None
+    wake = min((s for s in (left, broke, *(part.requeue_after for part in parts)) if s is not None), default=None)
     standing = _together([part.standing for part in parts if part.standing is not None])
     return finish(case, standing, actions=tuple(actions), requeue_after=wake)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from trainyard.api.gpus import gpus_in
 from trainyard.api.names import ATTEMPT_LABEL, RUN_UID_LABEL, STEP_LABEL, TRAINER_CONTAINER, job_name
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -57,6 +58,8 @@ class JobView:
     created: datetime
     pods: int = 1
     """How many work on it at once."""
+    gpus: int = 0
+    """Of all its pods together."""
     terminating: bool = False
     suspended: bool = False
     orphaned: bool = False
@@ -82,15 +85,19 @@ class JobView:
         true = {c["type"]: c for c in status.get("conditions", []) if c.get("status") == "True"}
         failed = true.get("Failed", {})
         ended = failed.get("lastTransitionTime") or status.get("completionTime")
+        spec = raw.get("spec", {})
+        pods = int(spec.get("completions") or 1)
+        containers = spec.get("template", {}).get("spec", {}).get("containers") or ()
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
             step=labels[STEP_LABEL],
             attempt=int(labels[ATTEMPT_LABEL]),
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
-            pods=int(raw.get("spec", {}).get("completions") or 1),
+            pods=pods,
+            gpus=pods * sum(gpus_in((c.get("resources") or {}).get("limits") or {}) for c in containers),
             terminating="deletionTimestamp" in metadata,
-            suspended=bool(raw.get("spec", {}).get("suspend")),
+            suspended=bool(spec.get("suspend")),
             orphaned=controller(raw) is None,
             succeeded="Complete" in true,
             failed=bool(failed),

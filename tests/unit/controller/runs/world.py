@@ -13,6 +13,7 @@ from typing import Any
 
 from trainyard.api.manifest import parse_run
 from trainyard.api.names import (
+    APPROVED_ANNOTATION,
     ATTEMPT_LABEL,
     CANCEL_ANNOTATION,
     ROLLBACK_ANNOTATION,
@@ -108,6 +109,7 @@ class World:
             fresh=not self.run.get("status"),
             progress=self.progress,
             cancel=parsed.metadata.annotations.get(CANCEL_ANNOTATION),
+            approved=parsed.metadata.annotations.get(APPROVED_ANNOTATION),
             rollback=parsed.metadata.annotations.get(ROLLBACK_ANNOTATION),
             trained_already=parsed.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self.token,
@@ -304,7 +306,8 @@ class World:
             "reason": reason or ("Completed" if exit_code == 0 else "Error"),
             "message": text,
         }
-        ended["finishedAt"] = self.now.isoformat()
+        running = pod["status"].get("containerStatuses", [{"state": {}}])[0]["state"].get("running", {})
+        ended |= running | {"finishedAt": self.now.isoformat()}
         pod["status"] = {
             "phase": "Succeeded" if exit_code == 0 else "Failed",
             "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],
