@@ -37,6 +37,7 @@ VERBS = {
     "resume": Verb("Runs", "Let a suspended run go on, or start a new one from one of its checkpoints."),
     "retry": Verb("Runs", "Start an ended run again, as a new run, from its newest checkpoint."),
     "cancel": Verb("Runs", "End a run for good, after it has written a checkpoint."),
+    "approve": Verb("Runs", "Let a run begin that waits for approval of its cost."),
     "shell": Verb("Volumes and devices", "Open a shell in the trainer's pod, or in a short-lived one with its volume."),
     "checkpoints": Verb("Volumes and devices", "List the checkpoints on a run's volume."),
     "download": Verb("Volumes and devices", "Copy a folder of a run's volume to this machine, checked and resumable."),

@@ -114,6 +114,32 @@ def test_cancel_is_an_annotation_with_the_reason(cluster: FakeCluster) -> None:
     assert "trainyard.dev/cancel" in cluster.bodies("PATCH")[1]["metadata"]["annotations"]
 
 
+def test_approve_is_an_annotation_with_the_reason(cluster: FakeCluster) -> None:
+    cluster.run("dear", spec={"cost": {"requireApproval": True}}, state="Pending", message="waits for approval")
+    result = call("approve", "dear", "--reason", "within the month's budget")
+    assert result.exit_code == 0, result.output
+    assert "dear may begin" in result.stdout
+    annotations = only(cluster, "PATCH")["metadata"]["annotations"]
+    assert annotations == {"trainyard.dev/approved": "within the month's budget"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "said"),
+    [
+        ({}, {}, "spec.cost.requireApproval is not true"),
+        ({"cost": {"requireApproval": True}}, {"startTime": "2026-03-01T12:00:10Z"}, "has begun already"),
+    ],
+)
+def test_what_waits_for_no_approval_gets_none(
+    spec: dict[str, Any], status: dict[str, Any], said: str, cluster: FakeCluster
+) -> None:
+    cluster.run("dear", spec=spec, state="Training", **status)
+    result = call("approve", "dear")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert not cluster.bodies("PATCH")
+
+
 @pytest.mark.parametrize(
     "written", ["/checkpoints/step-10000", "step-10000", "10000", "/trainyard/checkpoints/step-10000/"]
 )

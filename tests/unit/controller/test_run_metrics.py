@@ -128,6 +128,31 @@ def test_gpus_are_held_from_the_pods_start_to_its_end() -> None:
     assert value(metrics, "gpu_seconds_total", state="Succeeded") == 0
 
 
+def test_what_attempts_have_cost_by_currency_of_which_there_are_few() -> None:
+    metrics = Metrics()
+
+    def ended_in(currency: str, name: str) -> None:
+        times = {"startTime": "2026-01-01T00:00:00Z", "podStartTime": "2026-01-01T00:00:00Z"}
+        attempt = {
+            "number": 1,
+            "state": "Succeeded",
+            "gpus": 2,
+            "node": "a",
+            "completionTime": "2026-01-01T01:00:00Z",
+            **times,
+        }
+        cost = {"gpuHours": "2", "hourlyRate": "1.5", "currency": currency, "actual": "3"}
+        new = told(steps=[{"name": "train", "state": "Succeeded", "attempts": [attempt]}], cost=cost)
+        metrics.status_written("ns", name, TrainingRunStatus(), new, run(name))
+
+    for number in range(12):
+        ended_in(f"AA{chr(65 + number)}", f"run-{number}")
+    ended_in("AAA", "again")
+    assert value(metrics, "gpu_cost_total", currency="AAA") == 6
+    assert value(metrics, "gpu_cost_total", currency="other") == 4 * 3
+    assert len(series(metrics, "trainyard_gpu_cost_total")) == 9
+
+
 def test_the_ledger_notes_when_the_pod_began() -> None:
     world = World()
     until_training(world)

@@ -19,7 +19,7 @@ _SUMMARY = ("method", "model", "progress", "step", "loss", "eta", "node", "stepN
 _STATUS = (
     "state", "message", "conditions", "startTime", "completionTime", "activeSeconds", "activeSince", "currentStep",
     "currentPhase", "trainerStatus", "restarts", "restartsCountTowardsMax", "checkpoint", "dataset", "evaluation", "exports",
-    "promotions", "model", "effective", "provenance", "failure", "outputs", "summary", "mlflowRunId",
+    "promotions", "model", "effective", "provenance", "failure", "outputs", "cost", "summary", "mlflowRunId",
 )  # fmt: skip
 """Of the status, as it is; steps are shortened."""
 _SPEC = (

@@ -41,6 +41,9 @@ class Prices:
         return (spec.cost.currency if spec.cost is not None else "") or self.currency
 
 
+NO_PRICES = Prices()
+
+
 def gpu_seconds(attempt: Attempt, *, until: datetime | None = None) -> int:
     """For which an attempt held GPUs, times their number; of one that runs up to `until`. 0 of one that got no node."""
     began = parse_time(attempt.pod_start_time or attempt.start_time)

@@ -11,7 +11,7 @@ from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.manifests.storage import ClaimUse, claims
-from trainyard.controller.runs.cost import Prices
+from trainyard.controller.runs.cost import NO_PRICES, Prices
 from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.publish import Found
 from trainyard.controller.runs.views import JobView, PodView
@@ -155,4 +155,4 @@ class Policy:
     retry_base_seconds: float = 10.0
     """Delay before the first counted retry; doubles with each further one."""
     retry_cap_seconds: float = 360.0
-    prices: Prices = Prices()
+    prices: Prices = NO_PRICES

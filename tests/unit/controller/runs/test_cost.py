@@ -105,7 +105,11 @@ def test_the_estimate_is_what_the_training_tells_before_that_the_deadline_and_el
 
 
 def test_of_phases_only_the_last_one_tells_what_is_left() -> None:
-    spec: dict[str, Any] = {"phases": [{"name": "one"}, {"name": "two", "training": {"method": "CPT"}}], "cost": RATE, "resources": TWO}
+    spec: dict[str, Any] = {
+        "phases": [{"name": "one"}, {"name": "two", "training": {"method": "CPT"}}],
+        "cost": RATE,
+        "resources": TWO,
+    }
     world = World(run=manifest(**spec))
     until_training(world)
     world.progress = progress(world, step=1).model_copy(update={"step": "train-one"})
