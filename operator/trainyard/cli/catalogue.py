@@ -42,6 +42,7 @@ VERBS = {
     "checkpoints": Verb("Volumes and devices", "List the checkpoints on a run's volume."),
     "download": Verb("Volumes and devices", "Copy a folder of a run's volume to this machine, checked and resumable."),
     "gpu": Verb("Volumes and devices", "Show the GPU of a run's pod (nvidia-smi), or the cluster's GPU nodes."),
+    "clean": Verb("Runs", "Delete runs that ended long ago, with their checkpoints."),
     "promote": Verb("Results", "Ask for a run's result to become the champion."),
     "rollback": Verb("Results", "Ask for the champion before this run's result to be set back."),
     "run-now": Verb("Schedules", "Have a TrainingSchedule start its runs now, whatever its clock says."),

@@ -379,6 +379,7 @@ async def _check_crd(cluster: Cluster, clock: Clock) -> None:
 def _policy(settings: Settings) -> Policy:
     return Policy(
         prices=Prices(settings.gpu_prices, settings.currency),
+        monthly_gpu_hours=settings.monthly_gpu_hours,
         defaults=Defaults(
             trainer_image=settings.trainer_image,
             receiver_url=settings.receiver_url,

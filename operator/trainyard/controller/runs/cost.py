@@ -44,21 +44,30 @@ class Prices:
 NO_PRICES = Prices()
 
 
-def gpu_seconds(attempt: Attempt, *, until: datetime | None = None) -> int:
-    """For which an attempt held GPUs, times their number; of one that runs up to `until`. 0 of one that got no node."""
+def gpu_seconds(attempt: Attempt, *, until: datetime | None = None, since: datetime | None = None) -> int:
+    """For which an attempt held GPUs, times their number; of one that runs up to `until`. 0 of one that got no node.
+
+    With `since`, those before are left out.
+    """
     began = parse_time(attempt.pod_start_time or attempt.start_time)
     ended = parse_time(attempt.completion_time) or until
     if not (attempt.gpus and attempt.node and began and ended):
         return 0
+    if since is not None:
+        began = max(began, since)
     return max(0, int((ended - began).total_seconds())) * attempt.gpus
 
 
-def spent(steps: Iterable[StepStatus], *, until: datetime) -> int:
-    """GPU seconds of all attempts."""
-    return sum(
-        (step.earlier_gpu_seconds or 0) + sum(gpu_seconds(attempt, until=until) for attempt in step.attempts or ())
-        for step in steps
-    )
+def spent(steps: Iterable[StepStatus], *, until: datetime, since: datetime | None = None) -> int:
+    """GPU seconds of all attempts. What the status has only as a sum is of the time of the oldest attempt that it has."""
+    total = 0
+    for step in steps:
+        attempts = step.attempts or []
+        oldest = parse_time(attempts[0].start_time) if attempts else None
+        if since is None or (oldest is not None and oldest >= since):
+            total += step.earlier_gpu_seconds or 0
+        total += sum(gpu_seconds(attempt, until=until, since=since) for attempt in attempts)
+    return total
 
 
 def held(steps: Iterable[StepStatus]) -> int:

@@ -14,7 +14,17 @@ from trainyard.api.quantity import parse_quantity
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.errors import ClusterError, Forbidden, Invalid
-from trainyard.controller.kube.resources import EVENTS, JOBS, NODES, PODS, PVCS, SECRETS, SERVICES, Resource
+from trainyard.controller.kube.resources import (
+    EVENTS,
+    JOBS,
+    NODES,
+    PODS,
+    PVCS,
+    SECRETS,
+    SERVICES,
+    TRAININGRUNS,
+    Resource,
+)
 from trainyard.controller.manifests.job import referenced_secrets, resources_field, step_resources
 from trainyard.controller.manifests.metadata import RunRef
 from trainyard.controller.manifests.placement import HOSTNAME_LABEL, extended_resources
@@ -22,6 +32,8 @@ from trainyard.controller.runs.device_queue import wanted_device, who_waits
 from trainyard.controller.runs.observed import Held, Observed, Prerequisites, Question
 from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.queues import why_nobody_listens
+from trainyard.controller.runs.quota import used
+from trainyard.controller.runs.told import read_status
 from trainyard.controller.runs.views import JobView, PodView, controller, is_job_of, owner_uid
 from trainyard.controller.runs.volumes import look
 from trainyard.controller.runs.waiting import Complaint, needs_events
@@ -42,6 +54,8 @@ async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observ
                 seen = _noted(seen, job, unheard=unheard)
         case Question.NODES:
             seen = await _nodes(cluster, seen)
+        case Question.USED:
+            seen = await _used(cluster, seen)
         case Question.PUBLISHED:
             seen = await _published(cluster, seen)
     return replace(seen, answered=seen.answered | {question})
@@ -106,6 +120,16 @@ async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
         missing_secrets=missing,
     )
     return replace(seen, prerequisites=answered)
+
+
+async def _used(cluster: Cluster, seen: Observed) -> Observed:
+    runs = await cluster.list(TRAININGRUNS, seen.run.namespace)
+    statuses = [(_agent(raw.get("spec") or {}), read_status(raw.get("status"))) for raw in runs]
+    return replace(seen, used=used(statuses, agent=_agent(seen.run.raw_spec), now=seen.now))
+
+
+def _agent(spec: Mapping[str, Any]) -> str:
+    return str((spec.get("owner") or {}).get("agent") or "")
 
 
 async def _held(cluster: Cluster, run: RunRef, kind: Resource, name: str) -> Held | None:

@@ -31,6 +31,8 @@ class Question(Enum):
     """Whether anybody listens to the queue that the run names."""
     NODES = auto()
     """Whether any node could hold a pod that has none, and who holds what it waits for."""
+    USED = auto()
+    """GPU hours of this month."""
     PUBLISHED = auto()
     """The objects that exports of the operator's own are about."""
 
@@ -60,6 +62,15 @@ class Prerequisites:
     """Claims that exist, by name."""
     missing_secrets: Mapping[str, str] = field(default_factory=dict)
     """Secrets that sources name and that do not exist, with the naming field."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """GPU seconds of this month in the run's namespace."""
+
+    in_all: int = 0
+    of_agent: int = 0
+    """Of the agent that the run belongs to."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,7 @@ class Observed:
     """Digest of prepared data with which there is nothing new to train."""
     token: str = field(default="", repr=False)
     """The run's bearer token: what its pods report with."""
+    used: Used = Used()
     published: Mapping[str, Found] = field(default_factory=dict)
     """By step: the objects that an export of the operator's own is about."""
     answered: frozenset[Question] = frozenset()
@@ -156,3 +168,5 @@ class Policy:
     """Delay before the first counted retry; doubles with each further one."""
     retry_cap_seconds: float = 360.0
     prices: Prices = NO_PRICES
+    monthly_gpu_hours: Mapping[str, float] = field(default_factory=dict)
+    """That a namespace, or `namespace/agent`, may use in a month."""

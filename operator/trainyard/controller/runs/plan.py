@@ -21,7 +21,7 @@ from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import budget, exports, ledger, retry, rollback, sidecars
+from trainyard.controller.runs import budget, exports, ledger, quota, retry, rollback, sidecars
 from trainyard.controller.runs import told as words
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
@@ -54,6 +54,8 @@ WAITING_RECHECK_SECONDS = (5.0, 60.0)
 """While a pod waits, because Events are not watched: soon at first, then rarer and rarer."""
 PUBLISH_RECHECK_SECONDS = 0.5
 """Until what was written for an export is read again."""
+USED_UP_RECHECK_SECONDS = 300.0
+"""A month ends without an event, and so does the deletion of another run."""
 CANCEL_REASON_LIMIT = 1024
 """Characters. An annotation may have 256 thousand."""
 
@@ -324,6 +326,11 @@ def _prepare(case: Case, step: StepStatus) -> Part:
         why = last.message or last.reason or "it failed"
         standing = Standing(State.PENDING, Reason.RETRYING, f"{step.name} is tried again at {rfc3339(due)}: {why}")
         return Part(step, standing, requeue_after=(due - seen.now).total_seconds())
+    if is_train(step.name) and quota.of(seen, case.policy.monthly_gpu_hours):
+        if not seen.knows(Question.USED):
+            return Part(step, questions=frozenset({Question.USED}))
+        if used_up := quota.exceeded(seen, case.policy.monthly_gpu_hours):
+            return Part(step, used_up, requeue_after=USED_UP_RECHECK_SECONDS)
     if (export := seen.run.exports.get(step.name)) is not None and export.row.by_operator:
         return _publish(case, step, export)
     outside = bool(referenced_secrets(seen.run)) or any(c.claim is None or c.claim.claim_name for c in seen.claims)

@@ -14,6 +14,7 @@ from trainyard.api.run.status import ATTEMPTS_KEPT, TrainingRunStatus
 from trainyard.controller.runs.announce import notices
 from trainyard.controller.runs.cost import Prices, spent, written
 from trainyard.controller.runs.observed import Observed
+from trainyard.controller.runs.quota import used
 from trainyard.controller.runs.status import is_finished
 
 TWO = {"limits": {"nvidia.com/gpu": 2}}
@@ -210,6 +211,42 @@ def test_an_attempt_that_the_runs_end_cuts_short_is_entered_as_ended() -> None:
         world.status().completion_time,
     )
     assert cost(world)["actual"] == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("months", "told"),
+    [
+        ((100 * 3600 - 1, 40 * 3600 - 1), None),
+        ((100 * 3600, 0), "lab has used 100 of its 100 GPU hours of 2026-01"),
+        ((50 * 3600, 40 * 3600), "lab/agent-sre has used 40 of its 40 GPU hours of 2026-01"),
+    ],
+)
+def test_a_training_waits_when_the_months_hours_are_used_up(
+    monkeypatch: pytest.MonkeyPatch, months: tuple[int, int], told: str | None
+) -> None:
+    quotas = {"lab": 100.0, "lab/agent-sre": 40.0, "other": 0.0}
+    monkeypatch.setattr(worlds, "POLICY", replace(worlds.POLICY, monthly_gpu_hours=quotas))
+    world = World(run=manifest(resources=TWO, owner={"agent": "agent-sre"}), used=months)
+    world.settle()
+    world.end(record={})
+    world.settle()
+    assert (world.created[-1] == "tiny-train-1") == (told is None), "the data are prepared all the same"
+    if told is not None:
+        assert message(world).startswith(told)
+        assert condition(world, "Ready") == ("False", "QuotaExceeded")
+        world.used = (0, 0)
+        world.settle()
+        assert world.created[-1] == "tiny-train-1"
+
+
+def test_hours_of_a_month_are_those_since_its_first_day() -> None:
+    world = training(cost=RATE)
+    world.pass_time(40 * 24 * 3600)
+    world.end(record={})
+    world.settle()
+    status = world.status()
+    both = used([("sre", status), ("", status)], agent="sre", now=world.now)
+    assert (both.in_all, both.of_agent) == (2 * both.of_agent, 2 * 9 * 24 * 3600), "from 1 to 10 February, 2 GPUs"
 
 
 # A thousand runs, reckoned twice

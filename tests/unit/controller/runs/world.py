@@ -26,7 +26,7 @@ from trainyard.api.run.trainingrun import TrainingRun
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.actions import Create, Delete, Patch
 from trainyard.controller.runs.ending import Plan
-from trainyard.controller.runs.observed import Held, Observed, Policy, Prerequisites, Question
+from trainyard.controller.runs.observed import Held, Observed, Policy, Prerequisites, Question, Used
 from trainyard.controller.runs.plan import plan
 from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
@@ -90,6 +90,8 @@ class World:
     impossible: tuple[str, ...] = ()
     volumes: Volumes = NO_VOLUMES
     unheard: str = ""
+    used: tuple[int, int] = (0, 0)
+    """GPU seconds of this month: in all, of the run's agent."""
     token: str = "token"
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -140,6 +142,8 @@ class World:
             case Question.EVENTS | Question.NODES | Question.QUEUE:
                 about = Waited(self.warning, self.impossible, volumes=self.volumes, unheard=self.unheard)
                 return replace(seen, waits={job.name: about for job in seen.jobs})
+            case Question.USED:
+                return replace(seen, used=Used(*self.used))
             case Question.PUBLISHED:
                 found = {
                     step: Found(
