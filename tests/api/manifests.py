@@ -171,7 +171,7 @@ FINE_TUNING: dict[str, Any] = {
     },
     "onOutOfMemory": "Fail",
     "estimate": {"accelerator": "H200", "pricePerHour": 3.5},
-    "cost": {"hourlyRate": 0.35, "currency": "USD", "limit": 12, "requireApproval": True},
+    "cost": {"hourlyRate": 0.35, "regularHourlyRate": 1, "currency": "USD", "limit": 12, "requireApproval": True},
     "backoffLimit": 1,
     "activeDeadlineSeconds": 60,
     "ttlSecondsAfterFinished": 60,

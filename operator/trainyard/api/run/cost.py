@@ -15,6 +15,12 @@ class Cost(ApiModel):
         description="Price of one GPU for an hour. Default: that of the chart's value cost.prices for the product in "
         "placement.nodeSelector, else that of '*'; without any, hours alone are counted.",
     )
+    regular_hourly_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        description="What the same GPU costs where nobody takes it away, for a run on spot nodes: status.cost.saved is the difference.",
+    )
     currency: str = Field(
         "",
         max_length=3,

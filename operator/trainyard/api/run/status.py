@@ -261,6 +261,9 @@ class CostStatus(StatusModel):
     )
     currency: str | None = Field(None, max_length=3, description="What they are in.")
     actual: str | None = Field(None, max_length=32, description="What the hours so far cost.")
+    saved: str | None = Field(
+        None, max_length=32, description="By how much less than spec.cost.regularHourlyRate these hours cost."
+    )
     estimated: str | None = Field(
         None,
         max_length=32,
@@ -328,6 +331,12 @@ class TrainingRunStatus(StatusModel):
     )
     restarts: int | None = Field(None, ge=0, description="Attempts beyond the first of each step.")
     restarts_count_towards_max: int | None = Field(None, ge=0, description="Those that count against backoffLimit.")
+    disruptions: int | None = Field(
+        None,
+        ge=0,
+        description="How often a pod was taken away from the run (reclaimed spot node, eviction, preemption, drain): told apart from "
+        "failures, and never counted against backoffLimit.",
+    )
     checkpoint: CheckpointStatus | None = Field(None, description="The newest committed checkpoint.")
     dataset: DatasetStatus | None = Field(None, description="What it is trained on.")
     evaluation: EvaluationStatus | None = Field(None, description="Result of the evaluation.")

@@ -119,12 +119,15 @@ def reckoned(
     rate = prices.rate(spec)
     if rate is None:
         return CostStatus(gpu_hours=written(Decimal(seconds) / HOUR))
+    regular = spec.cost.regular_hourly_rate if spec.cost is not None else None
+    saved = None if regular is None else money(seconds, Decimal(repr(regular)) - rate)
     estimate = None if over else estimated_seconds(spec, status, until=now)
     return CostStatus(
         gpu_hours=written(Decimal(seconds) / HOUR),
         hourly_rate=written(rate),
         currency=prices.currency_of(spec) or None,
         actual=written(money(seconds, rate)),
+        saved=None if saved is None else written(saved),
         estimated=None if estimate is None else written(money(estimate, rate)),
     )
 

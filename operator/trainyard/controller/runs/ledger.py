@@ -34,6 +34,8 @@ class Ledger:
     """One for each that is planned, in the same order."""
     counted: int
     """Failures that count towards backoffLimit, over the whole run."""
+    disrupted: int = 0
+    """Attempts whose pods were taken away, over the whole run."""
     finals: tuple[tuple[str, FinalRecord], ...] = ()
     """Final records of attempts that were closed just now, with the step of each."""
     failures: Mapping[str, Outcome] = field(default_factory=dict)
@@ -85,7 +87,7 @@ def restarts(steps: Sequence[StepStatus]) -> int:
 def book(seen: Observed) -> Ledger:
     """Bring the steps of the status up to date with the Jobs."""
     known = {s.name: s for s in seen.status.steps or ()}
-    ledger = Ledger(seen.run.steps, (), seen.status.restarts_count_towards_max or 0)
+    ledger = Ledger(seen.run.steps, (), seen.status.restarts_count_towards_max or 0, seen.status.disruptions or 0)
     for planned in ledger.planned:
         step = known.get(planned.name) or _not_begun(planned.name)
         booked = _book_step(seen, ledger, step)
@@ -169,7 +171,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         return replace(ledger, steps=(*ledger.steps, step))
     job = seen.job_of(step.name, last.number)
     if job is None:
-        return replace(ledger, steps=(*ledger.steps, _close_deleted(seen, step)))
+        return _closed(ledger, _close_deleted(seen, step))
     pod = seen.pod_of(job)
     pods = seen.pods_of(job)
     if job.gpus and last.gpus is None:
@@ -193,7 +195,7 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
             step = amend(step, completion_time=rfc3339(pod.ended))
         if job.failed:
             # Its pod failed because it was told to stop, with whatever exit code; that is no fault of the attempt.
-            step = _close_deleted(seen, step)
+            return replace(_closed(ledger, _close_deleted(seen, step)), finals=finals)
         return replace(ledger, steps=(*ledger.steps, step), finals=finals)
 
     ended = rfc3339((pod.ended if pod else None) or job.ended or seen.now)
@@ -216,12 +218,18 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         last_log_lines=list(outcome.log_lines) or None,
     )
     return replace(
-        ledger,
-        steps=(*ledger.steps, step),
+        _closed(ledger, step),
         counted=ledger.counted + outcome.counted,
         finals=finals,
         failures={**ledger.failures, step.name: outcome},
     )
+
+
+def _closed(ledger: Ledger, step: StepStatus) -> Ledger:
+    """With this step, whose newest attempt was closed just now."""
+    last = last_attempt(step)
+    taken = last is not None and last.reason in (Reason.DISRUPTED, Reason.INTERRUPTED)
+    return replace(ledger, steps=(*ledger.steps, step), disrupted=ledger.disrupted + taken)
 
 
 def _learn_start(step: StepStatus, record: FinalRecord | ProgressRecord | None) -> tuple[StepStatus, bool]:

@@ -213,6 +213,38 @@ def test_an_attempt_that_the_runs_end_cuts_short_is_entered_as_ended() -> None:
     assert cost(world)["actual"] == "1.2"
 
 
+def test_spot_nodes_save_the_difference_to_the_regular_rate() -> None:
+    world = training(cost={**RATE, "regularHourlyRate": 10.8})
+    world.pass_time(500)
+    world.settle()
+    assert (cost(world)["actual"], cost(world)["saved"]) == ("1", "2")
+
+
+def test_what_is_taken_away_is_counted_apart_from_what_fails() -> None:
+    world = training(backoffLimit=5)
+
+    def again(**end: Any) -> None:
+        world.pass_time(50)
+        world.end(**end)
+        world.settle()
+        world.pass_time(400)
+        world.settle()
+        world.start_pod()
+        world.settle()
+
+    for _ in range(ATTEMPTS_KEPT):
+        again(exit_code=75)
+    again(exit_code=143)
+    again(exit_code=1)
+    world.remove_job("tiny-train-13")
+    world.settle()
+    status = world.status()
+    assert (status.disruptions, status.restarts_count_towards_max) == (ATTEMPTS_KEPT + 2, 1)
+    world.edit(suspend=True)
+    world.settle()
+    assert world.status().disruptions == ATTEMPTS_KEPT + 2, "a suspension is none"
+
+
 @pytest.mark.parametrize(
     ("months", "told"),
     [

@@ -115,7 +115,7 @@ export async function run(namespace, name) {
         h("dl", { class: "figures" },
           figure("Progress", detail.progress), figure("Step", detail.step), figure("Time left", detail.eta), figure("Loss", number(metrics.get("loss") ?? detail.loss)),
           figure("Tokens/s", number(metrics.get("tokens_per_second") ?? metrics.get("tokensPerSecond"))), figure("Node", detail.node), figure("Running for", status.startTime && (status.completionTime ? duration((Date.parse(status.completionTime) - Date.parse(status.startTime)) / 1000) : since(status.startTime))),
-          figure("Checkpoint", status.checkpoint && `step ${status.checkpoint.step}`), figure("Restarts", status.restarts || null), figure("GPU hours", status.cost?.gpuHours), figure("Cost", money(status.cost, "actual")), figure("Cost in the end", money(status.cost, "estimated")))),
+          figure("Checkpoint", status.checkpoint && `step ${status.checkpoint.step}`), figure("Restarts", status.restarts || null), figure("GPU hours", status.cost?.gpuHours), figure("Cost", money(status.cost, "actual")), figure("Disruptions", status.disruptions), figure("Saved", money(status.cost, "saved")), figure("Cost in the end", money(status.cost, "estimated")))),
       status.failure && problem([h("strong", {}, status.failure.reason), ": ", status.failure.message, status.failure.hint && h("div", {}, status.failure.hint)]),
     ].flat().filter(Boolean));
     const facts = { ...status.effective, ...status.provenance };
