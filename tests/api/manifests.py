@@ -90,6 +90,7 @@ FINE_TUNING: dict[str, Any] = {
         "evalSteps": 5,
         "earlyStopping": {"metric": "loss", "patience": 2, "minimumDelta": 0.1},
         "neftuneNoiseAlpha": 5,
+        "callbacks": ["lab.stop:Early"],
         "seed": 1,
         "extraArgs": {"adam_beta2": 0.95},
     },
@@ -161,6 +162,18 @@ FINE_TUNING: dict[str, Any] = {
         "envFrom": [{"secretRef": {"name": "s"}}],
         "volumes": [{"name": "v", "emptyDir": {}}],
         "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "initContainers": [
+            {
+                "name": "fetch",
+                "image": "example.org/fetch:1",
+                "command": ["fetch"],
+                "args": ["--all"],
+                "env": [{"name": "A", "value": "1"}],
+                "envFrom": [{"secretRef": {"name": "s"}}],
+                "resources": {"requests": {"cpu": 1}, "limits": {"memory": "1Gi"}},
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            }
+        ],
         "imagePullSecrets": [{"name": "pull"}],
         "imagePullPolicy": "IfNotPresent",
         "serviceAccountName": "sa",

@@ -290,6 +290,11 @@ AUTHORS: dict[str, tuple[Spec, tuple[str, ...], str]] = {
         (*NOBODY_ELSE, "operator"),
         "podTemplate.env[KEY].valueFrom.secretKeyRef.name names the Secret other",
     ),
+    "a Secret as variables of an init container": (
+        pod(initContainers=[{"name": "one", "image": "a", "envFrom": [{"secretRef": {"name": "other"}}]}]),
+        (*NOBODY_ELSE, "operator"),
+        "podTemplate.initContainers[one].envFrom[].secretRef.name names the Secret other",
+    ),
     "a Secret as variables": (
         pod(envFrom=[{"secretRef": {"name": "other"}}]),
         (*NOBODY_ELSE, "operator"),

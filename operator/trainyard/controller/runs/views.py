@@ -107,6 +107,20 @@ class JobView:
         )
 
 
+def _told_by_init_container(status: Raw) -> Raw | None:
+    """State of an init container that keeps the pod from starting, told under its name: one that has failed, or cannot run."""
+    for one in status.get("initContainerStatuses", []):
+        state, told = one.get("state", {}), f"init container {one.get('name')}"
+        ended, waiting = state.get("terminated", {}), state.get("waiting", {})
+        if ended.get("exitCode"):
+            said = str(ended.get("message") or "").strip() or f"ended with exit code {ended['exitCode']}"
+            return {"terminated": {**ended, "message": f"{told}: {said}"}}
+        if waiting.get("reason", "PodInitializing") != "PodInitializing":
+            message = f"{told}: {waiting.get('message') or waiting['reason']}"
+            return {"waiting": {**waiting, "message": message}}
+    return None
+
+
 @dataclass(frozen=True)
 class PodView:
     """A pod of one of the run's Jobs."""
@@ -161,7 +175,7 @@ class PodView:
         whole: Raw = next(
             (c for c in status.get("containerStatuses", []) if c.get("name") == TRAINER_CONTAINER), {"state": {}}
         )
-        container: Raw = whole["state"]
+        container: Raw = _told_by_init_container(status) or whole["state"]
         waiting, terminated = container.get("waiting", {}), container.get("terminated", {})
         scheduled, target = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
         disrupted = target.get("status") == "True"
