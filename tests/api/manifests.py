@@ -269,6 +269,8 @@ PHASED: dict[str, Any] = {
         {
             "name": "first",
             "datasets": ["d"],
+            "activeDeadlineSeconds": 7200,
+            "expectedDurationSeconds": 3600,
             "training": {k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
         },
         {"name": "second", "training": {"numTrainEpochs": 0.5}},

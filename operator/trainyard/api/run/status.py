@@ -108,6 +108,9 @@ class StepStatus(StatusModel):
     state: Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"] = Field(description="How it stands.")
     job: str | None = Field(None, max_length=63, description="Name of its newest Job.")
     attempts: list[Attempt] | None = Field(None, max_length=ATTEMPTS_KEPT, description="The newest attempts.")
+    earlier_seconds: int | None = Field(
+        None, ge=0, description="Seconds for which pods of attempts ran that are no longer among the newest."
+    )
     earlier_gpu_seconds: int | None = Field(
         None, ge=0, description="GPU seconds of attempts that are no longer among the newest."
     )

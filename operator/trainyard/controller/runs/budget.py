@@ -49,7 +49,10 @@ def _outlook(case: Case) -> str:
     seconds = estimated_seconds(spec, case.status, until=case.seen.now)
     if seconds is not None:
         most = _amount(case, money(seconds, rate)) if rate else f"{written(Decimal(seconds) / HOUR)} GPU hours"
-        words.append(f"at most {most} by spec.activeDeadlineSeconds")
+        expected = all(phase.expected_duration_seconds for phase in spec.phases or ()) and spec.phases
+        words.append(
+            f"about {most} as spec.phases expect" if expected else f"at most {most} by spec.activeDeadlineSeconds"
+        )
     elif gpus:
         words.append("for how long is not known: spec.activeDeadlineSeconds would bound it, mode DryRun tells")
     if cost is not None and cost.limit is not None:

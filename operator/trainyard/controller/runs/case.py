@@ -9,7 +9,7 @@ from typing import Any, Self
 from trainyard.api import names
 from trainyard.api.run.status import StepStatus, TrainingRunStatus
 from trainyard.api.steps import is_train
-from trainyard.controller.runs.cost import HOUR, gpus_of_training, spent
+from trainyard.controller.runs.cost import HOUR, gpus_of_training, spent, worked
 from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.views import JobView, PodView, parse_time
@@ -28,6 +28,16 @@ class Work:
     def started(self) -> bool:
         """Whether the trainer's container runs, or has run."""
         return self.pod is not None and self.pod.started
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """How long something may take in all."""
+
+    field: str
+    limit: int
+    left: float
+    """Seconds; 0 or less when it is over."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +85,25 @@ class Case:
         return queued and work.job is not None and not work.job.suspended and not work.started
 
     @cached_property
+    def deadline(self) -> Deadline | None:
+        """The one that is reached first: of the run, or of a phase that is open."""
+        found = []
+        if (limit := self.seen.run.spec.active_deadline_seconds) is not None:
+            since = parse_time(self.status.active_since)
+            active = (self.seen.now - since).total_seconds() if since else 0.0
+            left = limit - (self.status.active_seconds or 0) - active
+            found.append(Deadline("spec.activeDeadlineSeconds", limit, left))
+        for work in self.open:
+            phase = self.seen.run.phase_of(work.step.name)
+            if phase is not None and (limit := phase.active_deadline_seconds) is not None:
+                left = float(limit - worked(work.step, until=self.seen.now))
+                found.append(Deadline(f"spec.phases[{phase.name}].activeDeadlineSeconds", limit, left))
+        return min(found, key=lambda deadline: deadline.left, default=None)
+
+    @property
     def seconds_left(self) -> float | None:
-        """Until activeDeadlineSeconds; None without one."""
-        limit = self.seen.run.spec.active_deadline_seconds
-        if limit is None:
-            return None
-        since = parse_time(self.status.active_since)
-        active = (self.seen.now - since).total_seconds() if since else 0.0
-        return limit - (self.status.active_seconds or 0) - active
+        """Until that; None without one."""
+        return self.deadline.left if self.deadline is not None else None
 
     @property
     def rate(self) -> Decimal | None:

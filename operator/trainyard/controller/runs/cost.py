@@ -13,7 +13,7 @@ from decimal import Decimal
 from trainyard.api.gpus import PRODUCT_LABEL, gpus_in
 from trainyard.api.run.status import Attempt, CostStatus, StepStatus, TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRunSpec, phases_to_run
-from trainyard.api.steps import is_train, phase_of, train_step
+from trainyard.api.steps import is_train, train_step
 from trainyard.controller.runs.views import parse_time
 
 ANY_PRODUCT = "*"
@@ -44,18 +44,28 @@ class Prices:
 NO_PRICES = Prices()
 
 
-def gpu_seconds(attempt: Attempt, *, until: datetime | None = None, since: datetime | None = None) -> int:
-    """For which an attempt held GPUs, times their number; of one that runs up to `until`. 0 of one that got no node.
+def seconds(attempt: Attempt, *, until: datetime | None = None, since: datetime | None = None) -> int:
+    """From the start of its pod to its end; of one that runs, up to `until`. 0 of one that got no node.
 
     With `since`, those before are left out.
     """
     began = parse_time(attempt.pod_start_time or attempt.start_time)
     ended = parse_time(attempt.completion_time) or until
-    if not (attempt.gpus and attempt.node and began and ended):
+    if not (attempt.node and began and ended):
         return 0
     if since is not None:
         began = max(began, since)
-    return max(0, int((ended - began).total_seconds())) * attempt.gpus
+    return max(0, int((ended - began).total_seconds()))
+
+
+def gpu_seconds(attempt: Attempt, *, until: datetime | None = None, since: datetime | None = None) -> int:
+    """The same, times the GPUs that it held."""
+    return seconds(attempt, until=until, since=since) * (attempt.gpus or 0)
+
+
+def worked(step: StepStatus, *, until: datetime) -> int:
+    """Seconds for which pods of a step ran, over all attempts."""
+    return (step.earlier_seconds or 0) + sum(seconds(attempt, until=until) for attempt in step.attempts or ())
 
 
 def spent(steps: Iterable[StepStatus], *, until: datetime, since: datetime | None = None) -> int:
@@ -96,17 +106,33 @@ def estimated_seconds(spec: TrainingRunSpec, status: TrainingRunStatus, *, until
     trainings = [step for step in status.steps or () if is_train(step.name)]
     if trainings and all(step.state == "Succeeded" for step in trainings):
         return so_far
-    left = status.trainer_status.estimated_remaining_seconds if status.trainer_status else None
-    if left is not None and _is_last_training(spec, status):
+    left = _seconds_left(spec, status, until=until)
+    if left is not None:
         return so_far + gpus * left
     return None if spec.active_deadline_seconds is None else max(so_far, gpus * spec.active_deadline_seconds)
 
 
-def _is_last_training(spec: TrainingRunSpec, status: TrainingRunStatus) -> bool:
-    """What is told of the time left is of one phase, and nobody knows how long the next ones take."""
-    phases = phases_to_run(spec)
+def _seconds_left(spec: TrainingRunSpec, status: TrainingRunStatus, *, until: datetime) -> int | None:
+    """Of all trainings: what the present one tells, and what the spec expects of others; None where nobody knows."""
     current = status.current_step or ""
-    return is_train(current) and (not phases or current == train_step(phases[-1]) or phase_of(current) is None)
+    told = status.trainer_status.estimated_remaining_seconds if status.trainer_status and is_train(current) else None
+    wanted = phases_to_run(spec)
+    if not wanted:
+        return told
+    steps = {step.name: step for step in status.steps or ()}
+    total = 0
+    for phase in (phase for phase in spec.phases or () if phase.name in wanted):
+        name = train_step(phase.name)
+        step = steps.get(name)
+        if step is not None and step.state == "Succeeded":
+            continue
+        if name == current and told is not None:
+            total += told
+        elif phase.expected_duration_seconds is not None:
+            total += max(0, phase.expected_duration_seconds - (worked(step, until=until) if step else 0))
+        else:
+            return None
+    return total
 
 
 def reckoned(

@@ -144,12 +144,13 @@ def _hint(case: Case, step: StepStatus) -> str | None:
 
 def exceed_deadline(case: Case) -> Plan:
     """The run has wanted its pods for longer than it may."""
-    limit, current = case.seen.run.spec.active_deadline_seconds, case.ledger.foremost
+    deadline, current = case.deadline, case.ledger.foremost
+    assert deadline is not None
     during = current.name if current else ""
     return fail(
         case,
         reason=Reason.DEADLINE_EXCEEDED,
-        message=f"spec.activeDeadlineSeconds of {limit} was reached during {during}; checkpoints are kept",
+        message=f"{deadline.field} of {deadline.limit} was reached during {during}; checkpoints are kept",
         step=during,
         hint="raise it in a new run and set checkpoints.resumeFrom to this one",
     )

@@ -17,7 +17,7 @@ from trainyard.api.run.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.metadata import PlannedStep
 from trainyard.controller.runs import retry, sidecars, told
-from trainyard.controller.runs.cost import gpu_seconds
+from trainyard.controller.runs.cost import gpu_seconds, seconds
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
 from trainyard.controller.runs.phases import reached
@@ -130,9 +130,13 @@ def enter(step: StepStatus, *, attempt: int, job: str, at: datetime, first_step:
 def _with(step: StepStatus, entry: Attempt, **changes: object) -> StepStatus:
     """One entry more; what the oldest has cost stays when it goes."""
     attempts = [*(step.attempts or ()), entry]
-    gone = sum(map(gpu_seconds, attempts[:-ATTEMPTS_KEPT]))
-    if gone:
-        changes["earlier_gpu_seconds"] = (step.earlier_gpu_seconds or 0) + gone
+    gone = attempts[:-ATTEMPTS_KEPT]
+    for name, total in (
+        ("earlier_seconds", sum(map(seconds, gone))),
+        ("earlier_gpu_seconds", sum(map(gpu_seconds, gone))),
+    ):
+        if total:
+            changes[name] = (getattr(step, name) or 0) + total
     return step.model_copy(update={"attempts": attempts[-ATTEMPTS_KEPT:], **changes})
 
 

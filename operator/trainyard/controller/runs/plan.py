@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
+from trainyard.api.duration import duration
 from trainyard.api.progress import ExportRecord
 from trainyard.api.run.exports import Export
 from trainyard.api.run.status import RollbackStatus, StepStatus
@@ -25,7 +26,7 @@ from trainyard.controller.runs import budget, exports, ledger, quota, retry, rol
 from trainyard.controller.runs import told as words
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
-from trainyard.controller.runs.cost import held
+from trainyard.controller.runs.cost import held, worked
 from trainyard.controller.runs.ending import (
     Plan,
     after_the_end,
@@ -310,8 +311,16 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
     again = sidecars.seconds_left(job, seen.pods_of(job), seen.now)
     verb = f"{row.verb} phase {phase}" if phase else row.verb
     nodes = ", ".join(dict.fromkeys(str(p.node) for p in seen.pods_of(job)))
-    beside = sidecars.told(seen.pods_of(job))
+    beside = sidecars.told(seen.pods_of(job)) + _later_than_expected(case, step)
     return part(row.state, row.reason, f"{verb} on {nodes}{beside}", again=again)
+
+
+def _later_than_expected(case: Case, step: StepStatus) -> str:
+    phase = case.seen.run.phase_of(step.name)
+    expected = phase.expected_duration_seconds if phase is not None else None
+    if expected is None or worked(step, until=case.seen.now) <= expected:
+        return ""
+    return f"; it takes longer than the expected {duration(expected)}"
 
 
 def _prepare(case: Case, step: StepStatus) -> Part:
