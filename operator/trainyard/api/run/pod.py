@@ -96,7 +96,7 @@ def _named(variable: dict[str, Any]) -> dict[str, Any]:
 EnvVar = Annotated[dict[str, Any], AfterValidator(_named)]
 
 
-_ENV_SCHEMA = {
+_ENV_SCHEMA: dict[str, Any] = {
     "items": {
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": True,
