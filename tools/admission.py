@@ -25,6 +25,8 @@ REFERENCE = "secretRef"
 POD_SECRETS = (
     "env.[].valueFrom.secretKeyRef.name",
     "envFrom.[].secretRef.name",
+    "initContainers.[].env.[].valueFrom.secretKeyRef.name",
+    "initContainers.[].envFrom.[].secretRef.name",
     "imagePullSecrets.[].name",
     "volumes.[].*.secretName",
     "volumes.[].*.secretRef.name",
@@ -34,6 +36,8 @@ POD_SECRETS = (
 POD_CONFIG_MAPS = (
     "env.[].valueFrom.configMapKeyRef.name",
     "envFrom.[].configMapRef.name",
+    "initContainers.[].env.[].valueFrom.configMapKeyRef.name",
+    "initContainers.[].envFrom.[].configMapRef.name",
     "volumes.[].configMap.name",
     "volumes.[].projected.sources.[].configMap.name",
 )

@@ -22,6 +22,7 @@ from tests.api.conftest import Group, Objects
 from tests.api.manifests import SCRATCH, run
 from tests.api.server import KUBECONFIG, Answer, ApiServer
 from trainyard.api import GROUP
+from trainyard.api.names import APPROVED_ANNOTATION
 
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -148,6 +149,7 @@ def _people(made: Place, editor: dict[str, Any]) -> list[str]:
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["settings"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": ["sa"], "verbs": ["use"]},
         {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["agent"], "verbs": ["patch"]},
+        {"apiGroups": [GROUP], "resources": ["trainingruns"], "verbs": ["approve"]},
     ]
     _need(server, f"{RBAC}/namespaces/{made.namespace}/roles", {"metadata": {"name": "named"}, "rules": rules})
     _bind(made, "Role", "named", NAMED)
@@ -181,6 +183,12 @@ def _pod(**fields: Any) -> dict[str, Any]:
     return {"podTemplate": fields}
 
 
+def approved(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The same with the annotation that lets a run begin."""
+    metadata = {**manifest["metadata"], "annotations": {APPROVED_ANNOTATION: "yes"}}
+    return {**manifest, "metadata": metadata}
+
+
 def _until_active(made: Place, policies: list[dict[str, Any]]) -> None:
     """A policy holds some time after it was made; rights too."""
     written = {"name": "probe", "data": {"a": "b"}}
@@ -200,6 +208,9 @@ def _until_active(made: Place, policies: list[dict[str, Any]]) -> None:
     }
     for policy in policies:
         name = policy["metadata"]["name"]
+        if name.endswith("-approvals"):
+            _until(lambda: made.apply(EDITOR, approved(run(SCRATCH))), name)
+            continue
         spec = next(spec for suffix, spec in probes.items() if name.endswith(suffix))
         user = NAMED if name.endswith("-restarted-deployments") else EDITOR
         _until(lambda s=spec, u=user: made.run(u, {**SCRATCH, **s}), name)  # type: ignore[misc]

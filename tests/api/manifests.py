@@ -90,6 +90,7 @@ FINE_TUNING: dict[str, Any] = {
         "evalSteps": 5,
         "earlyStopping": {"metric": "loss", "patience": 2, "minimumDelta": 0.1},
         "neftuneNoiseAlpha": 5,
+        "callbacks": ["lab.stop:Early"],
         "seed": 1,
         "extraArgs": {"adam_beta2": 0.95},
     },
@@ -161,6 +162,18 @@ FINE_TUNING: dict[str, Any] = {
         "envFrom": [{"secretRef": {"name": "s"}}],
         "volumes": [{"name": "v", "emptyDir": {}}],
         "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "initContainers": [
+            {
+                "name": "fetch",
+                "image": "example.org/fetch:1",
+                "command": ["fetch"],
+                "args": ["--all"],
+                "env": [{"name": "A", "value": "1"}],
+                "envFrom": [{"secretRef": {"name": "s"}}],
+                "resources": {"requests": {"cpu": 1}, "limits": {"memory": "1Gi"}},
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            }
+        ],
         "imagePullSecrets": [{"name": "pull"}],
         "imagePullPolicy": "IfNotPresent",
         "serviceAccountName": "sa",
@@ -171,6 +184,7 @@ FINE_TUNING: dict[str, Any] = {
     },
     "onOutOfMemory": "Fail",
     "estimate": {"accelerator": "H200", "pricePerHour": 3.5},
+    "cost": {"hourlyRate": 0.35, "regularHourlyRate": 1, "currency": "USD", "limit": 12, "requireApproval": True},
     "backoffLimit": 1,
     "activeDeadlineSeconds": 60,
     "ttlSecondsAfterFinished": 60,
@@ -260,6 +274,8 @@ PHASED: dict[str, Any] = {
         {
             "name": "first",
             "datasets": ["d"],
+            "activeDeadlineSeconds": 7200,
+            "expectedDurationSeconds": 3600,
             "training": {k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
         },
         {"name": "second", "training": {"numTrainEpochs": 0.5}},

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.admission import EDIT, EDITOR, KINDS, NAMED, READABLE, Place, place
+from tests.api.admission import EDIT, EDITOR, KINDS, NAMED, READABLE, Place, approved, place
 from tests.api.conftest import Group, Objects
 from tests.api.manifests import COMPLETE, COMPLETE_SCHEDULES, SCRATCH, Manifest, run, schedule
 from tests.api.server import Answer, ApiServer
@@ -291,6 +291,11 @@ AUTHORS: dict[str, tuple[Spec, tuple[str, ...], str]] = {
         (*NOBODY_ELSE, "operator"),
         "podTemplate.env[KEY].valueFrom.secretKeyRef.name names the Secret other",
     ),
+    "a Secret as variables of an init container": (
+        pod(initContainers=[{"name": "one", "image": "a", "envFrom": [{"secretRef": {"name": "other"}}]}]),
+        (*NOBODY_ELSE, "operator"),
+        "podTemplate.initContainers[one].envFrom[].secretRef.name names the Secret other",
+    ),
     "a Secret as variables": (
         pod(envFrom=[{"secretRef": {"name": "other"}}]),
         (*NOBODY_ELSE, "operator"),
@@ -518,6 +523,36 @@ def test_the_complete_manifests_pass(manifest: Manifest, restricted: Place) -> N
     assert answer.accepted, answer.message
 
 
+def test_a_run_is_approved_by_whoever_has_the_right_to(restricted: Place) -> None:
+    template = {"metadata": {"annotations": {"trainyard.dev/approved": "yes"}}, "spec": SCRATCH}
+    of_schedule = schedule({"intervalSeconds": 3600, "template": template})
+    for manifest in (approved(run(SCRATCH)), of_schedule):
+        refused = restricted.apply(EDITOR, manifest)
+        assert "editor@example.org may not in namespace" in refused.message
+        assert "ask for approve on trainingruns.trainyard.dev" in refused.message
+        allowed = restricted.apply(NAMED, manifest)
+        assert allowed.accepted, allowed.message
+
+
+def test_what_an_unapproved_run_may_cost_is_changed_by_whoever_may_approve_it(restricted: Place) -> None:
+    cost = {"hourlyRate": 1.0, "limit": 5.0, "requireApproval": True}
+    for name, asks in (("dear", True), ("cheap", False)):
+        made = restricted.objects("testtrainingruns", EDITOR)
+        assert (
+            answer := made.create(run({**SCRATCH, "cost": cost | {"requireApproval": asks}}, name=name))
+        ).accepted, answer.message
+    for change in ({"spec": {"cost": None}}, {"spec": {"cost": {"limit": 50.0}}}):
+        asked = {
+            who: restricted.objects("testtrainingruns", who).patch("dear", change, dry_run=True)
+            for who in (EDITOR, NAMED)
+        }
+        assert "spec.cost of a run that asks for approval" in asked[EDITOR].message
+        assert asked[NAMED].accepted, asked[NAMED].message
+        assert restricted.objects("testtrainingruns", EDITOR).patch("cheap", change, dry_run=True).accepted
+    other = restricted.objects("testtrainingruns", EDITOR).patch("dear", {"spec": {"suspend": True}}, dry_run=True)
+    assert other.accepted, other.message
+
+
 def test_without_authorize_only_pods_are_judged(pods_only: Place) -> None:
     names = pod(envFrom=[{"secretRef": {"name": "any"}}, {"configMapRef": {"name": "any"}}], serviceAccountName="any")
     assert pods_only.run(EDITOR, {**SCRATCH, **names}).accepted
@@ -684,7 +719,10 @@ def test_overrides_of_one_start_are_judged_by_their_words(
 def test_the_api_server_finds_no_fault_in_the_expressions(restricted: Place) -> None:
     deadline = time.monotonic() + 30
     path = KINDS["ValidatingAdmissionPolicy"]
-    names = [f"{restricted.release}-trainyard-{part}" for part in ("pods", "secrets", "configmaps", "serviceaccounts")]
+    names = [
+        f"{restricted.release}-trainyard-{part}"
+        for part in ("pods", "secrets", "configmaps", "serviceaccounts", "approvals")
+    ]
     for name in names:
         while "typeChecking" not in (found := restricted.server.request("GET", f"{path}/{name}").body).get(
             "status", {}

@@ -61,6 +61,7 @@ ALWAYS: tuple[tuple[Place, Any], ...] = (
     (("checkpoints", "keepLast"), 5),
     (("storage", "checkpoints", "retain"), False),
     (("evaluation", "enabled"), False),
+    (("cost", "limit"), 24),
 )
 
 

@@ -94,7 +94,11 @@ CASES: tuple[Case, ...] = (
     Case(
         "spec.storage.workspace is where the script of spec.command works",
         {**SCRATCH, "storage": {"workspace": {"git": {"url": "https://git.example.org/a"}}}},
-        {**SCRIPT, "storage": {"workspace": {"git": {"url": "https://git.example.org/a"}}}},
+        put(
+            {**SCRATCH, "storage": {"workspace": {"git": {"url": "https://git.example.org/a"}}}},
+            ("training", "callbacks"),
+            ["lab.stop:Early"],
+        ),
     ),
     Case(
         "sparsePaths has a path with ..",
@@ -463,6 +467,11 @@ CASES: tuple[Case, ...] = (
             put(SCRATCH, ("podTemplate", "env"), [{"name": "A"}, {"name": f"MY_{name}"}]),
         )
         for name in ("TRAINYARD_STEP", "KUBEFLOW_TRAINER_SERVER_URL")
+    ),
+    Case(
+        "an init container is called trainer",
+        put(SCRATCH, ("podTemplate", "initContainers"), [{"name": "trainer", "image": "a"}]),
+        put(SCRATCH, ("podTemplate", "initContainers"), [{"name": "fetch", "image": "a"}]),
     ),
 )
 

@@ -11,7 +11,13 @@ from trainyard.api import GROUP
 POLICY, BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
 PODS = "trainyard-pods"
 WRITTEN = {"trainyard-written-configmaps", "trainyard-restarted-deployments", "trainyard-written-inferenceservices"}
-AUTHORS = {"trainyard-secrets", "trainyard-configmaps", "trainyard-serviceaccounts", *WRITTEN}
+AUTHORS = {
+    "trainyard-approvals",
+    "trainyard-secrets",
+    "trainyard-configmaps",
+    "trainyard-serviceaccounts",
+    *WRITTEN,
+}
 
 
 def names(objects: Objects, kind: str = POLICY) -> set[str]:

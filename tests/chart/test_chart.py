@@ -37,7 +37,8 @@ def operator_rules(objects: Objects) -> list[dict[str, Any]]:
     return [
         rule
         for o in objects
-        if o["kind"] in ("Role", "ClusterRole") and not o["metadata"]["name"].endswith(("-editor", "-viewer"))
+        if o["kind"] in ("Role", "ClusterRole")
+        and not o["metadata"]["name"].endswith(("-editor", "-viewer", "-approver"))
         for rule in o["rules"]
     ]
 
@@ -99,6 +100,15 @@ def test_what_triggers_may_ask_is_a_value(render: Render) -> None:
     default, bare = environment(render()), Settings(trainer_image="x")
     assert Settings.from_environment(default).triggers_memory_mib == bare.triggers_memory_mib
     assert "TRAINYARD_TRIGGERS_ALLOW_LOOPBACK" not in default
+
+
+def test_prices_are_values(render: Render) -> None:
+    variables = environment(
+        render("cost.prices.\\*=0.35", "cost.prices.NVIDIA-H100-80GB-HBM3=2.5", "cost.currency=EUR")
+    )
+    settings = Settings.from_environment(variables)
+    assert (settings.gpu_prices, settings.currency) == ({"NVIDIA-H100-80GB-HBM3": 2.5, "*": 0.35}, "EUR")
+    assert Settings.from_environment(environment(render())).gpu_prices == {}
 
 
 def test_ports_of_pod_probes_and_service_agree_with_the_operator(render: Render) -> None:
@@ -215,6 +225,9 @@ def test_people_get_roles_by_aggregation(render: Render) -> None:
     labels = {o["metadata"]["name"]: o["metadata"]["labels"] for o in of_kind(render(), "ClusterRole")}
     assert labels["trainyard-editor"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
     assert labels["trainyard-viewer"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    approver = labels["trainyard-approver"]
+    assert approver["rbac.authorization.k8s.io/aggregate-to-admin"] == "true"
+    assert "rbac.authorization.k8s.io/aggregate-to-edit" not in approver, "not everybody who writes runs approves them"
 
 
 def images(objects: Objects) -> Iterator[str]:

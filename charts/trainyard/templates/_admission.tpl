@@ -18,7 +18,7 @@ no right to what its author named; nor does a write of labels.
 {{- define "trainyard.admission.changed" -}}
 request.operation == 'CREATE' || (request.kind.kind == 'TrainingRun'
   ? (dyn(object).spec.map(k, k) + dyn(oldObject).spec.map(k, k)).exists(k,
-      !(k in ['suspend', 'backoffLimit', 'activeDeadlineSeconds', 'ttlSecondsAfterFinished'])
+      !(k in ['suspend', 'cost', 'backoffLimit', 'activeDeadlineSeconds', 'ttlSecondsAfterFinished'])
       && dyn(object).spec[?k] != dyn(oldObject).spec[?k])
   : ['template', 'variants', 'triggers'].exists(k, dyn(object).spec[?k] != dyn(oldObject).spec[?k])
     || dyn(object).metadata.?annotations[?'trainyard.dev/run-now-overrides']

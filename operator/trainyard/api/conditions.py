@@ -52,6 +52,10 @@ class Reason(StrEnum):
     """`spec.suspend` is true and the pod is still writing its checkpoint."""
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
+    WAITING_FOR_APPROVAL = "WaitingForApproval"
+    """`spec.cost.requireApproval` is true and nobody has approved the run yet."""
+    COST_LIMIT = "CostLimitReached"
+    """Suspended: the run's GPUs have cost `spec.cost.limit`."""
     SUCCEEDED = "Succeeded"
 
     # Whether the gates passed.

@@ -23,6 +23,8 @@ RETAIN_ANNOTATION = f"{GROUP}/retain"
 SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 CANCEL_ANNOTATION = f"{GROUP}/cancel"
 """On a run: stop it for good, as Cancelled, after its pod has written a checkpoint. The value says why."""
+APPROVED_ANNOTATION = f"{GROUP}/approved"
+"""On a run with `spec.cost.requireApproval`: it may begin. The value says why, or who says so."""
 SKIP_IF_DATASET_ANNOTATION = f"{GROUP}/skip-if-dataset"
 """On a run: end it before the training if its prepared data have this digest, because that has been trained already."""
 

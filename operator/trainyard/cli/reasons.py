@@ -23,6 +23,13 @@ ADVICE: dict[str, Advice] = {
     Reason.EVALUATING: Advice("the trained model is being measured on held-out data"),
     Reason.SUSPENDING: Advice("the run was asked to stop, and its pod writes a last checkpoint"),
     Reason.SUSPENDED: Advice("the run was stopped on purpose; its GPU is free", "let it go on: {called} resume {run}"),
+    Reason.WAITING_FOR_APPROVAL: Advice(
+        "the run begins when somebody who may do so has approved what it will cost", "{called} approve {run}"
+    ),
+    Reason.COST_LIMIT: Advice(
+        "the run's GPUs have cost what spec.cost.limit allows; it has written a checkpoint and holds none",
+        "raise the limit, and it goes on from there: kubectl edit trainingrun {run}",
+    ),
     Reason.RESUMED: Advice("the run goes on after a suspension"),
     Reason.SUCCEEDED: Advice(
         "the run has done everything it was asked for", "fetch the result: {called} download {run}"

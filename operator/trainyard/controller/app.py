@@ -53,6 +53,7 @@ from trainyard.controller.reports.pacing import Pace
 from trainyard.controller.reports.progress_store import Accepted, ProgressStore
 from trainyard.controller.reports.receiver import Receiver
 from trainyard.controller.reports.tokens import RunTokens, load_or_create_key
+from trainyard.controller.runs.cost import Prices
 from trainyard.controller.runs.observed import Policy
 from trainyard.controller.runs.reconcile import Reconciler
 from trainyard.controller.schedules.desk import ScheduleDesk
@@ -381,6 +382,8 @@ async def _check_crd(cluster: Cluster, clock: Clock) -> None:
 
 def _policy(settings: Settings) -> Policy:
     return Policy(
+        prices=Prices(settings.gpu_prices, settings.currency),
+        monthly_gpu_hours=settings.monthly_gpu_hours,
         defaults=Defaults(
             trainer_image=settings.trainer_image,
             receiver_url=settings.receiver_url,

@@ -176,8 +176,7 @@ class Metrics:
             for attempt in step.attempts or ():
                 if attempt.state != "Running" and (step.name, attempt.number) not in ended:
                     self._attempt_ended(step.name, attempt)
-                    if run is not None:
-                        self._ended.attempt_ended(run, step.name, attempt)
+                    self._ended.attempt_ended(attempt, new.cost)
 
     def _attempt_ended(self, step: str, attempt: Attempt) -> None:
         # The name of a phase is free text, and each would be seventeen series until the next restart.

@@ -35,6 +35,7 @@ GAUGES = {
     "trainyard_validation_loss": "Newest loss of the held-out records during the training.",
     "trainyard_gpu_utilization_percent": "How busy the GPU is, of trainings under way whose pods report it.",
     "trainyard_model_accuracy": "Share of held-out records that the evaluated model answers exactly (exactMatch).",
+    "trainyard_model_gpu_hours": "Hours of GPUs that went into the model: of its run.",
     "trainyard_model_created_timestamp_seconds": "When the run of an evaluated model was made: tells an agent's newest.",
 }
 METRIC = "trainyard_model_metric"
@@ -130,6 +131,8 @@ def _gauges(status: TrainingRunStatus) -> dict[str, float]:
     accuracy = dict(_numbers(status.evaluation.metrics if status.evaluation else None))
     if name := next((name for name in _ACCURACY if name in accuracy), None):
         found["trainyard_model_accuracy"] = accuracy[name]
+    if status.cost is not None:
+        found["trainyard_model_gpu_hours"] = float(status.cost.gpu_hours)
     return found
 
 

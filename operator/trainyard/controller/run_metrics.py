@@ -1,26 +1,20 @@
 """What Prometheus sees of runs that end: how, after how long, and for how many seconds they held GPUs. No word of an author."""
 
-import re
 from datetime import datetime
 from decimal import Decimal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from trainyard.api.conditions import State
-from trainyard.api.quantity import parse_quantity
-from trainyard.api.run.status import Attempt, TrainingRunStatus
-from trainyard.controller.manifests.job import pods_of_step, step_resources
-from trainyard.controller.manifests.metadata import RunRef
-from trainyard.controller.manifests.placement import extended_resources
+from trainyard.api.run.status import Attempt, CostStatus, TrainingRunStatus
+from trainyard.controller.runs.cost import gpu_seconds, money
 from trainyard.controller.runs.status import is_finished
 
 RESULTS = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+CURRENCIES_KEPT = 8
 ENDS = ("Succeeded", "Failed", "Stopped")
 """Of an attempt."""
 _BUCKETS = (60, 300, 900, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600, 72 * 3600, 168 * 3600)
-_GPU = re.compile(r"(?<![a-z])(gpu|mig|tpu|npu|xpu|gaudi|neuron)", re.IGNORECASE)
-"""What device plugins call accelerators: nvidia.com/gpu, nvidia.com/mig-1g.10gb, gpu.intel.com/i915, google.com/tpu. A network
-card, which is asked for in the same way, is none."""
 
 
 class RunMetrics:
@@ -41,6 +35,13 @@ class RunMetrics:
             ["state"],
             registry=registry,
         )
+        self._cost = Counter(
+            "trainyard_gpu_cost_total",
+            "What the GPUs of attempts that have ended cost, of runs with a known price.",
+            ["currency"],
+            registry=registry,
+        )
+        self._currencies: set[str] = set()
         # A counter that begins with its first event hides that one from increase().
         for result in RESULTS:
             self._ended.labels(result.value)
@@ -56,26 +57,20 @@ class RunMetrics:
         if new.start_time and new.completion_time:
             self._seconds.labels(result).observe(_between(new.start_time, new.completion_time))
 
-    def attempt_ended(self, run: RunRef, step: str, attempt: Attempt) -> None:
-        """An attempt has given its GPUs back, if it ever had them."""
-        if seconds := gpu_seconds(run, step, attempt):
-            self._gpu_seconds.labels(attempt.state).inc(seconds)
+    def attempt_ended(self, attempt: Attempt, cost: CostStatus | None) -> None:
+        """An attempt has given its GPUs back, if it ever had them. `cost`: of its run."""
+        if not (seconds := gpu_seconds(attempt)):
+            return
+        self._gpu_seconds.labels(attempt.state).inc(seconds)
+        if cost is not None and cost.hourly_rate is not None:
+            self._cost.labels(self._known(cost.currency or "")).inc(float(money(seconds, Decimal(cost.hourly_rate))))
 
-
-def gpu_seconds(run: RunRef, step: str, attempt: Attempt) -> float:
-    """From the start of its pod, because one that waits for a GPU holds none; 0 of an attempt that got no node."""
-    began = attempt.pod_start_time or attempt.start_time
-    if not (attempt.node and began and attempt.completion_time):
-        return 0.0
-    return _between(began, attempt.completion_time) * gpus_of(run, step) * pods_of_step(run, step)
-
-
-def gpus_of(run: RunRef, step: str) -> float:
-    """How many GPUs each pod of the step asks for."""
-    resources = step_resources(run, step)
-    asked = {**resources.requests, **resources.limits}
-    amounts = (parse_quantity(asked[name]) for name in extended_resources(resources) if _GPU.search(name))
-    return float(sum(amounts, Decimal(0)))
+    def _known(self, currency: str) -> str:
+        """Authors choose the word, so there are not endlessly many."""
+        if currency not in self._currencies and len(self._currencies) >= CURRENCIES_KEPT:
+            return "other"
+        self._currencies.add(currency)
+        return currency
 
 
 def _between(start: str, end: str) -> float:

@@ -22,6 +22,13 @@ def _split(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _table(value: Any) -> Any:
+    pairs = (part.partition("=") for part in _split(value)) if isinstance(value, str) else ()
+    return {name.strip(): price.strip() for name, _, price in pairs} if isinstance(value, str) else value
+
+
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
+Hours = Annotated[float, Field(ge=0, le=10_000_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -120,6 +127,16 @@ class Settings(BaseModel):
 
     page_listen_port: Port = 8082
     """Port of the page."""
+
+    gpu_prices: Annotated[Mapping[str, Price], BeforeValidator(_table)] = {}
+    """Price of a GPU hour by product, for runs without spec.cost.hourlyRate: NVIDIA-H100-80GB-HBM3=2.5,*=0.35. The product is
+    the value of nvidia.com/gpu.product in a run's placement.nodeSelector; `*` is any other, and any run that names none."""
+
+    monthly_gpu_hours: Annotated[Mapping[str, Hours], BeforeValidator(_table)] = {}
+    """GPU hours that a namespace, or an agent in it, may use in a calendar month: lab=100,lab/agent-sre=40. Over it, trainings wait."""
+
+    currency: str = Field("", pattern=r"^([A-Z]{3})?$")
+    """What gpu_prices are in, and what runs mean that say nothing: EUR, USD."""
 
     metrics_listen_port: Port = 9090
     """Port of /metrics."""

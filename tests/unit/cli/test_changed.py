@@ -114,6 +114,74 @@ def test_cancel_is_an_annotation_with_the_reason(cluster: FakeCluster) -> None:
     assert "trainyard.dev/cancel" in cluster.bodies("PATCH")[1]["metadata"]["annotations"]
 
 
+def of_old(cluster: FakeCluster) -> None:
+    """Runs that ended three months ago, and what holds some of them."""
+    over = [runs.condition("Complete", "True", "Succeeded")]
+    ended = {"state": "Succeeded", "conditions": over, "completionTime": "2025-12-01T12:00:00Z"}
+    cluster.run("old", spec={}, **ended)
+    cluster.run("base", spec={}, **ended)
+    cluster.run("base-2", spec={}, **ended)
+    cluster.run("best", spec={}, **ended, promotions=[{"kind": "Promoted", "version": "v1"}])
+    cluster.run("shared", spec={"storage": {"checkpoints": {"claimName": "lab-volume"}}}, **ended)
+    cluster.run("new", spec={"model": {"storageUri": "run://base/first"}}, state="Training")
+    for name, made in (("old-checkpoints", "trainyard"), ("new-checkpoints", "trainyard"), ("lab-volume", "helm")):
+        claim = {"metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": made}}}
+        cluster.put(f"/api/v1/namespaces/lab/persistentvolumeclaims/{name}", claim)
+
+
+def test_clean_lists_what_it_would_delete_and_touches_nothing(cluster: FakeCluster) -> None:
+    of_old(cluster)
+    result = call("clean", "--dry-run", "--claims")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [
+        "NAME", "base-2", "old", "shared", "base", "best", "3", "Next:",
+    ]  # fmt: skip
+    assert "base is kept: new starts from it" in result.stdout
+    assert "best is kept: its result is promoted" in result.stdout
+    assert "3 runs would be deleted, and claims old-checkpoints" in result.stdout
+    assert not [method for method, _, _ in cluster.asked if method == "DELETE"]
+
+
+def test_clean_deletes_what_it_listed(cluster: FakeCluster) -> None:
+    of_old(cluster)
+    assert call("clean", "--claims", "--older-than", "10d").exit_code == 0
+    deleted = [path.rpartition("/")[2] for method, path, _ in cluster.asked if method == "DELETE"]
+    assert deleted == ["base-2", "old", "shared", "old-checkpoints"]
+    assert call("clean", "--older-than", "0").exit_code == 2
+
+
+def test_clean_leaves_what_has_just_ended(cluster: FakeCluster) -> None:
+    of_old(cluster)
+    result = call("clean", "--older-than", "20000d", "--dry-run")
+    assert result.stdout == "0 runs would be deleted\n"
+
+
+def test_approve_is_an_annotation_with_the_reason(cluster: FakeCluster) -> None:
+    cluster.run("dear", spec={"cost": {"requireApproval": True}}, state="Pending", message="waits for approval")
+    result = call("approve", "dear", "--reason", "within the month's budget")
+    assert result.exit_code == 0, result.output
+    assert "dear may begin" in result.stdout
+    annotations = only(cluster, "PATCH")["metadata"]["annotations"]
+    assert annotations == {"trainyard.dev/approved": "within the month's budget"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "said"),
+    [
+        ({}, {}, "spec.cost.requireApproval is not true"),
+        ({"cost": {"requireApproval": True}}, {"startTime": "2026-03-01T12:00:10Z"}, "has begun already"),
+    ],
+)
+def test_what_waits_for_no_approval_gets_none(
+    spec: dict[str, Any], status: dict[str, Any], said: str, cluster: FakeCluster
+) -> None:
+    cluster.run("dear", spec=spec, state="Training", **status)
+    result = call("approve", "dear")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert not cluster.bodies("PATCH")
+
+
 @pytest.mark.parametrize(
     "written", ["/checkpoints/step-10000", "step-10000", "10000", "/trainyard/checkpoints/step-10000/"]
 )

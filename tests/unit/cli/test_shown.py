@@ -71,6 +71,40 @@ def test_all_namespaces_are_told_apart(lab: FakeCluster) -> None:
     assert any("/trainyard.dev/v1alpha1/trainingruns" in target for _, target, _ in lab.asked)
 
 
+def test_cost_of_each_run_by_agent_and_by_month(cluster: FakeCluster) -> None:
+    def run(name: str, agent: str, month: str, **cost: str) -> None:
+        spec = {"owner": {"agent": agent}, "cost": {"limit": 12}} if agent else {}
+        cluster.run(name, spec=spec, state="Succeeded", startTime=f"{month}-03T10:00:00Z", cost=cost)
+
+    run("one", "sre", "2026-03", gpuHours="1.5", hourlyRate="2", currency="EUR", actual="3")
+    run("two", "sre", "2026-04", gpuHours="0.26", hourlyRate="2", currency="EUR", actual="0.52", estimated="4")
+    run("three", "", "2026-04", gpuHours="7")
+    cluster.run("free", state="Succeeded")
+    printed = [line.split() for line in call("list", "--cost").stdout.splitlines()]
+    assert printed == [
+        ["NAME", "AGENT", "STATE", "GPU-HOURS", "ACTUAL", "ESTIMATED", "LIMIT"],
+        ["one", "sre", "Succeeded", "1.50", "3.00", "EUR", "12.00", "EUR"],
+        ["three", "-", "Succeeded", "7.00"],
+        ["two", "sre", "Succeeded", "0.26", "0.52", "EUR", "4.00", "EUR", "12.00", "EUR"],
+        [],
+        ["AGENT", "RUNS", "GPU-HOURS", "ACTUAL"],
+        ["-", "1", "7.00"],
+        ["sre", "2", "1.76", "3.52", "EUR"],
+        [],
+        ["MONTH", "RUNS", "GPU-HOURS", "ACTUAL"],
+        ["2026-03", "1", "1.50", "3.00", "EUR"],
+        ["2026-04", "1", "7.00"],
+        ["2026-04", "1", "0.26", "0.52", "EUR"],
+    ]
+
+
+def test_cost_is_a_table_of_runs_alone(cluster: FakeCluster) -> None:
+    assert call("list", "--cost", "--watch").exit_code == 2
+    assert call("list", "--cost").stdout.startswith("no runs")
+    cluster.run("free", state="Succeeded")
+    assert call("list", "--cost").stdout == "none of the runs asks for GPUs or has a price\n"
+
+
 def test_a_selector_is_the_api_servers_to_apply(lab: FakeCluster) -> None:
     assert len(call("list", "-l", "agent=sre", "-o", "name").stdout.splitlines()) == 4
     assert call("list", "-l", "agent=none").stdout == "no runs in namespace lab; trainyard list -A looks everywhere\n"

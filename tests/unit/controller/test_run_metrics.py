@@ -15,7 +15,6 @@ from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.metrics import Metrics
 from trainyard.controller.model_metrics import METRICS_KEPT, RUNS_KEPT
 from trainyard.controller.reports.pacing import Pace
-from trainyard.controller.run_metrics import gpus_of
 from trainyard.controller.runs.observed import Policy
 from trainyard.controller.runs.reconcile import Reconciler
 
@@ -100,31 +99,58 @@ def test_a_run_is_counted_once_when_it_ends_and_with_how_long_it_took(result: st
     ],
 )
 def test_what_counts_as_a_gpu(limits: dict[str, Any], gpus: int) -> None:
-    one = run(resources={"limits": limits})
-    assert gpus_of(one, "train") == gpus
-    assert gpus_of(one, "evaluate") == 0, "the evaluation gets none"
+    world = World(run=manifest(resources={"limits": limits}))
+    until_training(world)
+    steps = {step.name: step.attempts or [] for step in world.status().steps or ()}
+    assert (steps["train"][0].gpus or 0) == gpus
+    world.end(record={})
+    world.settle()
+    world.settle()
+    steps = {step.name: step.attempts or [] for step in world.status().steps or ()}
+    assert steps["evaluate"][0].gpus is None, "the evaluation gets none"
 
 
-def test_gpus_are_held_from_the_pods_start_to_its_end_by_each_pod() -> None:
+def test_gpus_are_held_from_the_pods_start_to_its_end() -> None:
     metrics = Metrics()
-    one = run(
-        resources={"limits": {"example.com/gpu": 2}},
-        numNodes=3,
-        storage={"checkpoints": {"accessModes": ["ReadWriteMany"]}},
-    )
+    one = run()
     times = {"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T02:00:10Z"}
     started = {"podStartTime": "2026-01-01T02:00:00Z", "node": "arcanine"}
 
     def after(*attempts: dict[str, Any]) -> TrainingRunStatus:
         return told(steps=[{"name": "train", "state": "Running", "attempts": list(attempts)}])
 
-    first = {"number": 1, "state": "Failed", **times, **started}
-    never_placed = {"number": 2, "state": "Stopped", **times}
+    first = {"number": 1, "state": "Failed", "gpus": 6, **times, **started}
+    never_placed = {"number": 2, "state": "Stopped", "gpus": 6, **times}
     metrics.status_written("ns", "alpha", TrainingRunStatus(), after(first), one)
     metrics.status_written("ns", "alpha", after(first), after(first, never_placed), one)
-    assert value(metrics, "gpu_seconds_total", state="Failed") == 10 * 2 * 3
+    assert value(metrics, "gpu_seconds_total", state="Failed") == 10 * 6
     assert value(metrics, "gpu_seconds_total", state="Stopped") == 0, "one that waited for two hours held nothing"
     assert value(metrics, "gpu_seconds_total", state="Succeeded") == 0
+
+
+def test_what_attempts_have_cost_by_currency_of_which_there_are_few() -> None:
+    metrics = Metrics()
+
+    def ended_in(currency: str, name: str) -> None:
+        times = {"startTime": "2026-01-01T00:00:00Z", "podStartTime": "2026-01-01T00:00:00Z"}
+        attempt = {
+            "number": 1,
+            "state": "Succeeded",
+            "gpus": 2,
+            "node": "a",
+            "completionTime": "2026-01-01T01:00:00Z",
+            **times,
+        }
+        cost = {"gpuHours": "2", "hourlyRate": "1.5", "currency": currency, "actual": "3"}
+        new = told(steps=[{"name": "train", "state": "Succeeded", "attempts": [attempt]}], cost=cost)
+        metrics.status_written("ns", name, TrainingRunStatus(), new, run(name))
+
+    for number in range(12):
+        ended_in(f"AA{chr(65 + number)}", f"run-{number}")
+    ended_in("AAA", "again")
+    assert value(metrics, "gpu_cost_total", currency="AAA") == 6
+    assert value(metrics, "gpu_cost_total", currency="other") == 4 * 3
+    assert len(series(metrics, "trainyard_gpu_cost_total")) == 9
 
 
 def test_the_ledger_notes_when_the_pod_began() -> None:

@@ -32,6 +32,15 @@ def test_values_are_read_as_what_they_are():
     assert settings.resync_seconds == 600
 
 
+def test_prices_are_a_table():
+    named = {"TRAINYARD_GPU_PRICES": "NVIDIA-H100-80GB-HBM3=2.5, *=0.35", "TRAINYARD_CURRENCY": "EUR"}
+    settings = Settings.from_environment(NEEDED | named)
+    assert (settings.gpu_prices, settings.currency) == ({"NVIDIA-H100-80GB-HBM3": 2.5, "*": 0.35}, "EUR")
+    for wrong in ("H100", "H100=dear", "H100=-1"):
+        with pytest.raises(InvalidSettings, match="TRAINYARD_GPU_PRICES"):
+            Settings.from_environment(NEEDED | {"TRAINYARD_GPU_PRICES": wrong})
+
+
 def test_all_faults_are_named_at_once():
     with pytest.raises(InvalidSettings) as caught:
         Settings.from_environment(

@@ -52,6 +52,17 @@ class Phase(ApiModel):
     datasets: list[DnsLabel] | None = Field(
         None, min_length=1, max_length=32, description="Names of the datasets it sees. Absent: all of spec.datasets."
     )
+    active_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        description="The run fails when pods of this phase have trained for so long in total. Waiting for a node does not count.",
+    )
+    expected_duration_seconds: int | None = Field(
+        None,
+        ge=1,
+        description="How long its training should take. status.message tells when it takes longer; where every phase has one, progress "
+        "of the whole and the estimated cost are reckoned with it.",
+    )
     training: TrainingOverrides | None = Field(
         None,
         description="What is other than in spec.training. Its maxSteps or numTrainEpochs replaces either of the run's.",

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from trainyard.api.base import ApiModel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
-from trainyard.api.names import RESERVED_ENV_PREFIXES
+from trainyard.api.base import ApiModel, DnsLabel, DnsSubdomain, Quantity, Rule, opaque, opaque_items
+from trainyard.api.names import RESERVED_ENV_PREFIXES, TRAINER_CONTAINER
 from trainyard.api.run.workspace import Workspace
 from trainyard.api.run.yield_from import YieldFrom
 
@@ -102,6 +102,63 @@ def _named(variable: dict[str, Any]) -> dict[str, Any]:
 EnvVar = Annotated[dict[str, Any], AfterValidator(_named)]
 
 
+_ENV_SCHEMA: dict[str, Any] = {
+    "items": {
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": True,
+        "properties": {
+            "name": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": ENV_NAME_LIMIT,
+                "description": "Name of the variable.",
+            }
+        },
+        "required": ["name"],
+    }
+}
+
+
+class InitContainer(ApiModel):
+    """A container that ends before the trainer's starts. Its security context is the trainer's."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"self.name != '{TRAINER_CONTAINER}'",
+            f"an init container is called {TRAINER_CONTAINER}, as the trainer's own: give it another name",
+            lambda c: c.name != TRAINER_CONTAINER,
+        ),
+    )
+
+    name: DnsLabel = Field(description="Its name, unique in the pod.")
+    image: str = Field(min_length=1, max_length=512, description="Its image.")
+    command: list[str] = Field(
+        default_factory=list,
+        max_length=64,
+        description="As in a pod.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 4096}},
+    )
+    args: list[str] = Field(
+        default_factory=list,
+        max_length=64,
+        description="As in a pod.",
+        json_schema_extra={"items": {"type": "string", "maxLength": 4096}},
+    )
+    env: list[EnvVar] = Field(
+        default_factory=list, max_length=32, description="As in a pod.", json_schema_extra=_ENV_SCHEMA
+    )
+    env_from: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=8, description="As in a pod.", json_schema_extra=opaque_items
+    )
+    resources: Resources = Field(default_factory=Resources, description="What it asks for.")
+    volume_mounts: list[dict[str, Any]] = Field(
+        default_factory=list,
+        max_length=16,
+        description="As in a pod: volumes of podTemplate.volumes, and the run's own, such as trainyard-checkpoints.",
+        json_schema_extra=opaque_items,
+    )
+
+
 class PodTemplate(ApiModel):
     """What is added to every pod of the run."""
 
@@ -114,6 +171,11 @@ class PodTemplate(ApiModel):
             "sets those; choose another name",
             lambda t: not any(str(e.get("name", "")).startswith(RESERVED_ENV_PREFIXES) for e in t.env),
         ),
+        Rule(
+            None,  # keys of a list map
+            "two of podTemplate.initContainers have the same name: rename one of them",
+            lambda t: len({c.name for c in t.init_containers}) == len(t.init_containers),
+        ),
         _keys_are_labels("podTemplate.labels", lambda t: t.labels),
         _keys_are_labels("podTemplate.annotations", lambda t: t.annotations),
     )
@@ -124,21 +186,7 @@ class PodTemplate(ApiModel):
         default_factory=list,
         max_length=64,
         description="Environment variables of the container, as in a pod.",
-        json_schema_extra={
-            "items": {
-                "type": "object",
-                "x-kubernetes-preserve-unknown-fields": True,
-                "properties": {
-                    "name": {
-                        "type": "string",
-                        "minLength": 1,
-                        "maxLength": ENV_NAME_LIMIT,
-                        "description": "Name of the variable.",
-                    }
-                },
-                "required": ["name"],
-            }
-        },
+        json_schema_extra=_ENV_SCHEMA,
     )
     env_from: list[dict[str, Any]] = Field(
         default_factory=list, max_length=16, description="As in a pod.", json_schema_extra=opaque_items
@@ -155,6 +203,12 @@ class PodTemplate(ApiModel):
         max_length=32,
         description="Where they are mounted, as in a pod.",
         json_schema_extra=opaque_items,
+    )
+    init_containers: list[InitContainer] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Containers that end, one after the other, before the trainer's starts: in every pod of the run.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
     image_pull_secrets: list[dict[str, Any]] = Field(
         default_factory=list, max_length=16, description="As in a pod.", json_schema_extra=opaque_items

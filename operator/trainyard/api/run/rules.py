@@ -203,6 +203,11 @@ TRM_RULES = (
         lambda s: s.training is not None or s.phases is not None or all(d.puzzle is None for d in s.datasets or ()),
     ),
     Rule(
+        None,  # it would mention the method and the callbacks; the operator refuses it in the same words
+        "training.callbacks are of the loop of language models, which method TRM has not: remove them",
+        lambda s: s.training is None or s.training.method not in TINY or not s.training.callbacks,
+    ),
+    Rule(
         "!phased || !has(self.model) || !has(self.model.trm)",
         "a Tiny Recursive Model is trained in one go: remove spec.phases",
         lambda s: s.phases is None or s.model is None or s.model.trm is None,
@@ -431,6 +436,10 @@ def _stored(spec: Any, export: Any) -> bool:
     return any(other.s3 is not None and other.name in export.depends_on for other in spec.exports)
 
 
+def _has_callbacks(spec: Any) -> bool:
+    return spec.training is not None and bool(spec.training.callbacks)
+
+
 SPEC_RULES: tuple[Rule, ...] = (
     Rule(
         "(has(self.model) && has(self.datasets) && (has(self.training) || has(self.phases))) || "
@@ -460,9 +469,11 @@ SPEC_RULES: tuple[Rule, ...] = (
         about=_SCRIPT,
     ),
     Rule(
-        "script || !has(self.storage) || !has(self.storage.workspace)",
-        "spec.storage.workspace is where the script of spec.command works: set spec.command too, or remove the workspace",
-        lambda s: bool(s.command) or s.storage.workspace is None,
+        "script || !has(self.storage) || !has(self.storage.workspace) || has(self.phases) || (has(self.training) && "
+        "has(self.training.callbacks))",
+        "spec.storage.workspace is where the script of spec.command works, and where training.callbacks come from: set one of them "
+        "too, or remove the workspace",
+        lambda s: bool(s.command) or s.storage.workspace is None or s.phases is not None or _has_callbacks(s),
         about=_SCRIPT,
     ),
     Rule(

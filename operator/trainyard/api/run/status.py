@@ -93,6 +93,7 @@ class Attempt(StatusModel):
     )
     completion_time: str | None = Field(None, description="When it ended.", json_schema_extra={"format": "date-time"})
     node: str | None = Field(None, max_length=253, description="Node it ran on.")
+    gpus: int | None = Field(None, ge=0, description="GPUs that its pods hold together; absent without any.")
     first_step: int | None = Field(None, description="Optimizer step it went on from.")
     last_step: int | None = Field(None, description="Last optimizer step it reported.")
     last_log_lines: list[str] | None = Field(None, max_length=20, description="The end of its log, if it failed.")
@@ -107,6 +108,12 @@ class StepStatus(StatusModel):
     state: Literal["Waiting", "Running", "Succeeded", "Failed", "Skipped"] = Field(description="How it stands.")
     job: str | None = Field(None, max_length=63, description="Name of its newest Job.")
     attempts: list[Attempt] | None = Field(None, max_length=ATTEMPTS_KEPT, description="The newest attempts.")
+    earlier_seconds: int | None = Field(
+        None, ge=0, description="Seconds for which pods of attempts ran that are no longer among the newest."
+    )
+    earlier_gpu_seconds: int | None = Field(
+        None, ge=0, description="GPU seconds of attempts that are no longer among the newest."
+    )
     total_steps: int | None = Field(
         None, ge=0, description="Of a phase: its optimizer steps in all, once they are known."
     )
@@ -248,6 +255,26 @@ class Failure(StatusModel):
     hint: str | None = Field(None, max_length=4096, description="What to do about it.")
 
 
+class CostStatus(StatusModel):
+    """What the run's GPUs have cost, reckoned from the attempts. Numbers are strings of at most four decimals."""
+
+    gpu_hours: str = Field(max_length=32, description="Hours for which its pods have held GPUs, times their number.")
+    hourly_rate: str | None = Field(
+        None, max_length=32, description="Price of a GPU hour that the sums are reckoned with."
+    )
+    currency: str | None = Field(None, max_length=3, description="What they are in.")
+    actual: str | None = Field(None, max_length=32, description="What the hours so far cost.")
+    saved: str | None = Field(
+        None, max_length=32, description="By how much less than spec.cost.regularHourlyRate these hours cost."
+    )
+    estimated: str | None = Field(
+        None,
+        max_length=32,
+        description="What they will cost in the end: at the training's present speed, before that is known by "
+        "activeDeadlineSeconds. Absent where neither tells, and once the run has ended.",
+    )
+
+
 class AlertStatus(StatusModel):
     """One alert to one receiver."""
 
@@ -307,6 +334,12 @@ class TrainingRunStatus(StatusModel):
     )
     restarts: int | None = Field(None, ge=0, description="Attempts beyond the first of each step.")
     restarts_count_towards_max: int | None = Field(None, ge=0, description="Those that count against backoffLimit.")
+    disruptions: int | None = Field(
+        None,
+        ge=0,
+        description="How often a pod was taken away from the run (reclaimed spot node, eviction, preemption, drain): told apart from "
+        "failures, and never counted against backoffLimit.",
+    )
     checkpoint: CheckpointStatus | None = Field(None, description="The newest committed checkpoint.")
     dataset: DatasetStatus | None = Field(None, description="What it is trained on.")
     evaluation: EvaluationStatus | None = Field(None, description="Result of the evaluation.")
@@ -324,6 +357,7 @@ class TrainingRunStatus(StatusModel):
     effective: dict[str, str] | None = Field(None, description="What really ran: device, precision, batch, threads.")
     provenance: dict[str, str] | None = Field(None, description="Versions and revisions that made the result.")
     failure: Failure | None = Field(None, description="Why the run failed.")
+    cost: CostStatus | None = Field(None, description="What its GPUs have cost; absent of a run that asks for none.")
     mlflow_run_id: str | None = Field(None, max_length=64, description="The MLflow run of spec.tracking.mlflow.")
     alerts: list[AlertStatus] | None = Field(
         None,

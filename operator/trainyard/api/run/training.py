@@ -1,6 +1,6 @@
 """`spec.training` and `spec.checkpoints`: how it is trained. Hyperparameters have their Hugging Face / TRL names."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,9 @@ SCHEDULERS = (
     "cosine_with_min_lr",
     "warmup_stable_decay",
 )
+CallbackName = Annotated[
+    str, Field(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$")
+]
 MUON = "muon"
 """Name of the optimizer that transformers does not know."""
 TRM_SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
@@ -201,6 +204,12 @@ class Training(ApiModel):
         min_length=1,
         max_length=8,
         description="What answers are rewarded for with methods PPO, GRPO and RLOO; the scores are added.",
+    )
+    callbacks: list[CallbackName] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Classes of transformers' TrainerCallback, as module:Class, from spec.storage.workspace or from the image. They see "
+        "and steer the loop of the language models; what one raises ends the run as InvalidConfig.",
     )
     extra_args: dict[str, Any] = Field(
         default_factory=dict,

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from trainyard.api.base import ApiModel, DnsLabel, Rule
 from trainyard.api.generated_names import named_by_prefix
 from trainyard.api.names import QUEUE_LABEL
+from trainyard.api.run.cost import Cost
 from trainyard.api.run.dataset import Dataset, DatasetUpload
 from trainyard.api.run.estimate import Estimate
 from trainyard.api.run.evaluation import Evaluation
@@ -137,6 +138,7 @@ class TrainingRunSpec(ApiModel):
         "and more accumulation (the same effective batch), then gradient checkpointing, then an 8-bit optimizer.",
     )
     estimate: Estimate | None = Field(None, description="What mode DryRun reckons time and cost with.")
+    cost: Cost | None = Field(None, description="What a GPU hour costs, and how much the run may spend.")
     backoff_limit: int = Field(
         3,
         ge=0,

@@ -6,6 +6,8 @@ from typing import Any
 
 from trainyard.cli.cluster import add_cluster, runs_of, same_cluster
 from trainyard.cli.columns import run_table
+from trainyard.cli.costs import cost_table
+from trainyard.cli.exits import Misused
 from trainyard.cli.printing import add_output, age, print_objects, table
 from trainyard.cli.watching import print_changes
 from trainyard.client import Run, Runs
@@ -19,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "-l", "--selector", default="", metavar="LABELS", help="Only those with these labels: agent=sre."
     )
     parser.add_argument("--state", default="", metavar="STATE", help="Only runs in this state: Training, Failed.")
+    parser.add_argument("--cost", action="store_true", help="GPU hours and money: of each run, by agent, by month.")
     parser.add_argument("-w", "--watch", action="store_true", help="Go on, with a line for each change.")
     add_output(parser)
     add_cluster(parser, all_namespaces=True)
@@ -29,6 +32,8 @@ def call(options: argparse.Namespace) -> None:
 
     The columns are those of kubectl get trainingruns; -o wide adds node, phase, checkpoint and message.
     """
+    if options.cost and (options.schedules or options.watch):
+        raise Misused("--cost is a table of runs: leave out --schedules and --watch")
     runs = runs_of(options)
     if options.schedules:
         _print_schedules(runs, options)
@@ -51,6 +56,8 @@ def _is_wanted(run: Run, state: str) -> bool:
 def _table(runs: Runs, found: Sequence[Run], options: argparse.Namespace) -> list[str]:
     if not found:
         return [_nothing("runs", runs, options)]
+    if options.cost:
+        return cost_table(found, namespaces=options.all_namespaces)
     return run_table(found, wide=options.output == "wide", namespaces=options.all_namespaces)
 
 

@@ -132,6 +132,12 @@ def resources_field(run: RunRef, step: str) -> str:
 def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Object:
     template = run.spec.pod_template
     volumes, mounts = _volumes(run, step)
+    security = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        **(template.container_security_context or {}),
+    }
     spec: Object = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -158,16 +164,22 @@ def _pod_spec(run: RunRef, *, step: str, attempt: int, defaults: Defaults) -> Ob
                 "volumeMounts": [*mounts, *template.volume_mounts],
                 # Without a record of the trainer's own, the end of the log is the next best account of a failure.
                 "terminationMessagePolicy": "FallbackToLogsOnError",
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                    **(template.container_security_context or {}),
-                },
+                "securityContext": security,
             }
         ],
         "volumes": [*volumes, *template.volumes],
     }
+    if template.init_containers:
+        spec["initContainers"] = [
+            {
+                **one.model_dump(by_alias=True, exclude_defaults=True, exclude={"resources"}),
+                "imagePullPolicy": template.image_pull_policy or defaults.image_pull_policy,
+                "resources": _container_resources(one.resources),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "securityContext": security,
+            }
+            for one in template.init_containers
+        ]
     if pods_of_step(run, step) > 1:
         spec["subdomain"] = names.service_name(run.name)
     if template.image_pull_secrets:

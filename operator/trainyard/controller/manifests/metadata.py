@@ -12,11 +12,11 @@ from typing import Any, Self
 from trainyard.api import API_VERSION
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL, RUN_UID_LABEL
 from trainyard.api.run.exports import Export
-from trainyard.api.run.phases import overridden
+from trainyard.api.run.phases import Phase, overridden
 from trainyard.api.run.training import Training
 from trainyard.api.run.trainingrun import Metadata, TrainingRun, TrainingRunSpec, phases_to_run
 from trainyard.api.run.versioning import owner_labels
-from trainyard.api.steps import STEP_PROMOTE, export_step
+from trainyard.api.steps import STEP_PROMOTE, export_step, train_step
 
 Object = dict[str, Any]
 
@@ -100,6 +100,10 @@ class RunRef:
             steps=planned_steps(run.spec),
             created=run.metadata.creation_timestamp,
         )
+
+    def phase_of(self, step: str) -> Phase | None:
+        """The phase that a step trains."""
+        return next((p for p in self.spec.phases or () if train_step(p.name) == step), None)
 
     @cached_property
     def metadata(self) -> Metadata:

@@ -18,8 +18,8 @@ MESSAGE_LENGTH = 300
 _SUMMARY = ("method", "model", "progress", "step", "loss", "eta", "node", "stepName")
 _STATUS = (
     "state", "message", "conditions", "startTime", "completionTime", "activeSeconds", "activeSince", "currentStep",
-    "currentPhase", "trainerStatus", "restarts", "restartsCountTowardsMax", "checkpoint", "dataset", "evaluation", "exports",
-    "promotions", "model", "effective", "provenance", "failure", "outputs", "summary", "mlflowRunId",
+    "currentPhase", "trainerStatus", "restarts", "restartsCountTowardsMax", "disruptions", "checkpoint", "dataset", "evaluation", "exports",
+    "promotions", "model", "effective", "provenance", "failure", "outputs", "cost", "summary", "mlflowRunId",
 )  # fmt: skip
 """Of the status, as it is; steps are shortened."""
 _SPEC = (

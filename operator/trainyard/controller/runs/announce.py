@@ -29,11 +29,12 @@ def notices(old: TrainingRunStatus, new: TrainingRunStatus) -> Iterator[Notice]:
         case State.CANCELLED:
             yield Notice("Normal", reason or Reason.CANCELLED, message)
         case State.SUSPENDED:
-            yield Notice("Normal", Reason.SUSPENDED, message)
+            kind = "Warning" if reason is Reason.COST_LIMIT else "Normal"
+            yield Notice(kind, reason or Reason.SUSPENDED, message)
         case _ if reason is not None and reason in _WORTH_A_WARNING:
             yield Notice("Warning", reason, message)
-        case State.PENDING if reason is Reason.RETRYING:
-            yield Notice("Normal", Reason.RETRYING, message)
+        case State.PENDING if reason in (Reason.RETRYING, Reason.WAITING_FOR_APPROVAL):
+            yield Notice("Normal", reason, message)
         case _ if old.state == State.SUSPENDED:
             yield Notice("Normal", Reason.RESUMED, "the run goes on")
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Self
 
 from trainyard.api import names
 from trainyard.api.run.status import StepStatus, TrainingRunStatus
+from trainyard.api.steps import is_train
+from trainyard.controller.runs.cost import HOUR, gpus_of_training, spent, worked
 from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.views import JobView, PodView, parse_time
@@ -25,6 +28,16 @@ class Work:
     def started(self) -> bool:
         """Whether the trainer's container runs, or has run."""
         return self.pod is not None and self.pod.started
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """How long something may take in all."""
+
+    field: str
+    limit: int
+    left: float
+    """Seconds; 0 or less when it is over."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +85,42 @@ class Case:
         return queued and work.job is not None and not work.job.suspended and not work.started
 
     @cached_property
+    def deadline(self) -> Deadline | None:
+        """The one that is reached first: of the run, or of a phase that is open."""
+        found = []
+        if (limit := self.seen.run.spec.active_deadline_seconds) is not None:
+            since = parse_time(self.status.active_since)
+            active = (self.seen.now - since).total_seconds() if since else 0.0
+            left = limit - (self.status.active_seconds or 0) - active
+            found.append(Deadline("spec.activeDeadlineSeconds", limit, left))
+        for work in self.open:
+            phase = self.seen.run.phase_of(work.step.name)
+            if phase is not None and (limit := phase.active_deadline_seconds) is not None:
+                left = float(limit - worked(work.step, until=self.seen.now))
+                found.append(Deadline(f"spec.phases[{phase.name}].activeDeadlineSeconds", limit, left))
+        return min(found, key=lambda deadline: deadline.left, default=None)
+
+    @property
     def seconds_left(self) -> float | None:
-        """Until activeDeadlineSeconds; None without one."""
-        limit = self.seen.run.spec.active_deadline_seconds
-        if limit is None:
+        """Until that; None without one."""
+        return self.deadline.left if self.deadline is not None else None
+
+    @property
+    def rate(self) -> Decimal | None:
+        """Price of a GPU hour of the run."""
+        return self.policy.prices.rate(self.seen.run.spec)
+
+    @cached_property
+    def budget_seconds(self) -> float | None:
+        """GPU seconds until spec.cost.limit; below 0 beyond it, None without a limit or while nothing open has GPUs."""
+        cost, rate = self.seen.run.spec.cost, self.rate
+        if cost is None or cost.limit is None or not rate:
             return None
-        since = parse_time(self.status.active_since)
-        active = (self.seen.now - since).total_seconds() if since else 0.0
-        return limit - (self.status.active_seconds or 0) - active
+        if not any(is_train(work.step.name) for work in self.open) or not gpus_of_training(self.seen.run.spec):
+            return None
+        return float(Decimal(repr(cost.limit)) / rate * HOUR) - spent(self.status.steps or (), until=self.seen.now)
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the run has spent what it may, and would spend more."""
+        return self.budget_seconds is not None and self.budget_seconds <= 0

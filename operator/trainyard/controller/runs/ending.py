@@ -15,7 +15,8 @@ from trainyard.controller.runs import exports, retry, told
 from trainyard.controller.runs.actions import Action, Delete
 from trainyard.controller.runs.case import Case
 from trainyard.controller.runs.columns import summarise
-from trainyard.controller.runs.ledger import last_attempt
+from trainyard.controller.runs.cost import reckoned
+from trainyard.controller.runs.ledger import amend, last_attempt
 from trainyard.controller.runs.observed import Observed, Question
 from trainyard.controller.runs.prerequisites import dying, retention, surroundings
 from trainyard.controller.runs.progress import outputs
@@ -45,6 +46,9 @@ def ask(status: TrainingRunStatus, *questions: Question) -> Plan:
 def finish(case: Case, standing: Standing, **rest: Any) -> Plan:
     """The end of a look: the standing goes into the status, and the printed columns are made of that."""
     status = stand(case.status, standing, generation=case.seen.generation, now=case.seen.now)
+    over, now = standing.finished, case.seen.now
+    cost = reckoned(case.seen.run.spec, status, prices=case.policy.prices, now=now, over=over)
+    status = status.model_copy(update={"cost": cost})
     if case.seen.deaf:
         return Plan(status, **rest)
     status = status.model_copy(update={"summary": summarise(case.seen.run, status, standing.state)})
@@ -58,7 +62,12 @@ def stop_others(case: Case) -> tuple[Action, ...]:
 
 
 def _end(case: Case, standing: Standing, **changes: Any) -> Plan:
-    case = case.with_status(completion_time=rfc3339(case.seen.now), active_since=None, **changes)
+    now = rfc3339(case.seen.now)
+    case = case.with_status(completion_time=now, active_since=None, **changes)
+    # Nobody looks at the Jobs of a run that has ended, so what still works is entered as ended here.
+    working, reason = {work.step.name for work in case.working}, standing.reason.value
+    steps = [s for s in case.status.steps or () if s.name in working]
+    case = case.with_steps(amend(s, state="Stopped", reason=reason, completion_time=now) for s in steps)
     plan = finish(case, standing, actions=(*retention(case.seen), *stop_others(case)))
     return replace(plan, requeue_after=_ttl_left(case.seen, plan.status))
 
@@ -135,12 +144,13 @@ def _hint(case: Case, step: StepStatus) -> str | None:
 
 def exceed_deadline(case: Case) -> Plan:
     """The run has wanted its pods for longer than it may."""
-    limit, current = case.seen.run.spec.active_deadline_seconds, case.ledger.foremost
+    deadline, current = case.deadline, case.ledger.foremost
+    assert deadline is not None
     during = current.name if current else ""
     return fail(
         case,
         reason=Reason.DEADLINE_EXCEEDED,
-        message=f"spec.activeDeadlineSeconds of {limit} was reached during {during}; checkpoints are kept",
+        message=f"{deadline.field} of {deadline.limit} was reached during {during}; checkpoints are kept",
         step=during,
         hint="raise it in a new run and set checkpoints.resumeFrom to this one",
     )

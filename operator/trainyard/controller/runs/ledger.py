@@ -17,10 +17,12 @@ from trainyard.api.run.status import ATTEMPTS_KEPT, Attempt, StepStatus
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.manifests.metadata import PlannedStep
 from trainyard.controller.runs import retry, sidecars, told
+from trainyard.controller.runs.cost import gpu_seconds, seconds
 from trainyard.controller.runs.observed import Observed
 from trainyard.controller.runs.outcome import Outcome, failed_outcome, final_record
 from trainyard.controller.runs.phases import reached
 from trainyard.controller.runs.pods import all_succeeded
+from trainyard.controller.runs.views import JobView
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Ledger:
     """One for each that is planned, in the same order."""
     counted: int
     """Failures that count towards backoffLimit, over the whole run."""
+    disrupted: int = 0
+    """Attempts whose pods were taken away, over the whole run."""
     finals: tuple[tuple[str, FinalRecord], ...] = ()
     """Final records of attempts that were closed just now, with the step of each."""
     failures: Mapping[str, Outcome] = field(default_factory=dict)
@@ -83,10 +87,15 @@ def restarts(steps: Sequence[StepStatus]) -> int:
 def book(seen: Observed) -> Ledger:
     """Bring the steps of the status up to date with the Jobs."""
     known = {s.name: s for s in seen.status.steps or ()}
-    ledger = Ledger(seen.run.steps, (), seen.status.restarts_count_towards_max or 0)
+    ledger = Ledger(seen.run.steps, (), seen.status.restarts_count_towards_max or 0, seen.status.disruptions or 0)
     for planned in ledger.planned:
         step = known.get(planned.name) or _not_begun(planned.name)
-        booked = _book_step(seen, ledger, _enter_unknown_jobs(seen, step))
+        booked = _book_step(seen, ledger, step)
+        for job in _unknown_jobs(seen, step):
+            # The attempt before it was closed first, by the look that made this Job and could not say so.
+            *others, step = booked.steps
+            entered = enter(step, attempt=job.attempt, job=job.name, at=job.created, first_step=None)
+            booked = _book_step(seen, replace(booked, steps=tuple(others)), entered)
         limit = seen.run.spec.backoff_limit if planned.limit is None else planned.limit
         ledger = _spare(booked, counted=ledger.counted, limit=limit) if planned.optional else booked
     return ledger
@@ -105,20 +114,30 @@ def _spare(ledger: Ledger, *, counted: int, limit: int) -> Ledger:
     return replace(ledger, steps=(*others, step), counted=counted)
 
 
-def _enter_unknown_jobs(seen: Observed, step: StepStatus) -> StepStatus:
+def _unknown_jobs(seen: Observed, step: StepStatus) -> list[JobView]:
+    """Those of the step that no entry speaks of, in order."""
     last = last_attempt(step)
     newest = last.number if last else 0
-    for job in sorted((j for j in seen.jobs if j.step == step.name), key=lambda j: j.attempt):
-        if job.attempt > newest:
-            step = enter(step, attempt=job.attempt, job=job.name, at=job.created, first_step=None)
-    return step
+    return sorted((j for j in seen.jobs if j.step == step.name and j.attempt > newest), key=lambda j: j.attempt)
 
 
 def enter(step: StepStatus, *, attempt: int, job: str, at: datetime, first_step: int | None) -> StepStatus:
     """Open an entry."""
     entry = Attempt(number=attempt, state="Running", start_time=rfc3339(at), first_step=first_step)
-    attempts = [*(step.attempts or ()), entry][-ATTEMPTS_KEPT:]
-    return step.model_copy(update={"state": "Running", "job": job, "attempts": attempts})
+    return _with(step, entry, state="Running", job=job)
+
+
+def _with(step: StepStatus, entry: Attempt, **changes: object) -> StepStatus:
+    """One entry more; what the oldest has cost stays when it goes."""
+    attempts = [*(step.attempts or ()), entry]
+    gone = attempts[:-ATTEMPTS_KEPT]
+    for name, total in (
+        ("earlier_seconds", sum(map(seconds, gone))),
+        ("earlier_gpu_seconds", sum(map(gpu_seconds, gone))),
+    ):
+        if total:
+            changes[name] = (getattr(step, name) or 0) + total
+    return step.model_copy(update={"attempts": attempts[-ATTEMPTS_KEPT:], **changes})
 
 
 def succeed_at_once(step: StepStatus, *, at: datetime) -> StepStatus:
@@ -135,8 +154,7 @@ def fail_at_once(step: StepStatus, message: str, *, at: datetime) -> StepStatus:
 def _at_once(step: StepStatus, at: datetime, stands: str, **attempt: Any) -> StepStatus:
     number = (step.attempts[-1].number if step.attempts else 0) + 1
     entry = Attempt(number=number, start_time=rfc3339(at), completion_time=rfc3339(at), **attempt)
-    attempts = [*(step.attempts or ()), entry][-ATTEMPTS_KEPT:]
-    return step.model_copy(update={"state": stands, "attempts": attempts})
+    return _with(step, entry, state=stands)
 
 
 def amend(step: StepStatus, **changes: object) -> StepStatus:
@@ -150,15 +168,18 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
     last = last_attempt(step)
     if step.state != "Succeeded" and _overtaken(seen, step, last):
         if last is not None:
-            step = amend(step, state="Succeeded", exit_code=0, completion_time=rfc3339(seen.now))
+            ended = last.completion_time or rfc3339(seen.now)
+            step = amend(step, state="Succeeded", exit_code=0, completion_time=ended)
         return replace(ledger, steps=(*ledger.steps, step.model_copy(update={"state": "Succeeded"})))
     if last is None or last.state != "Running" or step.state == "Succeeded":
         return replace(ledger, steps=(*ledger.steps, step))
     job = seen.job_of(step.name, last.number)
     if job is None:
-        return replace(ledger, steps=(*ledger.steps, _close_deleted(seen, step)))
+        return _closed(ledger, _close_deleted(seen, step))
     pod = seen.pod_of(job)
     pods = seen.pods_of(job)
+    if job.gpus and last.gpus is None:
+        step = amend(step, gpus=job.gpus)
     if last.node is None and (first := next((p for p in pods if p.started), None)):
         step = amend(step, node=first.node, pod_start_time=rfc3339(first.began) if first.began else None)
     # Pods that have succeeded make their Job succeed, a second or two later; the next step need not wait for that.
@@ -174,9 +195,11 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         if job.terminating and record is not None:
             # The pod of a Job that was deleted says where it stopped, and is gone a moment later.
             step = amend(step, last_step=record.step_number)
+        if job.terminating and pod is not None and pod.ended:
+            step = amend(step, completion_time=rfc3339(pod.ended))
         if job.failed:
             # Its pod failed because it was told to stop, with whatever exit code; that is no fault of the attempt.
-            step = _close_deleted(seen, step)
+            return replace(_closed(ledger, _close_deleted(seen, step)), finals=finals)
         return replace(ledger, steps=(*ledger.steps, step), finals=finals)
 
     ended = rfc3339((pod.ended if pod else None) or job.ended or seen.now)
@@ -199,12 +222,18 @@ def _book_step(seen: Observed, ledger: Ledger, step: StepStatus) -> Ledger:
         last_log_lines=list(outcome.log_lines) or None,
     )
     return replace(
-        ledger,
-        steps=(*ledger.steps, step),
+        _closed(ledger, step),
         counted=ledger.counted + outcome.counted,
         finals=finals,
         failures={**ledger.failures, step.name: outcome},
     )
+
+
+def _closed(ledger: Ledger, step: StepStatus) -> Ledger:
+    """With this step, whose newest attempt was closed just now."""
+    last = last_attempt(step)
+    taken = last is not None and last.reason in (Reason.DISRUPTED, Reason.INTERRUPTED)
+    return replace(ledger, steps=(*ledger.steps, step), disrupted=ledger.disrupted + taken)
 
 
 def _learn_start(step: StepStatus, record: FinalRecord | ProgressRecord | None) -> tuple[StepStatus, bool]:
@@ -245,7 +274,7 @@ def _close_deleted(seen: Observed, step: StepStatus) -> StepStatus:
         reason=reason.value,
         counted=retry.counts(reason, progressed=False),
         message=None if reason is Reason.SUSPENDED else f"Job {step.job} was deleted",
-        completion_time=rfc3339(seen.now),
+        completion_time=last.completion_time or rfc3339(seen.now),
         last_step=_reported_step(seen, step.name, last.number) if last.last_step is None else last.last_step,
     )
 

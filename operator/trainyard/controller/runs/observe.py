@@ -24,6 +24,7 @@ from trainyard.controller.kube.resources import (
     PVCS,
     SECRETS,
     SERVICES,
+    TRAININGRUNS,
     Resource,
 )
 from trainyard.controller.manifests.job import referenced_secrets, resources_field, step_resources
@@ -33,6 +34,8 @@ from trainyard.controller.runs.device_queue import wanted_device, who_waits
 from trainyard.controller.runs.observed import Held, Observed, Prerequisites, Question
 from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.queues import why_nobody_listens
+from trainyard.controller.runs.quota import used
+from trainyard.controller.runs.told import read_status
 from trainyard.controller.runs.views import JobView, PodView, controller, is_job_of, owner_uid
 from trainyard.controller.runs.volumes import look
 from trainyard.controller.runs.waiting import Complaint, needs_events
@@ -54,6 +57,8 @@ async def answer(cluster: Cluster, seen: Observed, question: Question) -> Observ
                 seen = _noted(seen, job, unheard=unheard)
         case Question.NODES:
             seen = await _nodes(cluster, seen)
+        case Question.USED:
+            seen = await _used(cluster, seen)
         case Question.PUBLISHED:
             seen = await _published(cluster, seen)
         case Question.YIELDING:
@@ -123,6 +128,16 @@ async def _prerequisites(cluster: Cluster, seen: Observed) -> Observed:
         missing_secrets=missing,
     )
     return replace(seen, prerequisites=answered)
+
+
+async def _used(cluster: Cluster, seen: Observed) -> Observed:
+    runs = await cluster.list(TRAININGRUNS, seen.run.namespace)
+    statuses = [(_agent(raw.get("spec") or {}), read_status(raw.get("status"))) for raw in runs]
+    return replace(seen, used=used(statuses, agent=_agent(seen.run.raw_spec), now=seen.now))
+
+
+def _agent(spec: Mapping[str, Any]) -> str:
+    return str((spec.get("owner") or {}).get("agent") or "")
 
 
 async def _held(cluster: Cluster, run: RunRef, kind: Resource, name: str) -> Held | None:

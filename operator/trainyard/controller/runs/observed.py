@@ -11,6 +11,7 @@ from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import TrainingRunStatus
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.manifests.storage import ClaimUse, claims
+from trainyard.controller.runs.cost import NO_PRICES, Prices
 from trainyard.controller.runs.pods import telling
 from trainyard.controller.runs.publish import Found
 from trainyard.controller.runs.views import JobView, PodView
@@ -31,6 +32,8 @@ class Question(Enum):
     """Whether anybody listens to the queue that the run names."""
     NODES = auto()
     """Whether any node could hold a pod that has none, and who holds what it waits for."""
+    USED = auto()
+    """GPU hours of this month."""
     PUBLISHED = auto()
     """The objects that exports of the operator's own are about."""
     YIELDING = auto()
@@ -65,6 +68,15 @@ class Prerequisites:
 
 
 @dataclass(frozen=True)
+class Used:
+    """GPU seconds of this month in the run's namespace."""
+
+    in_all: int = 0
+    of_agent: int = 0
+    """Of the agent that the run belongs to."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """The run and its children at one moment."""
 
@@ -93,12 +105,15 @@ class Observed:
     """What pods have told is left out of the status, because the API server would not take it."""
     cancel: str | None = None
     """Why the run is to be ended for good; None when nobody asked for it."""
+    approved: str | None = None
+    """Who says that it may begin, or why; None when nobody has."""
     rollback: str | None = None
     """Why the promotion of the result is to be taken back; None when nobody asked for it."""
     trained_already: str | None = None
     """Digest of prepared data with which there is nothing new to train."""
     token: str = field(default="", repr=False)
     """The run's bearer token: what its pods report with."""
+    used: Used = Used()
     published: Mapping[str, Found] = field(default_factory=dict)
     """By step: the objects that an export of the operator's own is about."""
     yielding: tuple[Yielding, ...] = ()
@@ -157,3 +172,6 @@ class Policy:
     retry_base_seconds: float = 10.0
     """Delay before the first counted retry; doubles with each further one."""
     retry_cap_seconds: float = 360.0
+    prices: Prices = NO_PRICES
+    monthly_gpu_hours: Mapping[str, float] = field(default_factory=dict)
+    """That a namespace, or `namespace/agent`, may use in a month."""

@@ -30,14 +30,18 @@ def method_now(run: RunRef, phase: str | None) -> str | None:
 def overall_percentage(run: RunRef, steps: Sequence[StepStatus], step: str, percentage: float) -> int:
     """How much of all trainings is done, when `step` is done to so many percent.
 
-    Phases count by their optimizer steps where the spec tells them for each, else all the same.
+    Phases count by the seconds that are expected of them where the spec says so of each, by their optimizer steps where it tells
+    these for each, else all the same.
     """
     trainings = run.trainings
     if len(trainings) < 2:
         return int(percentage)
+    expected = {train_step(p.name): p.expected_duration_seconds for p in run.spec.phases or ()}
     hints = [run.spec.model_copy(update={"training": t}).total_steps_hint() for t in trainings.values()]
     weights = {train_step(n): h for n, h in zip(trainings, hints, strict=True) if h}
-    if len(weights) < len(trainings):
+    if all(expected.get(train_step(n)) for n in trainings):
+        weights = {train_step(n): expected[train_step(n)] or 0 for n in trainings}
+    elif len(weights) < len(trainings):
         weights = {train_step(n): 1 for n in trainings}
     done = sum(weights[s.name] for s in steps if s.state == "Succeeded" and s.name in weights and s.name != step)
     return int((done * 100 + weights.get(step, 0) * percentage) / sum(weights.values()))

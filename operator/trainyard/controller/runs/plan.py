@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from trainyard.api import names
 from trainyard.api.conditions import Reason, State
+from trainyard.api.duration import duration
 from trainyard.api.progress import ExportRecord
 from trainyard.api.run.exports import Export
 from trainyard.api.run.status import RollbackStatus, StepStatus
@@ -21,10 +22,11 @@ from trainyard.api.texts import one_line
 from trainyard.controller.clock import rfc3339
 from trainyard.controller.kube.resources import JOBS, SERVICES
 from trainyard.controller.manifests.job import build_job, build_service, pods_of_step, referenced_secrets
-from trainyard.controller.runs import exports, ledger, retry, rollback, sidecars, yielding
+from trainyard.controller.runs import budget, exports, ledger, quota, retry, rollback, sidecars, yielding
 from trainyard.controller.runs import told as words
 from trainyard.controller.runs.actions import Action, Create
 from trainyard.controller.runs.case import Case, Work
+from trainyard.controller.runs.cost import held, worked
 from trainyard.controller.runs.ending import (
     Plan,
     after_the_end,
@@ -55,6 +57,8 @@ PUBLISH_RECHECK_SECONDS = 0.5
 """Until what was written for an export is read again."""
 YIELDING_RECHECK_SECONDS = 1.0
 """Until the pods of a Deployment are looked for again, which are not watched."""
+USED_UP_RECHECK_SECONDS = 300.0
+"""A month ends without an event, and so does the deletion of another run."""
 CANCEL_REASON_LIMIT = 1024
 """Characters. An annotation may have 256 thousand."""
 
@@ -79,7 +83,7 @@ def plan(seen: Observed, policy: Policy) -> Plan:
 def _decide(case: Case) -> Plan:
     if not case.open:
         return conclude(case)
-    return give_up(case) or _stop(case) or _skip(case) or _time_out(case) or _go_on(case)
+    return give_up(case) or _stop(case) or _skip(case) or _time_out(case) or budget.hold(case) or _go_on(case)
 
 
 # The run as a whole
@@ -98,11 +102,11 @@ def _look_closer(case: Case) -> Plan | None:
 def _stop(case: Case) -> Plan | None:
     """Suspend or cancel, if the run is told to: first its pods save their state and go."""
     seen = case.seen
-    if not seen.told_to_stop:
+    if not seen.told_to_stop and not case.over_budget:
         return None
     if case.working:
         stopped = [ledger.amend(work.step, reason=Reason.SUSPENDED.value) for work in case.working]
-        verb = "suspending" if seen.cancel is None else "cancelling"
+        verb = "cancelling" if seen.cancel is not None else "suspending" if seen.told_to_stop else budget.over(case)
         standing = Standing(State.PENDING, Reason.SUSPENDING, f"{verb}: waiting for the pod to save its state and stop")
         return finish(case.with_steps(stopped), standing, actions=(*retention(seen), *stop_others(case)))
     if left := seen.left_behind():
@@ -124,8 +128,11 @@ def _suspend(case: Case) -> Plan:
         case = case.with_status(active_seconds=max(0, spent), active_since=None)
     checkpoint = case.status.checkpoint
     ahead = "starts" if checkpoint is None else f"goes on from step {checkpoint.step}"
-    message = f"suspended; it {ahead} when spec.suspend is false"
-    return finish(case, Standing(State.SUSPENDED, Reason.SUSPENDED, message))
+    if case.seen.run.spec.suspend:
+        message, reason = f"suspended; it {ahead} when spec.suspend is false", Reason.SUSPENDED
+    else:
+        message, reason = f"{budget.over(case)}; it {ahead} when spec.cost.limit is raised", Reason.COST_LIMIT
+    return finish(case, Standing(State.SUSPENDED, reason, message))
 
 
 def _skip(case: Case) -> Plan | None:
@@ -235,7 +242,9 @@ def _go_on(case: Case) -> Plan:
         told = {part.step.name: part.told for part in published if part.told is not None}
         case = replace(case, status=exports.described(seen.run, case.status, told=told))
     left = case.seconds_left if case.seconds_left is not None and case.seconds_left > 0 else None
-    wake = min((s for s in (left, *(part.requeue_after for part in parts)) if s is not None), default=None)
+    spending = held(case.status.steps or ())
+    broke = case.budget_seconds / spending if case.budget_seconds is not None and spending else None
+    wake = min((s for s in (left, broke, *(part.requeue_after for part in parts)) if s is not None), default=None)
     standing = _together([part.standing for part in parts if part.standing is not None])
     return finish(case, standing, actions=tuple(actions), requeue_after=wake)
 
@@ -304,8 +313,16 @@ def _attend(case: Case, work: Work, job: JobView) -> Part:
     again = sidecars.seconds_left(job, seen.pods_of(job), seen.now)
     verb = f"{row.verb} phase {phase}" if phase else row.verb
     nodes = ", ".join(dict.fromkeys(str(p.node) for p in seen.pods_of(job)))
-    beside = sidecars.told(seen.pods_of(job))
+    beside = sidecars.told(seen.pods_of(job)) + _later_than_expected(case, step)
     return part(row.state, row.reason, f"{verb} on {nodes}{beside}", again=again)
+
+
+def _later_than_expected(case: Case, step: StepStatus) -> str:
+    phase = case.seen.run.phase_of(step.name)
+    expected = phase.expected_duration_seconds if phase is not None else None
+    if expected is None or worked(step, until=case.seen.now) <= expected:
+        return ""
+    return f"; it takes longer than the expected {duration(expected)}"
 
 
 def _prepare(case: Case, step: StepStatus) -> Part:
@@ -320,6 +337,11 @@ def _prepare(case: Case, step: StepStatus) -> Part:
         why = last.message or last.reason or "it failed"
         standing = Standing(State.PENDING, Reason.RETRYING, f"{step.name} is tried again at {rfc3339(due)}: {why}")
         return Part(step, standing, requeue_after=(due - seen.now).total_seconds())
+    if is_train(step.name) and quota.of(seen, case.policy.monthly_gpu_hours):
+        if not seen.knows(Question.USED):
+            return Part(step, questions=frozenset({Question.USED}))
+        if used_up := quota.exceeded(seen, case.policy.monthly_gpu_hours):
+            return Part(step, used_up, requeue_after=USED_UP_RECHECK_SECONDS)
     if (export := seen.run.exports.get(step.name)) is not None and export.row.by_operator:
         return _publish(case, step, export)
     outside = bool(referenced_secrets(seen.run)) or any(c.claim is None or c.claim.claim_name for c in seen.claims)

@@ -29,6 +29,7 @@ def learn(seen: Observed, ledger: Ledger) -> TrainingRunStatus:
             "steps": list(ledger.steps),
             "restarts": restarts(ledger.steps),
             "restarts_count_towards_max": ledger.counted,
+            "disruptions": ledger.disrupted or None,
             "current_step": current.name if current else None,
             "current_phase": phase_of(current.name) if current else None,
         }

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trainyard.api.conditions import Reason, State
 from trainyard.api.manifest import InvalidManifest, parse_run
-from trainyard.api.names import CANCEL_ANNOTATION, ROLLBACK_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
+from trainyard.api.names import APPROVED_ANNOTATION, CANCEL_ANNOTATION, ROLLBACK_ANNOTATION, SKIP_IF_DATASET_ANNOTATION
 from trainyard.api.progress import ProgressRecord
 from trainyard.api.run.status import AlertStatus, TrainingRunStatus
 from trainyard.api.steps import export_step
@@ -165,6 +165,7 @@ class Reconciler:
             fresh=not (raw.get("status") or {}).get("conditions"),
             progress=self._progress.get(raw["metadata"]["uid"]),
             cancel=run.metadata.annotations.get(CANCEL_ANNOTATION),
+            approved=run.metadata.annotations.get(APPROVED_ANNOTATION),
             rollback=run.metadata.annotations.get(ROLLBACK_ANNOTATION),
             trained_already=run.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self._tokens.for_run((raw["metadata"]["namespace"], raw["metadata"]["name"]), raw["metadata"]["uid"]),
@@ -355,7 +356,7 @@ class _ExportRefused(Exception):
 
 def _only_numbers(old: TrainingRunStatus, new: TrainingRunStatus) -> bool:
     """Whether the two differ in nothing but live progress."""
-    numbers = {"trainer_status": None, "summary": None, "checkpoint": None}
+    numbers = {"trainer_status": None, "summary": None, "checkpoint": None, "cost": None}
     return old.model_copy(update=numbers) == new.model_copy(update=numbers)
 
 

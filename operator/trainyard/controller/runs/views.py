@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from trainyard.api.gpus import gpus_in
 from trainyard.api.names import ATTEMPT_LABEL, RUN_UID_LABEL, STEP_LABEL, TRAINER_CONTAINER, job_name
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -57,6 +58,8 @@ class JobView:
     created: datetime
     pods: int = 1
     """How many work on it at once."""
+    gpus: int = 0
+    """Of all its pods together."""
     terminating: bool = False
     suspended: bool = False
     orphaned: bool = False
@@ -82,15 +85,19 @@ class JobView:
         true = {c["type"]: c for c in status.get("conditions", []) if c.get("status") == "True"}
         failed = true.get("Failed", {})
         ended = failed.get("lastTransitionTime") or status.get("completionTime")
+        spec = raw.get("spec", {})
+        pods = int(spec.get("completions") or 1)
+        containers = spec.get("template", {}).get("spec", {}).get("containers") or ()
         return cls(
             name=metadata["name"],
             uid=metadata["uid"],
             step=labels[STEP_LABEL],
             attempt=int(labels[ATTEMPT_LABEL]),
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
-            pods=int(raw.get("spec", {}).get("completions") or 1),
+            pods=pods,
+            gpus=pods * sum(gpus_in((c.get("resources") or {}).get("limits") or {}) for c in containers),
             terminating="deletionTimestamp" in metadata,
-            suspended=bool(raw.get("spec", {}).get("suspend")),
+            suspended=bool(spec.get("suspend")),
             orphaned=controller(raw) is None,
             succeeded="Complete" in true,
             failed=bool(failed),
@@ -98,6 +105,20 @@ class JobView:
             failure_message=failed.get("message", ""),
             ended=parse_time(ended),
         )
+
+
+def _told_by_init_container(status: Raw) -> Raw | None:
+    """State of an init container that keeps the pod from starting, told under its name: one that has failed, or cannot run."""
+    for one in status.get("initContainerStatuses", []):
+        state, told = one.get("state", {}), f"init container {one.get('name')}"
+        ended, waiting = state.get("terminated", {}), state.get("waiting", {})
+        if ended.get("exitCode"):
+            said = str(ended.get("message") or "").strip() or f"ended with exit code {ended['exitCode']}"
+            return {"terminated": {**ended, "message": f"{told}: {said}"}}
+        if waiting.get("reason", "PodInitializing") != "PodInitializing":
+            message = f"{told}: {waiting.get('message') or waiting['reason']}"
+            return {"waiting": {**waiting, "message": message}}
+    return None
 
 
 @dataclass(frozen=True)
@@ -154,7 +175,7 @@ class PodView:
         whole: Raw = next(
             (c for c in status.get("containerStatuses", []) if c.get("name") == TRAINER_CONTAINER), {"state": {}}
         )
-        container: Raw = whole["state"]
+        container: Raw = _told_by_init_container(status) or whole["state"]
         waiting, terminated = container.get("waiting", {}), container.get("terminated", {})
         scheduled, target = conditions.get("PodScheduled", {}), conditions.get("DisruptionTarget", {})
         disrupted = target.get("status") == "True"

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainyard.api.manifest import parse_run
 from trainyard.api.names import (
+    APPROVED_ANNOTATION,
     ATTEMPT_LABEL,
     CANCEL_ANNOTATION,
     ROLLBACK_ANNOTATION,
@@ -26,7 +27,7 @@ from trainyard.api.run.yield_from import YieldFrom
 from trainyard.controller.manifests.metadata import Defaults, RunRef
 from trainyard.controller.runs.actions import Create, Delete, Patch
 from trainyard.controller.runs.ending import Plan
-from trainyard.controller.runs.observed import Held, Observed, Policy, Prerequisites, Question
+from trainyard.controller.runs.observed import Held, Observed, Policy, Prerequisites, Question, Used
 from trainyard.controller.runs.plan import plan
 from trainyard.controller.runs.publish import Found, objects_of
 from trainyard.controller.runs.views import JobView, PodView, is_job_of, owner_uid
@@ -91,6 +92,8 @@ class World:
     impossible: tuple[str, ...] = ()
     volumes: Volumes = NO_VOLUMES
     unheard: str = ""
+    used: tuple[int, int] = (0, 0)
+    """GPU seconds of this month: in all, of the run's agent."""
     token: str = "token"
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -110,6 +113,7 @@ class World:
             fresh=not self.run.get("status"),
             progress=self.progress,
             cancel=parsed.metadata.annotations.get(CANCEL_ANNOTATION),
+            approved=parsed.metadata.annotations.get(APPROVED_ANNOTATION),
             rollback=parsed.metadata.annotations.get(ROLLBACK_ANNOTATION),
             trained_already=parsed.metadata.annotations.get(SKIP_IF_DATASET_ANNOTATION),
             token=self.token,
@@ -140,6 +144,8 @@ class World:
             case Question.EVENTS | Question.NODES | Question.QUEUE:
                 about = Waited(self.warning, self.impossible, volumes=self.volumes, unheard=self.unheard)
                 return replace(seen, waits={job.name: about for job in seen.jobs})
+            case Question.USED:
+                return replace(seen, used=Used(*self.used))
             case Question.PUBLISHED:
                 found = {
                     step: Found(
@@ -316,7 +322,8 @@ class World:
             "reason": reason or ("Completed" if exit_code == 0 else "Error"),
             "message": text,
         }
-        ended["finishedAt"] = self.now.isoformat()
+        running = pod["status"].get("containerStatuses", [{"state": {}}])[0]["state"].get("running", {})
+        ended |= running | {"finishedAt": self.now.isoformat()}
         pod["status"] = {
             "phase": "Succeeded" if exit_code == 0 else "Failed",
             "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],

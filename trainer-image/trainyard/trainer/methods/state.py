@@ -46,6 +46,10 @@ class Counters:
     """Step of the best evaluation, where the best checkpoint is kept."""
     early: Seen = field(default_factory=Seen)
     """What `spec.training.earlyStopping` has seen."""
+    ended: bool = False
+    """Whether a callback of the user's own has ended the training."""
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What those have a state of, by name."""
     unlogged_metrics: dict[str, list[float]] = field(default_factory=dict)
     """Other metrics since the last log line, one value per micro-batch."""
 

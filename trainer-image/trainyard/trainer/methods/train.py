@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, ProgressCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
@@ -33,6 +33,7 @@ from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.simulation import simulated_limit
 from trainyard.trainer.methods.arguments import build_arguments, total_steps
 from trainyard.trainer.methods.batches import keeps_examples_apart
+from trainyard.trainer.methods.callbacks import own_callbacks
 from trainyard.trainer.methods.objective import Recipe
 from trainyard.trainer.methods.optimizer import optimizer_of
 from trainyard.trainer.methods.probe import probe
@@ -68,6 +69,8 @@ def train_once(attempt: Attempt) -> Committed | None:
     if device.kind == "cpu":
         use_small_tiles()
 
+    own = own_callbacks(context)
+
     # ---- data
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
     evaluates = bool(context.training.eval_steps and data.manifest["splits"]["eval"]["sequences"])
@@ -102,7 +105,7 @@ def train_once(attempt: Attempt) -> Committed | None:
         )
 
     # ---- trainer
-    trainer = make_trainer(attempt, model, tokenizer, recipe, steps=steps, evaluates=evaluates)
+    trainer = make_trainer(attempt, model, tokenizer, recipe, own, steps=steps, evaluates=evaluates)
     trainer.train_dataset, trainer.eval_dataset = train_set, recipe.eval_set
     if evaluates and context.run.spec.evaluation.samples and not material.method.makes_scores:
         trainer.add_callback(Sampling(context, tokenizer, vocab_size=vocab_size, device=device.kind))
@@ -114,8 +117,8 @@ def train_once(attempt: Attempt) -> Committed | None:
         contextlib.suppress(Stopped),
     ):  # leaving `deferred` after a stop ends the process: run me again
         if at < steps and not ended_early(context, resume):  # transformers' loop would take one step more
-            own = resume is None or resume.parent == context.checkpoint_dir
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None, afresh=not own)
+            its_own = resume is None or resume.parent == context.checkpoint_dir
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None, afresh=not its_own)
         elif resume:
             trainer.state = TrainerState.load_from_json(str(resume / TRAINER_STATE_NAME))
     attempt.reporter.report(
@@ -137,10 +140,14 @@ def train_once(attempt: Attempt) -> Committed | None:
 
 
 def ended_early(context: RunContext, resume: Path | None) -> bool:
-    """Whether the run's own checkpoint is of a training that its evaluations have ended."""
-    if context.training.early_stopping is None or resume is None or resume.parent != context.checkpoint_dir:
+    """Whether the run's own checkpoint is of a training that its evaluations, or a callback of its own, have ended."""
+    training = context.training
+    if resume is None or resume.parent != context.checkpoint_dir:
         return False
-    return read_counters(resume).early.over
+    counters = read_counters(resume)
+    return (training.early_stopping is not None and counters.early.over) or (
+        bool(training.callbacks) and counters.ended
+    )
 
 
 def be_quiet() -> None:
@@ -171,7 +178,14 @@ def plan_of(attempt: Attempt, loaded: Loaded, recipe: Recipe, *, steps: int, cou
 
 
 def make_trainer(
-    attempt: Attempt, model: Any, tokenizer: Any, recipe: Recipe, *, steps: int, evaluates: bool
+    attempt: Attempt,
+    model: Any,
+    tokenizer: Any,
+    recipe: Recipe,
+    own: Sequence[TrainerCallback],
+    *,
+    steps: int,
+    evaluates: bool,
 ) -> CommittingTrainer:
     """The loop, with optimizer and scheduler.
 
@@ -193,6 +207,7 @@ def make_trainer(
             objective=recipe.objective,
             make_optimizer=optimizer_of(attempt.context),
             early=(rule, stopping_metric(training)) if evaluates and (rule := training.early_stopping) else None,
+            own=own,
             model=model,
             args=arguments,
             train_dataset=stand_in(),

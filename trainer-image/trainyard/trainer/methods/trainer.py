@@ -24,7 +24,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +44,7 @@ from trainyard.trainer.machine.device import available_host_memory
 from trainyard.trainer.machine.team import ALONE, Team
 from trainyard.trainer.methods import state
 from trainyard.trainer.methods.batches import TOKEN_COUNT, EpochOrder
+from trainyard.trainer.methods.callbacks import restore, states_of
 from trainyard.trainer.methods.continuation import put_settings_back, settings_of
 from trainyard.trainer.methods.loss import has_a_quick_way, sum_of_losses
 from trainyard.trainer.methods.objective import Interrupted, Objective
@@ -101,6 +102,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         objective: Objective | None = None,
         make_optimizer: MakeOptimizer | None = None,
         early: tuple[EarlyStopping, str] | None = None,
+        own: Sequence[TrainerCallback] = (),
         **arguments: Any,
     ) -> None:
         adapter = trained_weights_over_packed(arguments["model"])
@@ -116,6 +118,9 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self._evaluation = evaluation
         self._updating = Updating()
         self.add_callback(self._updating)
+        self._own = own
+        for callback in own:
+            self.add_callback(callback)
         self._every_seconds = every_minutes * 60
         self._last_saved = time.monotonic()
         self._started = time.monotonic()
@@ -137,7 +142,8 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         if resume_from_checkpoint is not None:
             self.counters = state.read_counters(Path(resume_from_checkpoint))
             if afresh:
-                self.counters.early = Seen()
+                self.counters = replace(self.counters, early=Seen(), ended=False, callbacks={})
+            restore(self._own, self.counters.callbacks)
         self._started = self._last_saved = time.monotonic()
         try:
             outcome = super().train(resume_from_checkpoint=resume_from_checkpoint, **arguments)
@@ -237,6 +243,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             STOP.request()
         if due:
             self.control.should_save = True
+        self._notice_asked_end()
         super()._maybe_log_save_evaluate(*arguments, **named)
         self._remember_boundary()
         self.saver.check()
@@ -258,6 +265,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
                 )
                 self._notice_best(metrics)
                 self._notice_end(metrics)
+                self._notice_asked_end()
                 return metrics
             finally:
                 state.restore_generators(generators)
@@ -302,6 +310,16 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
             say(seen.told(metric, self.state.global_step))
             self.control.should_save = self.control.should_training_stop = True
 
+    def log(self, *arguments: Any, **named: Any) -> None:
+        super().log(*arguments, **named)
+        self._notice_asked_end()
+
+    def _notice_asked_end(self) -> None:
+        """Whether a callback of the user's own has ended the training. It then ends as at its last step, also after a restart."""
+        asked = self.control.should_training_stop and not self.counters.early.over
+        if self._own and asked and self.state.global_step < self.state.max_steps:
+            self.counters.ended = self.control.should_save = True
+
     def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
         inputs.pop(TOKEN_COUNT, None)
         return super().prediction_step(model, inputs, *arguments, **named)
@@ -315,6 +333,7 @@ class CommittingTrainer(SFTTrainer):  # type: ignore[misc]
         self._boundary_counters = replace(
             self.counters,
             early=replace(self.counters.early),
+            callbacks=states_of(self._own),
             seconds=self.counters.seconds + time.monotonic() - self._started,
             last_logged_step=self._globalstep_last_logged,
             unlogged_metrics={name: list(values) for name, values in self._metrics["train"].items()},

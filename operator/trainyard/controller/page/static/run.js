@@ -65,6 +65,10 @@ export async function run(namespace, name) {
       h("tbody", {}, evaluation.metrics.map((m) => h("tr", {}, h("td", {}, m.name), h("td", { class: "number" }, number(m.value)), h("td", { class: "number" }, number(before.get(m.name))))))), evaluation.message && h("p", { class: "quiet" }, evaluation.message)];
   }
 
+  function money(cost, which) {
+    return cost?.[which] === undefined ? null : `${Number(cost[which]).toFixed(2)} ${cost.currency ?? ""}`.trim();
+  }
+
   function exported(exports) {
     if (!exports?.length) return [];
     return [h("h2", {}, "Exports"), h("div", { class: "scroll" }, h("table", {}, heading([["Export"], ["State"], ["Where"], ["Version"], [""]]),
@@ -111,7 +115,7 @@ export async function run(namespace, name) {
         h("dl", { class: "figures" },
           figure("Progress", detail.progress), figure("Step", detail.step), figure("Time left", detail.eta), figure("Loss", number(metrics.get("loss") ?? detail.loss)),
           figure("Tokens/s", number(metrics.get("tokens_per_second") ?? metrics.get("tokensPerSecond"))), figure("Node", detail.node), figure("Running for", status.startTime && (status.completionTime ? duration((Date.parse(status.completionTime) - Date.parse(status.startTime)) / 1000) : since(status.startTime))),
-          figure("Checkpoint", status.checkpoint && `step ${status.checkpoint.step}`), figure("Restarts", status.restarts || null))),
+          figure("Checkpoint", status.checkpoint && `step ${status.checkpoint.step}`), figure("Restarts", status.restarts || null), figure("GPU hours", status.cost?.gpuHours), figure("Cost", money(status.cost, "actual")), figure("Disruptions", status.disruptions), figure("Saved", money(status.cost, "saved")), figure("Cost in the end", money(status.cost, "estimated")))),
       status.failure && problem([h("strong", {}, status.failure.reason), ": ", status.failure.message, status.failure.hint && h("div", {}, status.failure.hint)]),
     ].flat().filter(Boolean));
     const facts = { ...status.effective, ...status.provenance };
