@@ -10,6 +10,11 @@ NEW_TOKENS = 32
 """Of an answer; an error of the positions shows well before."""
 
 
+def longest_answer(positions: int | None) -> int:
+    """Tokens asked for of a model with so many positions: at their end llama.cpp and Ollama stop, where transformers goes on."""
+    return NEW_TOKENS if positions is None else max(1, min(NEW_TOKENS, positions // 2))
+
+
 @dataclass(frozen=True)
 class Question:
     """A conversation that waits for an answer, or the beginning of a text where the model knows no conversations."""

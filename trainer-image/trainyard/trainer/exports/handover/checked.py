@@ -9,13 +9,14 @@ from typing import Any
 
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.version import dataset_folder
+from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.exports.exported import FOLDER, digest_of
 from trainyard.trainer.exports.handover import llamacpp
-from trainyard.trainer.exports.handover.answer import Answer, Question
+from trainyard.trainer.exports.handover.answer import Answer, Question, longest_answer
 from trainyard.trainer.exports.handover.compare import Agreement, Bar, compare
 from trainyard.trainer.exports.handover.metadata import check_metadata
 from trainyard.trainer.exports.handover.questions import questions
-from trainyard.trainer.exports.handover.reference import Reference, answers_of, load_tokenizer
+from trainyard.trainer.exports.handover.reference import Reference, answers_of, load_tokenizer, positions_of, prompt_of
 from trainyard.trainer.exports.handover.rounding import Rounding
 from trainyard.trainer.log import say
 from trainyard.trainer.machine import threads
@@ -25,23 +26,40 @@ from trainyard.trainer.volume.result import find_result
 KEPT = "answers.json"
 
 
-def questions_of(context: RunContext) -> list[Question]:
-    """The run's questions; conversations where its tokenizer has a template."""
-    return questions(dataset_folder(context), chat=bool(load_tokenizer(context.model_dir).chat_template))
+def questions_of(model: Path, dataset: Path) -> list[Question]:
+    """Of a run with this result and data; conversations where the model's tokenizer has a template.
+
+    Raises:
+        UserError: the model is too short for any of them.
+    """
+    tokenizer, positions = load_tokenizer(model), positions_of(model)
+
+    def fits(question: Question) -> bool:
+        return positions is None or len(prompt_of(tokenizer, question)[1]) <= positions - longest_answer(positions)
+
+    found = questions(dataset, chat=bool(tokenizer.chat_template), fits=fits)
+    if not found:
+        raise invalid_config(
+            f"no prompt fits the {positions} positions of the model, so nothing tells whether an exported file answers as it does",
+            hint="give the base more positions (max_position_embeddings), or its chat template a shorter system prompt",
+        )
+    return found
 
 
 def reference_of(context: RunContext) -> Reference:
     """The trained model's own answers; computed by the first export that asks, and kept beside the exports for the others."""
     result = find_result(context)
     assert result is not None, "the frame of the step has asked for it"
-    asked, tokenizer = questions_of(context), load_tokenizer(context.model_dir)
-    key = [digest_of(result), [asdict(question) for question in asked]]
+    asked = questions_of(context.model_dir, dataset_folder(context))
+    tokenizer = load_tokenizer(context.model_dir)
+    most = longest_answer(positions_of(context.model_dir))
+    key = [digest_of(result), [asdict(question) for question in asked], most]
     kept = context.run_dir / FOLDER / KEPT
     try:
         known = json.loads(kept.read_text())
         if known["key"] == json.loads(json.dumps(key)):
             answers = [_answer(one) for one in known["answers"]]
-            return Reference(asked, answers, tokenizer, frozenset(known["ends"]), Rounding(context.model_dir))
+            return Reference(asked, answers, tokenizer, frozenset(known["ends"]), Rounding(context.model_dir), most)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or of another version of this file
     found = answers_of(context.model_dir, asked)

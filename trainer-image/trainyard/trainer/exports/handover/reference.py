@@ -9,7 +9,7 @@ from typing import Any
 
 from trainyard.trainer.data.tokenizer import end_tokens
 from trainyard.trainer.exports.gguf_files.convert import end_ids
-from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
+from trainyard.trainer.exports.handover.answer import Answer, Question, longest_answer
 from trainyard.trainer.exports.handover.rounding import Rounding, load
 from trainyard.trainer.models.greedy import greedy
 
@@ -23,6 +23,8 @@ class Reference:
     tokenizer: Any
     ends: frozenset[int]
     rounding: Rounding
+    new_tokens: int
+    """That an answer has at most."""
 
     @property
     def bos(self) -> str:
@@ -47,6 +49,21 @@ def render(tokenizer: Any, messages: Sequence[Any]) -> str:
     return str(tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True))
 
 
+def prompt_of(tokenizer: Any, question: Question) -> tuple[str, list[int]]:
+    """What the model is asked with, as text and as tokens."""
+    prompt = render(tokenizer, question.messages) if question.messages else question.text
+    return prompt, tokenizer(prompt, add_special_tokens=not question.messages)["input_ids"]
+
+
+def positions_of(model: Path) -> int | None:
+    """How many tokens a model folder takes at once; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model, local_files_only=True).get_text_config()
+    found = getattr(config, "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
     """Ask the model itself."""
     import torch
@@ -56,15 +73,15 @@ def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
     tokenizer = load_tokenizer(model)
     network = load(model)
     ends = frozenset(end_ids(model)) | frozenset(end_tokens(tokenizer))
+    most = longest_answer(positions_of(model))
     how = greedy(
-        max_new_tokens=NEW_TOKENS,
+        max_new_tokens=most,
         eos_token_id=sorted(ends) or None,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0),
     )
     found = []
     for question in questions:
-        prompt = render(tokenizer, question.messages) if question.messages else question.text
-        ids = tokenizer(prompt, add_special_tokens=not question.messages)["input_ids"]
+        prompt, ids = prompt_of(tokenizer, question)
         with torch.inference_mode():
             given = torch.tensor([ids])
             made = network.generate(given, attention_mask=torch.ones_like(given), generation_config=how)
@@ -72,4 +89,4 @@ def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
         ended = bool(said) and said[-1] in ends
         plain = tuple(said[:-1] if ended else said)
         found.append(Answer(prompt, plain, tokenizer.decode(plain), ended, prompt_ids=tuple(ids)))
-    return Reference(questions, found, tokenizer, ends, Rounding(model))
+    return Reference(questions, found, tokenizer, ends, Rounding(model), most)
