@@ -124,7 +124,7 @@ def test_gates_on_tasks_compare_with_the_model_before_and_with_a_champion_once(z
     spec["evaluation"] |= {
         "gates": [
             {"metric": "pick/acc", "minimum": 0.5, "minimumGain": 0},
-            {"metric": "read/bits_per_byte", "minimumGain": 0},
+            {"metric": "read/bits_per_byte", "minimumGain": -9},
         ],
         "compareWith": {"baseModel": {}},
     }
@@ -136,7 +136,7 @@ def test_gates_on_tasks_compare_with_the_model_before_and_with_a_champion_once(z
     picked, read = found["gates"]
     assert picked["n"] == read["n"] == RECORDS
     assert picked["reference"] == found["baseline"]["pick/acc"] < found["metrics"]["pick/acc"] == picked["value"]
-    assert read["reference"] == found["baseline"]["read/bits_per_byte"] > read["value"]
+    assert read["reference"] == found["baseline"]["read/bits_per_byte"] < read["value"], "questions are not what it learns"
     assert not list(run.work.glob(".tmp-*")), "the model before training was laid down for a while only"
 
     spec["training"]["maxSteps"] = 1
