@@ -22,9 +22,9 @@ from trainyard.trainer.exports.handover import llamacpp
 from trainyard.trainer.exports.handover.checked import check_gguf, questions_of
 from trainyard.trainer.exports.handover.compare import Bar, compare
 from trainyard.trainer.exports.handover.metadata import END, TEMPLATE, check_metadata
+from trainyard.trainer.exports.handover.network import at_f16, load
 from trainyard.trainer.exports.handover.questions import questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of
-from trainyard.trainer.exports.handover.rounding import at_f16, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FIELD = "spec.exports[local].gguf"

@@ -136,7 +136,9 @@ def test_gates_on_tasks_compare_with_the_model_before_and_with_a_champion_once(z
     picked, read = found["gates"]
     assert picked["n"] == read["n"] == RECORDS
     assert picked["reference"] == found["baseline"]["pick/acc"] < found["metrics"]["pick/acc"] == picked["value"]
-    assert read["reference"] == found["baseline"]["read/bits_per_byte"] < read["value"], "questions are not what it learns"
+    assert read["reference"] == found["baseline"]["read/bits_per_byte"] < read["value"], (
+        "questions are not what it learns"
+    )
     assert not list(run.work.glob(".tmp-*")), "the model before training was laid down for a while only"
 
     spec["training"]["maxSteps"] = 1

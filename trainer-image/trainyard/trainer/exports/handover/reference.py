@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 from trainyard.trainer.data.tokenizer import end_tokens
 from trainyard.trainer.exports.gguf_files.convert import end_ids
 from trainyard.trainer.exports.handover.answer import Answer, Question, longest_answer
-from trainyard.trainer.exports.handover.rounding import Rounding, load
+from trainyard.trainer.exports.handover.network import load
+from trainyard.trainer.exports.handover.rounding import Rounding
+from trainyard.trainer.machine.apart import apart
 from trainyard.trainer.models.greedy import greedy
 
 
@@ -38,10 +40,19 @@ class Reference:
 
 
 def load_tokenizer(model: Path) -> Any:
-    """The tokenizer of a model folder."""
+    """The tokenizer of a model folder, as whoever loads the result gets it."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model, local_files_only=True)
+
+
+def light_tokenizer(model: Path) -> Any:
+    """One that renders, decodes and knows its special tokens as well, and takes a third of the memory: it needs no torch."""
+    if not (model / "tokenizer.json").is_file():
+        return load_tokenizer(model)
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(model, local_files_only=True)
 
 
 def render(tokenizer: Any, messages: Sequence[Any]) -> str:
@@ -65,7 +76,21 @@ def positions_of(model: Path) -> int | None:
 
 
 def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
-    """Ask the model itself."""
+    """Ask the model itself, in a process of its own."""
+    answers, ends = apart(said_by, model, questions)
+    return reference_with(model, questions, answers, ends)
+
+
+def reference_with(
+    model: Path, questions: Sequence[Question], answers: Sequence[Answer], ends: Iterable[int]
+) -> Reference:
+    """Of answers that are known."""
+    most = longest_answer(positions_of(model))
+    return Reference(questions, answers, light_tokenizer(model), frozenset(ends), Rounding(model), most)
+
+
+def said_by(model: Path, questions: Sequence[Question]) -> tuple[list[Answer], frozenset[int]]:
+    """Its answers, and the tokens that end one."""
     import torch
     from transformers.utils.logging import disable_progress_bar
 
@@ -89,4 +114,4 @@ def answers_of(model: Path, questions: Sequence[Question]) -> Reference:
         ended = bool(said) and said[-1] in ends
         plain = tuple(said[:-1] if ended else said)
         found.append(Answer(prompt, plain, tokenizer.decode(plain), ended, prompt_ids=tuple(ids)))
-    return Reference(questions, found, tokenizer, ends, Rounding(model), most)
+    return found, ends
