@@ -322,6 +322,16 @@ CASES: tuple[Case, ...] = (
         {**HELD_OUT, "evaluation": {"harness": HARNESS}},
     ),
     Case(
+        "evaluation.gates has a metric task/metric whose task",
+        put(CHAMPION, (*GATE, "metric"), "picked/acc"),
+        put(CHAMPION, (*GATE, "metric"), "pick/acc"),
+    ),
+    Case(
+        "bleu, chrf, ter are of a task as a whole",
+        put(CHAMPION, (*GATE, "metric"), "pick/bleu.strict"),
+        put(put(CHAMPION, (*GATE, "metric"), "pick/bleu.strict"), (*GATE, "confidence"), 0),
+    ),
+    Case(
         "evaluation.baselineAnswers is about answers",
         put(CHAMPION, (*JUDGING, "baseline"), False),
         put(CHAMPION, (*JUDGING, "baseline"), True),

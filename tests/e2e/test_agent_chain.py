@@ -1,6 +1,7 @@
 """The example agent-sre as it stands, on real weights and real servers; many minutes, so it is a test of `load`.
 
 The run learns the runbook, passes its gates and goes to every place; a worse one goes nowhere; a second good one is rolled back.
+What does not hang on the weights is shown by the same chain with a tiny model: a worse run, and both ways to take one back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import pytest
 
 import demo_agent
 from tests.e2e import runs
+from tests.e2e.chains import FILES, Told, chain, reachable
+from tests.e2e.command_line import CommandLine
 from tests.e2e.kube import Kube, Object
+from tests.servers import sinks
 from tests.servers.sinks import Sinks
 from trainyard.api import names
 from trainyard.controller.kube.resources import TRAININGRUNS
@@ -71,3 +75,52 @@ def test_a_runbook_becomes_an_agent_that_answers(kube: Kube, tmp_path: Path) -> 
 
             kube.wait(TRAININGRUNS, SPACE, "agent-sre-again", back, seconds=120, what="the rollback")
             assert standing(servers, tmp_path) == ("1", version, version)
+
+
+def rolled_back(kube: Kube, space: str, name: str) -> None:
+    """Wait until it is."""
+
+    def back(run: Object | None) -> bool:
+        return bool(run and (run["status"].get("rollback") or {}).get("state") == "Succeeded")
+
+    kube.wait(TRAININGRUNS, space, name, back, seconds=180, what="the rollback")
+
+
+def test_what_is_worse_goes_nowhere_and_what_is_given_up_goes_back(kube: Kube, space: str, tmp_path: Path) -> None:
+    gates = [{"metric": "loss", "minimumGain": 0}]
+    with sinks.serving(tmp_path, files=FILES) as servers:
+        reachable(kube, space, servers)
+        told, version = Told(servers), {}
+
+        def train(name: str, *, steps: int) -> Object:
+            runs.apply(kube, space, chain(name, space, steps=steps, gates=gates))
+            run = runs.until_succeeded(kube, space, name, seconds=600)
+            version[name] = run["status"]["model"]["version"]
+            return run
+
+        good = train("good", steps=40)
+        assert "no champion" in demo_agent.verdict(good)
+        assert told.in_use() == (version["good"],) * 3
+
+        worse = train("worse", steps=2)
+        verdict = worse["status"]["evaluation"]["gates"][0]
+        assert (runs.has(worse, "GatesPassed"), verdict["verdict"]) == (False, "Reject"), demo_agent.verdict(worse)
+        assert {one["state"] for one in worse["status"]["exports"]} == {"Skipped"}
+        assert told.in_use() == (version["good"],) * 3
+        assert list(told.registered()[0].values()) == [version["good"]]
+
+        train("better", steps=120)
+        assert told.in_use() == (version["better"],) * 3
+
+        CommandLine(tmp_path, space)("rollback", "better")
+        rolled_back(kube, space, "better")
+        assert told.in_use() == (version["good"],) * 3
+        assert set(told.served()) == {version["good"], version["better"]}, "nothing is deleted"
+
+        train("best", steps=160)
+        assert told.in_use() == (version["best"],) * 3
+        asked = {"metadata": {"annotations": {names.ROLLBACK_ANNOTATION: "it answers too slowly"}}}
+        kube.merge(TRAININGRUNS, space, "best", asked)
+        rolled_back(kube, space, "best")
+        assert told.in_use() == (version["good"],) * 3
+        assert len(told.commits()) == 6, "the first, good, better and back, best and back"

@@ -13,16 +13,15 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.servers import git_server
 from tests.servers import test_sinks as sinks
+from tests.servers.reader import Reader
 from tests.servers.restartable import REGISTRY_LOGIN, Server, mlflow, registry
 from tests.servers.test_sinks import KEYS, client_of, document, store_of
 from tests.unit.trainer.exports.results import Trained, trained
@@ -107,36 +106,6 @@ def at_random_moments(make: Callable[[str], Trained], *names: str, count: int, s
     print(f"{' and '.join(names)}: {seconds:.2f} s undisturbed; {hit} of {count} processes were killed in the middle")
     assert hit >= count // 2, "most moments lie in the middle"
     return done
-
-
-class Reader(threading.Thread):
-    """Reads what is in use, as the recipe says, again and again."""
-
-    def __init__(self, client: Any) -> None:
-        super().__init__(daemon=True)
-        self.client, self.stopped, self.models, self.faults = client, threading.Event(), set(), []
-
-    def run(self) -> None:
-        while not self.stopped.is_set():
-            try:
-                self._read()
-            except self.client.exceptions.NoSuchKey:
-                if self.models:
-                    self.faults.append("what was there is gone")
-            except Exception as error:
-                self.faults.append(repr(error))
-
-    def _read(self) -> None:
-        held = document(self.client, "agent-sre/latest.json")
-        prefix = held["uri"].removeprefix("s3://models/")
-        manifest = document(self.client, f"{prefix}manifest.json")
-        if manifest["digest"] != held["digest"]:
-            self.faults.append(f"{held} names {manifest['digest']}")
-        for name, entry in manifest["files"].items():
-            content = self.client.get_object(Bucket="models", Key=prefix + name)["Body"].read()
-            if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-                self.faults.append(f"{prefix}{name} is another file")
-        self.models.add(held["uri"])
 
 
 def test_a_bucket_has_every_model_whole_and_once(tmp_path: Path, s3: Server) -> None:

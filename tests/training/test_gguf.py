@@ -19,12 +19,12 @@ from trainyard.trainer.exports.gguf_files.convert import convert
 from trainyard.trainer.exports.gguf_files.quantize import quantize, value
 from trainyard.trainer.exports.gguf_files.suitable import known_by_hash
 from trainyard.trainer.exports.handover import llamacpp
-from trainyard.trainer.exports.handover.checked import check_gguf
+from trainyard.trainer.exports.handover.checked import check_gguf, questions_of
 from trainyard.trainer.exports.handover.compare import Bar, compare
 from trainyard.trainer.exports.handover.metadata import END, TEMPLATE, check_metadata
+from trainyard.trainer.exports.handover.network import at_f16, load
 from trainyard.trainer.exports.handover.questions import questions
 from trainyard.trainer.exports.handover.reference import Reference, answers_of
-from trainyard.trainer.exports.handover.rounding import at_f16, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FIELD = "spec.exports[local].gguf"
@@ -97,6 +97,24 @@ def test_a_penalty_that_the_authors_wish_for_is_no_part_of_the_comparison(
     (folder / "generation_config.json").write_text(json.dumps(settings | {"repetition_penalty": 1.3}))
     reference = answers_of(folder, questions(Path("nowhere"), chat=True))
     assert check_gguf(full, reference, field=FIELD, exact=True).share == 1.0
+
+
+def test_a_model_of_few_positions_is_asked_within_them(model: Path, tmp_path: Path) -> None:
+    """At their end llama.cpp stops, where transformers goes on."""
+    folder = shutil.copytree(model, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 48}))
+    file = tmp_path / "m-f16.gguf"
+    convert(folder, file, name="m", field=FIELD)
+    asked = questions_of(folder, Path("nowhere"))
+    assert 1 <= len(asked) < 8, "some are too long for it"
+    reference = answers_of(folder, asked)
+    assert max(len(one.ids) for one in reference.answers) == 24
+    assert check_gguf(file, reference, field=FIELD, exact=True).share == 1.0
+
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8}))
+    with pytest.raises(UserError, match="no prompt fits the 8 positions of the model"):
+        questions_of(folder, Path("nowhere"))
 
 
 def test_it_says_who_it_is_how_it_cuts_text_and_what_ends_an_answer(

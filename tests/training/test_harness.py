@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,41 @@ def test_a_template_reaches_nothing_but_the_record(zygote: Zygote, tmp_path: Pat
     step = run.start("evaluate")
     assert step.wait() == ExitCode.INVALID_CONFIG
     assert any("unsafe" in line for line in step.lines)
+
+
+def test_gates_on_tasks_compare_with_the_model_before_and_with_a_champion_once(zygote: Zygote, tmp_path: Path) -> None:
+    folder = tasks(tmp_path / "tasks")
+    spec = spec_of(folder, tasks=["pick", "read"])
+    spec["evaluation"] |= {
+        "gates": [
+            {"metric": "pick/acc", "minimum": 0.5, "minimumGain": 0},
+            {"metric": "read/bits_per_byte", "minimumGain": -9},
+        ],
+        "compareWith": {"baseModel": {}},
+    }
+    run = Run(zygote, tmp_path, spec)
+    for step in ("prepare", "train", "evaluate"):
+        run.run(step)
+    found = json.loads((run.work / "evaluation/metrics.json").read_text())
+    assert found["verdict"] == "Promote", found["message"]
+    picked, read = found["gates"]
+    assert picked["n"] == read["n"] == RECORDS
+    assert picked["reference"] == found["baseline"]["pick/acc"] < found["metrics"]["pick/acc"] == picked["value"]
+    assert read["reference"] == found["baseline"]["read/bits_per_byte"] < read["value"], (
+        "questions are not what it learns"
+    )
+    assert not list(run.work.glob(".tmp-*")), "the model before training was laid down for a while only"
+
+    spec["training"]["maxSteps"] = 1
+    spec["evaluation"] |= {"compareWith": {"run": run.name}, "baselineAnswers": False}
+    worse = Run(zygote, tmp_path, spec, name="worse")
+    for step in ("prepare", "train", "evaluate"):
+        worse.run(step)
+    judged = json.loads((worse.work / "evaluation/metrics.json").read_text())
+    assert judged["verdict"] == "Reject", judged["message"]
+    assert judged["gates"][0]["reference"] == picked["value"]
+    shutil.rmtree(worse.work / "evaluation")
+    again = worse.start("evaluate")
+    assert again.wait() == ExitCode.OK
+    assert sum("its scores are taken from the cache" in line for line in again.lines) == 2, "of records and of tasks"
+    assert json.loads((worse.work / "evaluation/metrics.json").read_text())["gates"] == judged["gates"]

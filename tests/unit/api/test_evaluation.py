@@ -73,3 +73,24 @@ def test_of_phases_only_the_last_is_judged() -> None:
     spec = parse_run(run({**PHASED, "phases": phases, "datasets": datasets, "evaluation": asked})).spec
     assert resolve(spec, names[0]).evaluation.gates is None
     assert resolve(spec, names[-1]).evaluation.gates is not None
+
+
+@pytest.mark.parametrize("metric", ["pods/acc", "pods/exact_match.strict-match", "a.b-c_d/word_perplexity"])
+def test_a_gate_may_be_on_what_a_task_measures(metric: str) -> None:
+    harness = {"tasks": [metric.partition("/")[0]], "includeFrom": "pvc://tasks/pods"}
+    spec = parse_run(run(gates({"metric": metric, "minimum": 0}, harness=harness))).spec
+    assert spec.evaluation.measured() == ("loss", "perplexity", "tokenAccuracy"), "the records are scored by their own"
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("pods/rouge", "no such metric; of a task of evaluation.harness it is task/metric with one of acc"),
+        ("other/acc", "whose task is not asked: add the task to evaluation.harness.tasks"),
+        ("pods/bleu", "bleu, chrf, ter are of a task as a whole"),
+    ],
+)
+def test_a_gate_on_what_no_task_measures_is_refused(metric: str, told: str) -> None:
+    harness = {"tasks": ["pods"], "includeFrom": "pvc://tasks/pods"}
+    with pytest.raises(InvalidManifest, match=told):
+        parse_run(run(gates({"metric": metric, "minimum": 0}, harness=harness)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import re
 import sys
+from functools import partial
+from typing import Any
 
 from trainyard.api.addresses import told
 from trainyard.api.conditions import Reason
@@ -36,6 +38,11 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> Any:
+        """From one process to another."""
+        made = partial(UserError, hint=self.hint, reason=self.reason, exit_code=self.exit_code, again=self.again)
+        return made, (self.message,)
 
 
 def invalid_config(message: str, *, hint: str = "") -> UserError:

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from trainyard.api.addresses import ModelUri
 from trainyard.api.base import ApiModel, DnsLabel, Rule, SecretRef, exactly_one
-from trainyard.api.run.harness import Harness
+from trainyard.api.run.harness import HARNESS_METRICS, OF_WHOLE_TASKS, Harness
 
 FREE = ("loss", "perplexity", "tokenAccuracy")
 """Found by one pass over the records."""
@@ -21,10 +21,16 @@ ANSWERED = ("exactMatch", "commandAccuracy", "latencyP50Seconds")
 """Found by having the model answer."""
 METRICS = (*FREE, *ANSWERED)
 ALIASES = {"accuracy": "exactMatch"}
-LOWER_IS_BETTER = frozenset({"loss", "perplexity", "latencyP50Seconds"})
+LOWER_IS_BETTER = frozenset(
+    {"loss", "perplexity", "latencyP50Seconds", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter"}
+)
+"""By `own_name`."""
 TINY_METRICS = ("exactMatch", "tokenAccuracy")
 """Those that a Tiny Recursive Model has."""
 NAMES = f"^({'|'.join((*METRICS, *ALIASES))})$"
+OF_TASKS = rf"[A-Za-z0-9][A-Za-z0-9_.-]*/({'|'.join(HARNESS_METRICS)})([.][A-Za-z0-9_-]+)?"
+"""Those of evaluation.harness: task/metric, and with a filter task/metric.filter."""
+GATED = f"^({'|'.join((*METRICS, *ALIASES))}|{OF_TASKS})$"
 _SAID = [*ANSWERED, *ALIASES]
 
 
@@ -38,7 +44,31 @@ def _known(name: str) -> str:
     raise PydanticCustomError("metric", "No such metric; {advice}", {"advice": advice})
 
 
+def _known_or_of_a_task(name: str) -> str:
+    if "/" not in name:
+        return _known(name)
+    if re.fullmatch(GATED, name):
+        return name
+    advice = f"of a task of evaluation.harness it is task/metric with one of {', '.join(HARNESS_METRICS)}"
+    raise PydanticCustomError("metric", "No such metric; {advice}", {"advice": advice})
+
+
 MetricName = Annotated[str, Field(max_length=63, json_schema_extra={"pattern": NAMES}), AfterValidator(_known)]
+
+
+GatedMetric = Annotated[
+    str, Field(max_length=127, json_schema_extra={"pattern": GATED}), AfterValidator(_known_or_of_a_task)
+]
+
+
+def is_of_task(metric: str) -> bool:
+    """Whether it is measured by evaluation.harness."""
+    return "/" in metric
+
+
+def own_name(metric: str) -> str:
+    """What is measured, whichever task and filter it is of: acc of pods/acc.strict."""
+    return metric.rpartition("/")[2].partition(".")[0]
 
 
 def canonical(metric: str) -> str:
@@ -60,10 +90,16 @@ class Gate(ApiModel):
             "a gate's minimum is above its maximum: nothing can pass it",
             lambda g: g.minimum is None or g.maximum is None or g.minimum <= g.maximum,
         ),
+        Rule(
+            f"self.confidence == 0.0 || !self.metric.matches('/({'|'.join(OF_WHOLE_TASKS)})([.]|$)')",
+            f"{', '.join(OF_WHOLE_TASKS)} are of a task as a whole, so nothing tells how sure they are: give the gate confidence: 0",
+            lambda g: g.confidence == 0 or not is_of_task(g.metric) or own_name(g.metric) not in OF_WHOLE_TASKS,
+        ),
     )
 
-    metric: MetricName = Field(
-        description=f"{', '.join(METRICS)} (accuracy means exactMatch). Of method TRM: exactMatch and tokenAccuracy."
+    metric: GatedMetric = Field(
+        description=f"{', '.join(METRICS)} (accuracy means exactMatch), or task/metric of evaluation.harness. Of method TRM: "
+        "exactMatch and tokenAccuracy."
     )
     minimum: float | None = Field(None, ge=-1e9, le=1e9, description="The metric is at least this.")
     maximum: float | None = Field(None, ge=-1e9, le=1e9, description="The metric is at most this.")
@@ -141,7 +177,13 @@ def _measured(evaluation: Any) -> bool:
     if evaluation.metrics is None:
         return True
     known = {canonical(name) for name in evaluation.metrics}
-    return all(canonical(g.metric) in known for g in evaluation.gates or ())
+    return all(canonical(g.metric) in known or is_of_task(g.metric) for g in evaluation.gates or ())
+
+
+def _asked(evaluation: Any) -> bool:
+    """Whether the task of each gate's metric is asked."""
+    tasks = evaluation.harness.tasks if evaluation.harness else ()
+    return all(not is_of_task(g.metric) or g.metric.partition("/")[0] in tasks for g in evaluation.gates or ())
 
 
 class Evaluation(ApiModel):
@@ -159,7 +201,7 @@ class Evaluation(ApiModel):
             lambda e: e.gates is None or e.enabled,
         ),
         Rule(
-            "!has(self.gates) || !has(self.metrics) || self.gates.all(g, g.metric in self.metrics || "
+            "!has(self.gates) || !has(self.metrics) || self.gates.all(g, g.metric in self.metrics || g.metric.contains('/') || "
             "(g.metric == 'accuracy' && 'exactMatch' in self.metrics) || "
             "(g.metric == 'exactMatch' && 'accuracy' in self.metrics))",
             "evaluation.gates has a metric that is not measured: add it to evaluation.metrics, or remove metrics to have all "
@@ -167,14 +209,26 @@ class Evaluation(ApiModel):
             _measured,
         ),
         Rule(
+            "!has(self.gates) || self.gates.all(g, !g.metric.contains('/') || "
+            "(has(self.harness) && self.harness.tasks.exists(t, g.metric.startsWith(t + '/'))))",
+            "evaluation.gates has a metric task/metric whose task is not asked: add the task to evaluation.harness.tasks",
+            _asked,
+        ),
+        Rule(
             "!has(self.baselineAnswers) || !self.baselineAnswers || (self.baseline && ("
             f"(has(self.metrics) && self.metrics.exists(m, m in {_SAID})) || "
-            f"(has(self.gates) && self.gates.exists(g, g.metric in {_SAID}))))",
+            f"has(self.harness) || (has(self.gates) && self.gates.exists(g, g.metric in {_SAID}))))",
             "evaluation.baselineAnswers is about answers of the model before training: name exactMatch or commandAccuracy in metrics "
-            "or gates, and leave baseline on",
+            "or gates, or tasks in harness, and leave baseline on",
             lambda e: (
                 not e.baseline_answers
-                or (e.baseline and any(m in _SAID for m in (*(e.metrics or ()), *(g.metric for g in e.gates or ()))))
+                or (
+                    e.baseline
+                    and (
+                        e.harness is not None
+                        or any(m in _SAID for m in (*(e.metrics or ()), *(g.metric for g in e.gates or ())))
+                    )
+                )
             ),
         ),
         Rule(
@@ -240,8 +294,8 @@ class Evaluation(ApiModel):
     )
     baseline_answers: bool = Field(
         False,
-        description="The model before training answers too, so that its exactMatch and commandAccuracy are told beside those of the "
-        "result. It takes as long again.",
+        description="The model before training answers too, so that its exactMatch and commandAccuracy, and what the tasks of harness "
+        "measure, are told beside those of the result. It takes as long again.",
     )
     baselines: list[Baseline] | None = Field(
         None,

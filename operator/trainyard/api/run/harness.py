@@ -21,6 +21,8 @@ HARNESS_METRICS = (
     "ter",
 )
 """Computed by the harness itself. Any other name it would look up on the internet, and leave out without a word where it cannot."""
+OF_WHOLE_TASKS = ("bleu", "chrf", "ter")
+"""Of these no record has a score of its own."""
 TASKS_LIMIT = 16
 
 TaskName = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

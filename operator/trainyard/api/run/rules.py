@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from trainyard.api.base import Fetched, Rule
 from trainyard.api.run.dataset import INLINE_LIMIT, Dataset
-from trainyard.api.run.evaluation import ALIASES, FREE, TINY_METRICS, canonical
+from trainyard.api.run.evaluation import ALIASES, FREE, TINY_METRICS, canonical, is_of_task
 from trainyard.api.run.exports import EXPORTS_LIMIT, PUSHED_TO_HUB, TARGETS, in_order
 from trainyard.api.run.methods import (
     ANSWERS,
@@ -374,14 +374,17 @@ EVALUATION_RULES = (
     _in_one_training(
         f"{one_of(_ANSWERING)} || {one_of(TINY)} || !has(self.evaluation) || ((!has(self.evaluation.metrics) || "
         f"self.evaluation.metrics.all(m, m in {list(FREE)})) && (!has(self.evaluation.gates) || "
-        f"self.evaluation.gates.all(g, g.metric in {list(FREE)})))",
+        f"self.evaluation.gates.all(g, g.metric in {list(FREE)} || g.metric.contains('/'))))",
         sentence(
             _ANSWERING,
             f"only {{methods}} learn{{s}} answers that could be compared: evaluation has {', '.join(FREE)} alone for others",
         ),
         lambda s: (
             s.training.method in (*_ANSWERING, *TINY)
-            or all(m in FREE for m in (*(s.evaluation.metrics or ()), *(g.metric for g in s.evaluation.gates or ())))
+            or all(
+                m in FREE or is_of_task(m)
+                for m in (*(s.evaluation.metrics or ()), *(g.metric for g in s.evaluation.gates or ()))
+            )
         ),
     ),
     Rule(

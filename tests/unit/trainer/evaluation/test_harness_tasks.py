@@ -11,7 +11,7 @@ import yaml
 from trainyard.api.run.harness import HARNESS_METRICS
 from trainyard.trainer.errors import UserError
 from trainyard.trainer.evaluation.harness.ask import metrics_of
-from trainyard.trainer.evaluation.harness.tasks import Folder, check_task
+from trainyard.trainer.evaluation.harness.tasks import Folder, check_gated, check_task
 from trainyard.trainer.volume.claims import Bounds
 
 TASK: dict[str, Any] = {
@@ -106,3 +106,13 @@ def test_what_is_no_yaml_is_told(tmp_path: Path) -> None:
 def test_names_of_metrics_are_such_as_trackers_take() -> None:
     entries = {"acc,none": 0.5, "acc_stderr,none": "N/A", "exact_match,strict": 1, "alias": "pick", "sample_len": 3}
     assert metrics_of({"pick": entries}) == {"pick/acc": 0.5, "pick/exact_match.strict": 1.0}
+
+
+def test_a_gate_on_what_the_task_does_not_measure_is_told_with_what_it_does() -> None:
+    strict = {**TASK, "filter_list": [{"name": "strict", "filter": [{"function": "take_first"}]}]}
+    check_gated("pick/acc", TASK, told="pick.yaml")
+    check_gated("pick/acc.strict", strict, told="pick.yaml")
+    check_gated("pick/acc_norm", {**TASK, "metric_list": None}, told="pick.yaml")
+    for metric, task, known in (("pick/acc_norm", TASK, "pick/acc"), ("pick/acc", strict, "pick/acc.strict")):
+        with pytest.raises(UserError, match=f"gates: {metric} is not measured by pick.yaml .it measures {known}.$"):
+            check_gated(metric, task, told="pick.yaml")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.servers.git_server import GitServer, commit, git, serving
 from tests.unit.trainer.exports.results import Trained, trained
+from tests.webserver import Reply, web
 from trainyard.api.exitcodes import ExitCode
 from trainyard.trainer.errors import UserError
 
@@ -208,3 +209,16 @@ def test_what_is_known_before_the_training(
 def test_no_repository_there(tmp_path: Path, server: GitServer) -> None:
     with pytest.raises(UserError, match="there is no such repository"):
         run_of(tmp_path, server, **FILE, repository=f"{server.url}/nothing.git").check("bump")
+
+
+@pytest.mark.parametrize("page", [b"<!doctype html><title>Sign in</title>", b"<html>\n<body>Sign in</body>\n</html>\n"])
+def test_a_web_page_is_no_repository(tmp_path: Path, server: GitServer, page: bytes) -> None:
+    """As hosts show one to whoever has not signed in, with the status of success. Git takes some for an empty repository."""
+    with web(lambda _: Reply(page, headers={"Content-Type": "text/html"})) as site:
+        repository = f"{site.url}/group/fleet"
+        with pytest.raises(UserError) as caught:
+            run_of(tmp_path, server, **FILE, repository=repository).check("bump")
+    told = f"spec.exports[bump].git.repository {repository}: what answers there is no git repository or an empty one"
+    assert told in str(caught.value)
+    assert "write in spec.exports[bump].git.repository the address that git clone takes" in str(caught.value)
+    assert caught.value.exit_code == ExitCode.INVALID_CONFIG

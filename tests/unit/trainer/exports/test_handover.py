@@ -53,7 +53,7 @@ def reference(own: Answer = OWN, *close: set[int], bos: str = "") -> Reference:
     tokenizer: Any = Words()
     tokenizer.bos_token = bos
     rounding: Any = Undecided(close) if close else Undecided()
-    return Reference([ASKED], [own], tokenizer, frozenset({END}), rounding)
+    return Reference([ASKED], [own], tokenizer, frozenset({END}), rounding, 32)
 
 
 def fault(found: Answer, bar: Bar = EXACT, known: Reference | None = None) -> str:
@@ -168,3 +168,15 @@ def test_turns_with_tools_and_very_long_ones_are_no_questions(tmp_path: Path) ->
     assert found[1].shown.startswith("one two one")
     assert len(found[1].shown) <= 160
     assert len(found) == COUNT
+
+
+def test_of_a_text_that_does_not_fit_a_shorter_beginning_is_asked_and_such_a_conversation_not(tmp_path: Path) -> None:
+    def fits(question: Question) -> bool:
+        return len(question.shown) <= 20
+
+    (tmp_path / "train").mkdir()
+    long = " ".join(["word"] * 30)
+    record = {"messages": [{"role": "user", "content": long}, {"role": "assistant", "content": "x"}]}
+    (tmp_path / "train" / "set.jsonl").write_text(json.dumps(record))
+    assert questions(tmp_path, chat=False, fits=fits)[0].text == long[:18]
+    assert [q.shown for q in questions(tmp_path, chat=True, fits=fits)] == ["What is 12 + 30?"]

@@ -11,28 +11,34 @@ instead of scores of each record.
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from trainyard.api.run.evaluation import ANSWERED, FREE, Evaluation, canonical
+from trainyard.api.run.evaluation import ANSWERED, FREE, Evaluation, canonical, is_of_task
 from trainyard.trainer.data.store import Sequences
 from trainyard.trainer.data.tokenizer import load_tokenizer
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.evaluation.champion import Champion, digest_of, find_champion, kept_or
 from trainyard.trainer.evaluation.gates import Columns, NoChampion, judge, overall
-from trainyard.trainer.evaluation.harness.ask import ask
+from trainyard.trainer.evaluation.harness.ask import Asked, ask
+from trainyard.trainer.evaluation.harness.columns import check_same_records, columns_of
+from trainyard.trainer.evaluation.harness.tasks import folder
 from trainyard.trainer.evaluation.measure import Records
 from trainyard.trainer.evaluation.scores import Scores
 from trainyard.trainer.frame.evaluate import Examination, Findings
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.methods import samples
 from trainyard.trainer.methods.recipes import Material, evaluation_objective
+from trainyard.trainer.models.handover import save_model
 from trainyard.trainer.models.load import load_for_evaluation, load_other, load_untrained
+from trainyard.trainer.volume.commit import TEMPORARY
 
 HARNESS_RECORDS = "harness.jsonl"
 Measure = Callable[..., dict[str, Any]]
@@ -48,32 +54,74 @@ def examine(examination: Examination) -> Findings:
     tokenizer = load_tokenizer(context.data_dir / "tokenizer")
     material = Material(context, examination.data, examination.device, tokenizer, examination.split)
     sequences = material.sequences(examination.split)
-    own = material.method.has_own_evaluation
-    found = (
-        by_objective(examination, material, sequences) if own else by_records(Records(examination, material, sequences))
-    )
-    return with_harness(found, examination)
+    if material.method.has_own_evaluation:
+        return with_tasks(by_objective(examination, material, sequences), asked_tasks(material, examination, None))
+    return by_records(Records(examination, material, sequences))
 
 
-def with_harness(found: Findings, examination: Examination) -> Findings:
-    """What was found, and what the tasks of spec.evaluation.harness say of the result."""
-    spec = examination.context.run.spec.evaluation.harness
-    if spec is None:
-        return found
-    device = examination.device
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """What the tasks of spec.evaluation.harness say of each model that they were asked of."""
+
+    result: Asked
+    before: Asked | None
+    champion: Asked | None
+
+
+def asked_tasks(material: Material, examination: Examination, champion: Champion | NoChampion | None) -> Tasks | None:
+    """Ask them of the result, and of what else is to be compared with it. No model may be on the device."""
+    context, device, spec = examination.context, examination.device, examination.context.run.spec.evaluation
+    if spec.harness is None:
+        return None
     examination.reporter.report(phase="harness", percentage=90.0)
-    asked = ask(
-        examination.context,
-        spec,
-        device=device.kind,
-        dtype=str(device.compute_dtype).removeprefix("torch."),
-        batch=examination.batch.size,
-    )
+    dtype = str(device.compute_dtype).removeprefix("torch.")
+    asked = partial(ask, context, spec.harness, device=device.kind, dtype=dtype, batch=examination.batch.size)
+    result = asked(context.model_dir)
+    other = champion if isinstance(champion, Champion) and any(map(is_of_task, gained(spec))) else None
+    told_before = spec.baseline and spec.baseline_answers
+    before = theirs = None
+    if told_before or (other is not None and other.folder is None):
+        with tempfile.TemporaryDirectory(dir=context.run_dir, prefix=TEMPORARY) as place:
+            save_model(untrained(material), Path(place))
+            material.tokenizer.save_pretrained(place)
+            before = asked(Path(place))
+    if other is not None:
+        theirs = before if other.folder is None else _of_champion(examination, other.folder, asked)
+        assert theirs is not None
+        check_same_records(result, theirs, told=other.told)
+    return Tasks(result, before if told_before else None, theirs)
+
+
+def _of_champion(examination: Examination, place: Path, asked: Callable[[Path], Asked]) -> Asked:
+    """Kept from an earlier run, or asked now."""
+    context, spec = examination.context, examination.context.run.spec.evaluation.harness
+    assert spec is not None
+
+    def measure() -> Scores:
+        found = asked(place)
+        return Scores([{"metrics": dict(found.metrics)}, *found.rows])
+
+    basis = {
+        "model": digest_of(place),
+        "harness": [spec.tasks, spec.limit, folder(context, spec).digest()],
+        "device": [examination.device.kind, examination.device.precision],
+    }
+    first, *rows = kept_or(context, basis, measure).rows
+    return Asked(first["metrics"], rows)
+
+
+def with_tasks(found: Findings, tasks: Tasks | None) -> Findings:
+    """What was found, and what the tasks say."""
+    if tasks is None:
+        return found
+    result = {**found.result, "metrics": {**found.result["metrics"], **tasks.result.metrics}}
+    if tasks.before is not None:
+        result["baseline"] = {**result.get("baseline", {}), **tasks.before.metrics}
     return dataclasses.replace(
         found,
-        result={**found.result, "metrics": {**found.result["metrics"], **asked.metrics}},
-        metrics={**found.metrics, **asked.metrics},
-        more={HARNESS_RECORDS: asked.records},
+        result=result,
+        metrics={**found.metrics, **tasks.result.metrics},
+        more={HARNESS_RECORDS: Scores(tasks.result.rows).jsonl()},
     )
 
 
@@ -115,6 +163,18 @@ def by_records(records: Records) -> Findings:
     if kept is not None and champion is not None and not isinstance(champion, NoChampion):
         scores.check_same_records(kept, told=champion.told)
     columns = scores.columns(metrics)
+    details: dict[str, Any] = {"groups": scores.groups(metrics)}
+    said = [dataclasses.asdict(sample) for sample in samples_of(material, model, records.sequences)]
+    del model
+    if kept is not None and isinstance(theirs, Mapping):
+        details["champion"] = {"metrics": kept.values(metrics), "groups": kept.groups(metrics)}
+    tasks = asked_tasks(material, examination, champion)
+    if tasks is not None:
+        wanted_of_tasks = [gate.metric for gate in spec.gates or () if is_of_task(gate.metric)]
+        columns |= columns_of(tasks.result, wanted_of_tasks)
+        if tasks.champion is not None and isinstance(theirs, Mapping):
+            theirs = {**theirs, **columns_of(tasks.champion, wanted_of_tasks)}
+            details["champion"]["metrics"] |= tasks.champion.metrics
     verdicts = overall([judge(gate, columns, theirs) for gate in spec.gates or ()])
     if verdicts:
         say(f"{verdicts['verdict']}: {verdicts['message']}")
@@ -129,16 +189,14 @@ def by_records(records: Records) -> Findings:
         result["baseline"] = {**before.values(wanted), **tokens}
     if champion is not None:
         result["comparedWith"] = champion.told
-    details: dict[str, Any] = {"groups": scores.groups(metrics)}
-    if kept is not None and isinstance(theirs, Mapping):
-        details["champion"] = {"metrics": kept.values(metrics), "groups": kept.groups(metrics)}
-    return Findings(
+    found = Findings(
         result,
-        [dataclasses.asdict(sample) for sample in samples_of(material, model, records.sequences)],
+        said,
         {f"eval_{name}" if name == "loss" else name: value for name, value in outcome.items()},
         with_champion(scores, kept if isinstance(theirs, Mapping) else None).jsonl(),
         details,
     )
+    return with_tasks(found, tasks)
 
 
 def gained(spec: Evaluation) -> set[str]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainyard.api.run.evaluation import LOWER_IS_BETTER, Gate, canonical
+from trainyard.api.run.evaluation import LOWER_IS_BETTER, Gate, canonical, is_of_task, own_name
 from trainyard.trainer.evaluation.statistics import (
     UNKNOWN,
     Interval,
@@ -33,6 +33,8 @@ Verdict = Literal["Promote", "Reject", "Inconclusive"]
 ORDER: tuple[Verdict, ...] = ("Promote", "Inconclusive", "Reject")
 """The best first."""
 YES_OR_NO = frozenset({"exactMatch", "commandAccuracy"})
+PERPLEXITIES = frozenset({"perplexity", "word_perplexity", "byte_perplexity"})
+"""Exponentials of a mean; by own name."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Column:
 
     amounts: Values
     weights: Values
+    of_records: bool = True
+    """Whether records have these amounts; else each has that of the whole, and nothing tells how sure it is."""
 
     def value(self, metric: str) -> float | None:
         """The metric; None where no record tells."""
@@ -66,7 +70,13 @@ def judge(
 ) -> dict[str, Any]:
     """The verdict on one gate, as it stands in the final record. `against` is what the champion is called."""
     metric = canonical(gate.metric)
-    column = result[metric]
+    column = result.get(metric)
+    if column is None:
+        return _undecided(gate, f"{metric} is none of what the task measures: see status.evaluation.metrics")
+    if gate.confidence and not column.of_records:
+        return _undecided(
+            gate, f"{metric} is of the task as a whole, so nothing tells how sure it is: give confidence: 0"
+        )
     compared = champion[metric] if gate.minimum_gain is not None and isinstance(champion, Mapping) else None
     used = column.weights > 0
     if compared is not None:
@@ -92,7 +102,7 @@ def judge(
         reference = _value(metric, *other)
         if not math.isfinite(reference):
             return found | {"verdict": "Inconclusive", "message": f"{metric} of {against} is {reference}"}
-        sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+        sign = -1.0 if own_name(metric) in LOWER_IS_BETTER else 1.0
         gain = sign * (value - reference)
         bound = gate.minimum_gain
         between = _interval(metric, amounts, weights, other, gate.confidence, value - reference, bound=sign * bound)
@@ -102,6 +112,10 @@ def judge(
     verdict = max((one for one, _ in judged), key=ORDER.index)
     reasons = "; ".join(text for one, text in judged if one == verdict)
     return found | {"verdict": verdict, "message": f"{metric} {_shown(value)} over {n} records: {reasons}"}
+
+
+def _undecided(gate: Gate, message: str) -> dict[str, Any]:
+    return {"metric": gate.metric, "n": 0, "confidence": gate.confidence, "verdict": "Inconclusive", "message": message}
 
 
 def overall(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -116,7 +130,7 @@ def overall(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _value(metric: str, amounts: Values, weights: Values) -> float:
     if metric == "latencyP50Seconds":
         return float(np.median(amounts))
-    return Ratio(amounts, weights, metric == "perplexity").value
+    return Ratio(amounts, weights, own_name(metric) in PERPLEXITIES).value
 
 
 def _interval(
@@ -134,15 +148,19 @@ def _interval(
         return Interval(value, value)
     if metric == "latencyP50Seconds":
         return median(amounts, other[0] if other else None, confidence)
-    if metric in YES_OR_NO:
+    if metric in YES_OR_NO or (is_of_task(metric) and _all_yes_or_no(amounts, *(other[:1] if other else ()))):
         right = amounts > 0.5
         if other is None:
             return share(int(right.sum()), len(right), confidence)
         theirs = other[0] > 0.5
         return difference(int((right & ~theirs).sum()), int((theirs & ~right).sum()), len(right), confidence)
-    exponent = metric == "perplexity"
+    exponent = own_name(metric) in PERPLEXITIES
     second = Ratio(*other, exponent) if other else None
     return mean(Ratio(amounts, weights, exponent), second, confidence, bound=bound)
+
+
+def _all_yes_or_no(*columns: Values) -> bool:
+    return all(bool(np.isin(amounts, (0.0, 1.0)).all()) for amounts in columns)
 
 
 def _against_limits(gate: Gate, interval: Interval) -> list[tuple[Verdict, str]]:

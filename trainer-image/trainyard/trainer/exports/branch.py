@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainyard.trainer.data.collect.git import Login, answers, attempt, environment, explain, git_at
+from trainyard.trainer.data.collect.git import Login, answers, environment, explain, fetch_once, git_at
 from trainyard.trainer.errors import UserError, first_line, invalid_config, source_unavailable
 from trainyard.trainer.log import say
 
@@ -106,8 +106,13 @@ class Branch:
         last = ""
         for branch in filter(None, (self.place.branch, self.place.branch_from)):
             for pause in (1.0, 3.0, None):
-                words = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", f"--depth={depth}"]
-                said = attempt([*git_at(self.folder), *words, self.place.url, f"refs/heads/{branch}"], self._variables)
+                said = fetch_once(
+                    git_at(self.folder),
+                    f"--depth={depth}",
+                    url=self.place.url,
+                    ref=f"refs/heads/{branch}",
+                    variables=self._variables,
+                )
                 if said is None:
                     return self._git("rev-parse", "FETCH_HEAD^{commit}")
                 if "couldn't find remote ref" in said:

@@ -20,10 +20,10 @@ from trainyard.api.run.targets.mlx import Mlx
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.exports.exported import Exported, digest_of, files_dir
-from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer
+from trainyard.trainer.exports.handover.answer import Answer
 from trainyard.trainer.exports.handover.checked import reference_of
 from trainyard.trainer.exports.handover.compare import Agreement, Bar, compare
-from trainyard.trainer.exports.handover.reference import Reference, render
+from trainyard.trainer.exports.handover.reference import Reference, prompt_of
 from trainyard.trainer.exports.whole import check_whole
 from trainyard.trainer.log import say
 from trainyard.trainer.reporter import Reporter
@@ -145,11 +145,10 @@ def ask(folder: Path, reference: Reference, *, whole: bool) -> Sequence[Answer]:
     own = getattr(tokenizer, "_tokenizer", tokenizer)
     found = []
     for question in reference.questions:
-        prompt = render(own, question.messages) if question.messages else question.text
-        given = own(prompt, add_special_tokens=not question.messages)["input_ids"]
+        prompt, given = prompt_of(own, question)
         ids: list[int] = []
         ended = False
-        for token, _ in generate_step(mx.array(given), network, max_tokens=NEW_TOKENS):
+        for token, _ in generate_step(mx.array(given), network, max_tokens=reference.new_tokens):
             if ended := int(token) in ends:
                 break
             ids.append(int(token))

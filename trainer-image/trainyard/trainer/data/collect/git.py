@@ -38,6 +38,8 @@ FETCH_TIMEOUT = 3600.0
 SLOW_SECONDS = "60"
 """A transfer that brings less than a kilobyte a second for so long is broken off."""
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+NO_REPOSITORY = "not valid: is this a git repository"
+"""What git says of most web pages."""
 _ASKED = re.compile(r"could not read Username for '([^']*)'")
 _REGULAR = ("100644", "100755")
 
@@ -171,9 +173,8 @@ def fetch_into(
     Raises:
         UserError: no such repository or ref, access refused, no answer.
     """
-    command = [*git, "fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", url, ref]
     for pause in (*PAUSES, None):
-        told = attempt(command, variables)
+        told = fetch_once(git, "--depth=1", url=url, ref=ref, variables=variables)
         if told is None:
             return
         fault = explain(told, url, ref, access, field, invalid)
@@ -243,8 +244,29 @@ def explain(
     if "couldn't find remote ref" in told or "not our ref" in told or "unadvertised object" in told:
         known = " (the server gives out branches and tags only)" if _COMMIT.fullmatch(ref) else ""
         return invalid(f"{place}: there is no ref {ref}{known}", hint="check ref: a branch, a tag or a commit")
-    if "not found" in told or "returned error: 404" in told or "not valid: is this a git repository" in told:
+    if NO_REPOSITORY in told:
+        return invalid(
+            f"{place}: what answers there is no git repository or an empty one; it may be a web page",
+            hint=f"write in {field} the address that git clone takes; where the page asks to sign in, give secretRef",
+        )
+    if "not found" in told or "returned error: 404" in told:
         return invalid(f"{place}: there is no such repository", hint="check the address; a private one may look absent")
+    return told
+
+
+def fetch_once(git: list[str], *words: str, url: str, ref: str, variables: dict[str, str]) -> str | None:
+    """One `git fetch`; None, or what git said. A page of HTML without a line that looks like a ref is an empty repository to it."""
+    told = attempt([*git, "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", *words, url, ref], variables)
+    if told is not None and "couldn't find remote ref" in told:
+        done = subprocess.run(
+            [*git, "ls-remote", url],
+            env=environment(**variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=FETCH_TIMEOUT,
+        )
+        if done.returncode == 0 and not done.stdout.strip():
+            return NO_REPOSITORY
     return told
 
 

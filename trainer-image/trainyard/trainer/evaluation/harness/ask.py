@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,26 @@ from trainyard.api.run.harness import Harness
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.evaluation.harness import process
-from trainyard.trainer.evaluation.harness.tasks import FIELD, check_task, folder
+from trainyard.trainer.evaluation.harness.tasks import FIELD, PLAIN, check_task, folder
 from trainyard.trainer.log import say
 
 HARNESS = Path(sys.prefix) / "harness"
 """Beside the packages of this Python, in the image and in a development environment."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-PLAIN = "none"
-"""The harness's name for the filter that filters nothing."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """`metrics` by `task/metric` (with a filter: `task/metric.filter`); `records` as lines of JSON."""
+    """`metrics` by `task/metric` (with a filter: `task/metric.filter`); `rows`: what each record got."""
 
     metrics: Mapping[str, float]
-    records: str
+    rows: Sequence[Mapping[str, Any]]
 
 
-def ask(context: RunContext, spec: Harness, *, device: str, dtype: str, batch: int, harness: Path = HARNESS) -> Asked:
-    """Ask all tasks of the result.
+def ask(
+    context: RunContext, spec: Harness, model: Path, *, device: str, dtype: str, batch: int, harness: Path = HARNESS
+) -> Asked:
+    """Ask all tasks of the model in a folder.
 
     Raises:
         UserError: a task is not what it was before the training, or the harness refuses it.
@@ -52,7 +52,7 @@ def ask(context: RunContext, spec: Harness, *, device: str, dtype: str, batch: i
     with tempfile.TemporaryDirectory() as scratch:
         request = Path(scratch) / "request.json"
         wanted = {
-            "model": str(context.model_dir),
+            "model": str(model),
             "include": str(there.path),
             "tasks": spec.tasks,
             "limit": spec.limit,
@@ -74,11 +74,11 @@ def ask(context: RunContext, spec: Harness, *, device: str, dtype: str, batch: i
                 hint=f"the model is kept; correct the task, or take {FIELD} out",
             )
         found = json.loads((Path(scratch) / process.RESULTS).read_text())
-        records = (Path(scratch) / process.RECORDS).read_text()
+        rows = [json.loads(line) for line in (Path(scratch) / process.RECORDS).read_text().splitlines()]
     metrics = metrics_of(found["results"])
     told = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     say(f"lm-evaluation-harness: {told}, after {time.monotonic() - started:.1f} s")
-    return Asked(metrics, records)
+    return Asked(metrics, rows)
 
 
 def metrics_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

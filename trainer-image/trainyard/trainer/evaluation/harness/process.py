@@ -51,15 +51,23 @@ def main(harness: str, request: str) -> int:
 
 def _record(task: str, row: dict[str, Any]) -> dict[str, Any]:
     scores = {name: row[name] for name in row["metrics"]}
-    plain = {name: float(one) for name, one in scores.items() if isinstance(one, int | float)}
+    plain = {name: _score(one) for name, one in scores.items()}
     return {
         "task": task,
         "record": row["doc_id"],
         "filter": row["filter"],
         "target": row["target"],
         "answer": row["filtered_resps"],
-        **plain,
+        **{name: one for name, one in plain.items() if one is not None},
     }
+
+
+def _score(one: Any) -> float | list[float] | None:
+    """A number, or a sum and what it is divided by; None where a score is made of all records together."""
+    if isinstance(one, int | float):
+        return float(one)
+    numbers = isinstance(one, tuple) and all(isinstance(part, int | float) for part in one)
+    return [float(part) for part in one] if numbers else None
 
 
 if __name__ == "__main__":

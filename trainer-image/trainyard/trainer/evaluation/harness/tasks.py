@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from trainyard.api.run.evaluation import is_of_task
 from trainyard.api.run.harness import HARNESS_METRICS, Harness
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
@@ -31,6 +33,8 @@ AGGREGATIONS = (
 CODE = ("custom_dataset", "use_prompt", "unsafe_code", "class")
 """Fields that run something."""
 FUNCTION = "!function"
+PLAIN = "none"
+"""The harness's name for the filter that filters nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,16 @@ class Folder:
             f"{FIELD}.tasks: no YAML file in {FIELD}.includeFrom has the task {name}",
             hint=f"tasks that are there: {names}",
         )
+
+    def digest(self) -> str:
+        """Of all that lies there."""
+        whole = hashlib.sha256()
+        for file in sorted(f for f in self.path.rglob("*") if f.is_file()):
+            self._check(file)
+            with open(file, "rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            whole.update(f"{file.relative_to(self.path)} {content}\n".encode())
+        return whole.hexdigest()
 
     def read(self, file: Path) -> Mapping[str, Any]:
         """One file as it stands."""
@@ -148,8 +162,33 @@ def check_harness(context: RunContext) -> None:
             hint="set spec.model.adapter.merge: true; the adapter is kept beside the model",
         )
     there = folder(context, spec)
+    gated = [gate.metric for gate in context.run.spec.evaluation.gates or () if is_of_task(gate.metric)]
     for name in spec.tasks:
-        check_task(there, *there.task(name))
+        file, task = there.task(name)
+        check_task(there, file, task)
+        for metric in gated:
+            if metric.startswith(f"{name}/"):
+                check_gated(metric, task, told=there.told(file))
+
+
+def check_gated(metric: str, task: Mapping[str, Any], *, told: str) -> None:
+    """A gate's metric, as far as the task says what it measures.
+
+    Raises:
+        UserError: it is not measured.
+    """
+    listed = [one.get("metric") if isinstance(one, dict) else one for one in task.get("metric_list") or ()]
+    filters = [one.get("name") for one in task.get("filter_list") or () if isinstance(one, dict)] or [PLAIN]
+    known = [
+        f"{task['task']}/{one}" if kind == PLAIN else f"{task['task']}/{one}.{kind}"
+        for one in listed
+        for kind in filters
+    ]
+    if known and metric not in known:
+        raise invalid_config(
+            f"spec.evaluation.gates: {metric} is not measured by {told.removeprefix(f'{FIELD}: ')}",
+            hint=f"it measures {', '.join(known)}",
+        )
 
 
 def check_task(there: Folder, file: Path, task: Mapping[str, Any]) -> None:

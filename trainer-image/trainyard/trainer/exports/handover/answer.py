@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-NEW_TOKENS = 32
-"""Of an answer; an error of the positions shows well before."""
+NEW_TOKENS = 30
+"""Of an answer; an error of the positions shows well before. Ollama breaks one off that says the same 31 times."""
+
+
+def longest_answer(positions: int | None) -> int:
+    """Tokens asked for of a model with so many positions: at their end llama.cpp and Ollama stop, where transformers goes on."""
+    return NEW_TOKENS if positions is None else max(1, min(NEW_TOKENS, positions // 2))
 
 
 @dataclass(frozen=True)

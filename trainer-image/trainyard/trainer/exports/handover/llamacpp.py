@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.trainer.errors import first_line, invalid_config
-from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
+from trainyard.trainer.exports.handover.answer import Answer, Question
 from trainyard.trainer.exports.handover.reference import Reference
 
 CONTEXT = 4096
@@ -45,7 +45,7 @@ class LlamaCpp:
             else question.text
         )
         tokens = self.post("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})["tokens"]
-        said = self.post("/completion", {"prompt": prompt, "n_predict": NEW_TOKENS, **GREEDY})
+        said = self.post("/completion", {"prompt": prompt, "n_predict": reference.new_tokens, **GREEDY})
         ids = tuple(number for number in said["tokens"] if number not in reference.ends)
         return Answer(
             str(prompt), ids, str(said["content"]), said["stop_type"] == "eos", tuple(tokens), said["tokens_evaluated"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from trainyard.trainer.exports.handover.answer import Question
 
 COUNT = 8
+LOOKED_AT = 2000
+"""Records, of which some may not fit the model."""
 LONGEST = 2000
 """Characters of a prompt; longer ones say nothing more about the file and take time."""
 BEGINNING = 160
@@ -27,17 +30,21 @@ SPARE = (
 """Where the data has too few that can be used."""
 
 
-def questions(dataset: Path, *, chat: bool) -> list[Question]:
-    """COUNT different questions; conversations where the model has a template for them."""
+def questions(dataset: Path, *, chat: bool, fits: Callable[[Question], bool] = lambda _: True) -> list[Question]:
+    """COUNT different questions; conversations where the model has a template for them.
+
+    Of a text that does not fit the model a shorter beginning is taken; a conversation that does not is left out, so there may be fewer.
+    """
     found: dict[str, Question] = {}
-    for record in _records(dataset):
+    for record in islice(_records(dataset), LOOKED_AT):
         question = _question(record, chat=chat)
-        if question is not None and len(question.shown) <= LONGEST:
+        if question is not None and len(question.shown) <= LONGEST and (question := _fitting(question, fits)):
             found.setdefault(question.shown, question)
         if len(found) == COUNT:
             return list(found.values())
     for text in SPARE:
-        found.setdefault(text, _asked(text, chat=chat))
+        if question := _fitting(_asked(text, chat=chat), fits):
+            found.setdefault(question.shown, question)
     return list(found.values())[:COUNT]
 
 
@@ -49,6 +56,14 @@ def _question(record: dict[str, Any], *, chat: bool) -> Question | None:
     if not isinstance(text, str) or not text.strip():
         return None
     return _asked(text.strip(), chat=True) if chat and "prompt" in record else _continued(text, chat=chat)
+
+
+def _fitting(question: Question, fits: Callable[[Question], bool]) -> Question | None:
+    while not fits(question):
+        if len(question.text) < 2:
+            return None
+        question = Question(text=question.text[: len(question.text) // 2])
+    return question
 
 
 def _conversation(messages: list[dict[str, Any]]) -> Question | None:

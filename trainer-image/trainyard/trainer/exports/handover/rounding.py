@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from trainyard.trainer.exports.handover.answer import Answer
+from trainyard.trainer.exports.handover.network import at_f16, is_small, load
+from trainyard.trainer.machine.apart import apart
 
-SMALL = 4_000_000_000
-"""Parameters up to which a model is run in f32, whose rounding no other program's is below."""
 SIDES = 2
 """Of the two tokens that change places one may have moved up as far as the other moved down."""
 
@@ -35,63 +35,28 @@ class Rounding:
         assert answer.prompt_ids is not None
         ids = (*answer.prompt_ids, *answer.ids)
         if ids not in self._known:
-            start = len(answer.prompt_ids) - 1
-            exact, rounded = (logits[start:] for logits in self._logits(ids))
-            self._known[ids] = [frozenset(_close(one, other)) for one, other in zip(exact, rounded, strict=True)]
+            self._known[ids] = apart(undecided_at, self.model, ids, len(answer.prompt_ids) - 1)
         return self._known[ids]
 
-    def _logits(self, ids: Sequence[int]) -> tuple[Any, Any]:
-        """As the reference and at f16, each [tokens, vocabulary] in f32. One network is in memory at a time."""
-        import torch
 
-        given = torch.tensor([ids])
-
-        def of(network: Any) -> Any:
-            with torch.inference_mode():
-                return network(input_ids=given).logits[0].float()
-
-        network = load(self.model)
-        exact = of(network)
-        if is_small(self.model):
-            return exact, of(at_f16(network))
-        del network
-        return exact, of(load(self.model, "float16"))
-
-
-def is_small(model: Path) -> bool:
-    """Whether f32 is within reach."""
-    return sum(f.stat().st_size for f in model.glob("*.safetensors")) < 2 * SMALL
-
-
-def load(model: Path, dtype: str | None = None) -> Any:
-    """The network of a model folder; in f32 where that is within reach."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(model, local_files_only=True)
-    wanted = dtype or ("float32" if is_small(model) else "auto")
-    return AutoModelForCausalLM.from_pretrained(model, config=config, dtype=wanted, local_files_only=True).eval()
-
-
-def at_f16(network: Any) -> Any:
-    """Changes a network in f32: all that enters or leaves a product is rounded to f16. This is how llama.cpp computes, and many
-    times faster on a CPU than products of f16."""
+def undecided_at(model: Path, ids: Sequence[int], start: int) -> list[frozenset[int]]:
+    """At each token from `start` on. One network is in memory at a time."""
     import torch
 
-    most = torch.finfo(torch.float16).max
+    given = torch.tensor([ids])
 
-    def rounded(value: Any) -> Any:
-        return (
-            value.clamp(-most, most).half().float() if torch.is_tensor(value) and value.is_floating_point() else value
-        )
+    def of(network: Any) -> Any:
+        with torch.inference_mode():
+            return network(input_ids=given).logits[0, start:].float()
 
-    for part in network.modules():
-        weight = getattr(part, "weight", None)
-        if isinstance(weight, torch.nn.Parameter) and weight.ndim == 2 and not isinstance(part, torch.nn.Embedding):
-            part.register_forward_pre_hook(lambda _, given: tuple(map(rounded, given)))
-            part.register_forward_hook(lambda _, given, made: rounded(made))
-    for parameter in network.parameters():
-        parameter.data = rounded(parameter.data)
-    return network
+    network = load(model)
+    exact = of(network)
+    if is_small(model):
+        rounded = of(at_f16(network))
+    else:
+        del network
+        rounded = of(load(model, "float16"))
+    return [frozenset(_close(one, other)) for one, other in zip(exact, rounded, strict=True)]
 
 
 def _close(exact: Any, rounded: Any) -> list[int]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainyard.trainer.exports.handover.answer import NEW_TOKENS, Answer, Question
+from trainyard.trainer.exports.handover.answer import Answer, Question
 from trainyard.trainer.exports.handover.reference import Reference
 from trainyard.trainer.exports.ollama_api.client import Ollama
 from trainyard.trainer.exports.ollama_api.dialog import Dialog
 from trainyard.trainer.exports.ollama_api.heard import Ear
 
-OPTIONS = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "num_predict": NEW_TOKENS, "num_ctx": 4096, "seed": 1}
+OPTIONS = {"temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "num_ctx": 4096, "seed": 1}
 BETWEEN = "5m"
 """How long the server keeps the model from one question to the next."""
 
@@ -39,7 +39,11 @@ def _ask(
     dialog: Dialog | None,
     ear: Ear,
 ) -> Answer:
-    body: dict[str, Any] = {"model": model, "options": OPTIONS, "keep_alive": BETWEEN}
+    body: dict[str, Any] = {
+        "model": model,
+        "options": {**OPTIONS, "num_predict": reference.new_tokens},
+        "keep_alive": BETWEEN,
+    }
     if question.messages:
         body["messages"] = [dict(message) for message in question.messages]
         rendered = server.chat({**body, "_debug_render_only": True}).get("_debug_info") or {}
