@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-
 Parts = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, float]
 """W, b, A, B and the scaling of a layer."""
 
