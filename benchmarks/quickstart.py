@@ -24,6 +24,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import target
+from trainyard.api.names import RUN_LABEL, STEP_LABEL, TRAINER_CONTAINER
 
 MANIFEST = target.ROOT / "examples/quickstart/trainingrun.yaml"
 NAMESPACE = "bench-quickstart"
