@@ -93,9 +93,10 @@ class JobWatch:
     none is missed; those made in between are seen a little late.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, owner: re.Pattern[bytes] = RUN_OF_JOB) -> None:
         self.seen: dict[str, float] = {}
         """Monotonic time at which each run's Job was seen, by name of the run."""
+        self._owner = owner
         self._path = f"/apis/batch/v1/namespaces/{namespace}/jobs?watch=true"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -105,7 +106,7 @@ class JobWatch:
             process = await self._watching()
             assert process.stdout is not None
             line = await process.stdout.readline()
-            if line.startswith(ADDED) and (run := RUN_OF_JOB.search(line)):
+            if line.startswith(ADDED) and (run := self._owner.search(line)):
                 self.seen.setdefault(run[1].decode(), time.monotonic())
             elif not line:
                 self._process = None

@@ -2,10 +2,12 @@
 
     python benchmarks/real_weights.py lora                   SmolLM2-135M-Instruct, LoRA of rank 16 on every linear layer, FP32
     python benchmarks/real_weights.py head                   the shape of Gemma 3 270M (262,144 entries), half the tokens counted
+    python benchmarks/real_weights.py dpo                    as lora, over pairs of answers; orpo likewise
     ... --before DIR                                         another checkout of this repository takes part
     ... --against trl-packed                                 TRL with packing, FP32, no gradient checkpointing
 
-Prompt and completion are halves of the docstrings of Python's standard library, packed to 1,024 tokens, one sequence a step.
+Prompt and completion are halves of the docstrings of Python's standard library, packed to 1,024 tokens, one sequence a step. A
+rejected answer is the second half of another one; four pairs a step.
 Beside the tokens stands the share of what the machine's own matrix product does in a second: 4 operations a weight and token
 (forward and back through frozen weights; 6 where they are trained), the output head at counted positions only.
 """
@@ -25,6 +27,9 @@ from trainer import docstrings
 from turns import ROOT, Process, Turns, contest, print_table
 
 LENGTH = 1024
+PAIRED = ("dpo", "orpo")
+PAIRS = 64
+"""So few because DPO measures the base on all of them before its first step."""
 LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
 GEMMA = {
     "vocab_size": 262_144,
@@ -60,18 +65,25 @@ def make_material(what: str, folder: Path) -> None:
         torch.manual_seed(0)
         Gemma3ForCausalLM(Gemma3TextConfig(**GEMMA, pad_token_id=tokenizer.pad_token_id, **ends)).save_pretrained(model)
     texts = [text for text in docstrings(4000) if len(text) > 80]
-    halves = ({"prompt": t[: len(t) // 2], "completion": t[len(t) // 2 :]} for t in texts)
-    (folder / "data.jsonl").write_text("".join(json.dumps(half) + "\n" for half in halves))
+    halves = [(t[: len(t) // 2], t[len(t) // 2 :]) for t in texts]
+    records: list[dict[str, str]] = [{"prompt": prompt, "completion": completion} for prompt, completion in halves]
+    if what in PAIRED:
+        others = halves[1 : PAIRS + 1]
+        records = [
+            {"prompt": p, "chosen": c, "rejected": other} for (p, c), (_, other) in zip(halves, others, strict=False)
+        ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def run_trainyard(what: str, folder: Path, name: str, turns: Turns) -> None:
     """LoRA or all weights, over prompts and completions."""
-    adapter = {"adapter": {"lora": LORA}} if what == "lora" else {}
-    source = {"storageUri": f"file://{folder / 'data.jsonl'}", "format": "PromptCompletion"}
+    adapter = {"adapter": {"lora": LORA}} if what != "head" else {}
+    form, method, batch = ("Preference", what.upper(), 4) if what in PAIRED else ("PromptCompletion", "SFT", 1)
+    source = {"storageUri": f"file://{folder / 'data.jsonl'}", "format": form}
     spec = {
         "model": {"storageUri": f"file://{folder / 'model'}", **adapter},
         "datasets": [{"name": "halves", **source}],
-        "training": {"method": "SFT", "maxLength": LENGTH, "perDeviceTrainBatchSize": 1, "precision": "FP32"},
+        "training": {"method": method, "maxLength": LENGTH, "perDeviceTrainBatchSize": batch, "precision": "FP32"},
     }
     train_with_trainyard(folder, name, spec, turns)
 
@@ -116,7 +128,7 @@ def work_of(what: str, folder: Path, *, counted: float) -> float:
     head_dim = config.get("head_dim") or width // config["num_attention_heads"]
     queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
     linear = layers * (2 * width * queries + 2 * width * keys + 3 * width * inner)
-    operations = 4 if what == "lora" else 6
+    operations = 6 if what == "head" else 4
     return operations * (linear + counted * config["vocab_size"] * width)
 
 
@@ -139,7 +151,7 @@ def compare(what: str, folder: Path, *, before: Path | None, against: list[str],
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["lora", "head", "contestant"])
+    parser.add_argument("what", choices=["lora", "head", *PAIRED, "contestant"])
     parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("folder", nargs="?", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--what", dest="workload", help=argparse.SUPPRESS)
@@ -155,6 +167,8 @@ def main() -> None:
         else:
             run_trainyard(given.workload, given.folder, given.name, turns)
         return
+    if given.what in PAIRED and given.against:
+        parser.error("TRL takes part in lora and head only")
     with tempfile.TemporaryDirectory() as folder:
         compare(
             given.what,

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainyard.trainer.models import adapter_linear
 from trainyard.trainer.models.adapter_linear import quicken_adapters
+from trainyard.trainer.models.quick import quicken
 
 pytestmark = pytest.mark.slow
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 60}
@@ -87,6 +88,18 @@ def test_whatever_else_a_layer_is_asked_for_is_done_as_peft_does_it(monkeypatch:
     quicken_adapters(dropping)
     dropping(input_ids=IDS)
     assert len(calls) == 14
+
+
+def test_with_the_gate_before_it_the_gradients_are_those_of_peft() -> None:
+    theirs = adapted()
+    ours = copy.deepcopy(theirs)
+    quicken(ours)
+    for model in (theirs, ours):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None:
+            assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-5), name
 
 
 def test_a_quickened_model_is_saved_merged_and_copied_as_any_other(tmp_path: Any) -> None:

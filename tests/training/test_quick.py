@@ -1,4 +1,4 @@
-"""Attention, normalisation and rotation the quick way: each architecture's own values and gradients."""
+"""Attention, normalisation, rotation and gates the quick way: each architecture's own values and gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -20,8 +21,10 @@ from transformers import (
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from trainyard.trainer.models import packed_attention, rotary
+from trainyard.trainer.models.gated import quicken_gates
 from trainyard.trainer.models.packed_attention import attend, plan_of, quicken_attention
 from trainyard.trainer.models.quick import quicken
 from trainyard.trainer.models.rms_norm import quicken_norms
@@ -117,20 +120,51 @@ def test_another_precision_is_done_as_the_architecture_does_it() -> None:
     assert torch.equal(model(input_ids=IDS).logits, twin(input_ids=IDS).logits)
 
 
-@pytest.mark.parametrize("begins", [[0, 10, 12], [0], [0, 1, 2, 3]])
+@pytest.mark.parametrize("begins", [[0, 2, 4], [0], [0, 1, 2, 3]])
 def test_every_position_has_one_slot(begins: list[int]) -> None:
     length = 40
     first = torch.tensor([max(b for b in begins if b <= i) for i in range(length)])
     position = torch.arange(length)
     mask = (position >= first[:, None]) & (position <= position[:, None])
     plan = plan_of(torch.stack([mask, mask, mask]))
-    if len(begins) == 1:
-        assert plan is None, "nothing to gain"
-        return
-    if plan is not None:
-        assert torch.equal(plan.slots[plan.places], torch.arange(3 * length))
-        assert sum(number * longest for number, longest in plan.groups) == len(plan.slots)
-        assert len(plan.slots) - len(plan.padded) == 3 * length
+    assert plan is not None
+    assert torch.equal(torch.cat(plan.slots)[plan.places], torch.arange(3 * length))
+    assert [number * longest for number, longest in plan.groups] == [len(slots) for slots in plan.slots]
+    assert sum(map(len, plan.slots)) - sum(map(len, plan.padded)) == 3 * length
+
+
+@pytest.mark.parametrize(("name", "gates"), [("llama", 2), ("qwen3", 2), ("gemma3", 7), ("phi3", 0), ("gpt_neox", 0)])
+def test_which_layers_have_a_gate_of_the_common_form(name: str, gates: int) -> None:
+    assert quicken_gates(model_of(name)) == gates
+
+
+def test_a_gate_that_only_sounds_alike_is_left_alone() -> None:
+    class ScaledMLP(LlamaMLP):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 1.01
+
+    class OtherMLP(LlamaMLP):  # type: ignore[misc]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.act_fn = torch.nn.Softplus()
+
+    assert [quicken_gates(kind(CONFIGS["llama"])) for kind in (ScaledMLP, OtherMLP, LlamaMLP)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_gated_layer_keeps_two_tensors_of_its_inner_width(adapter: bool) -> None:
+    model = model_of("llama")
+    if adapter:
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+    quicken(model)
+    kept: dict[int, torch.Tensor] = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.setdefault(x.untyped_storage().data_ptr(), x), lambda x: x
+    ):
+        model(input_ids=IDS, position_ids=POSITIONS, use_cache=False)
+    inner = SIZES["intermediate_size"]
+    wide = sum(x.numel() == IDS.numel() * inner and x.shape[-1] == inner for x in kept.values())
+    assert wide == 2 * (2 if adapter else 3), "gate and up, and for a layer that is trained whole its input"
 
 
 @pytest.mark.parametrize("change", ["not causal", "sees the example before", "sees nothing"])

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 
 TILE_BYTES = 128 * 1024 * 1024
-"""Logits of a tile: enough rows that reading the head's weights costs less than multiplying with them."""
+"""Logits of a tile at most."""
+TILE_ROWS = 256
+"""Positions of a tile at most: enough that reading the head's weights costs less than multiplying with them."""
 _CHANGED = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """What architectures do to logits after the head, by the names in their configurations."""
 
@@ -112,10 +114,13 @@ class _LogProbs(torch.autograd.Function):
         for rows in tiles(len(hidden), len(weight)):
             part, wanted = hidden[rows], targets[rows, None]
             logits = torch.nn.functional.linear(part, weight, bias)
-            sizes[rows] = torch.logsumexp(logits, 1)
-            result[rows] = logits.gather(1, wanted).squeeze(1) - sizes[rows]
+            largest, of_wanted = logits.amax(1), logits.gather(1, wanted).squeeze(1)
+            total = logits.sub_(largest[:, None]).exp_().sum(1)
+            sizes[rows] = total.log() + largest
+            result[rows] = of_wanted - sizes[rows]
             if of_hidden is not None or of_weight is not None or of_bias is not None:
-                _add(_slope(logits, sizes[rows], wanted), part, weight, of_hidden, rows, of_weight, of_bias)
+                slope = _slope(logits.div_(total[:, None]), wanted)
+                _add(slope, part, weight, of_hidden, rows, of_weight, of_bias)
         ctx.uniform, ctx.gradients = uniform, (of_hidden, of_weight, of_bias)
         ctx.save_for_backward(*(() if uniform else (hidden, weight, bias, targets, sizes)))
         return result
@@ -138,20 +143,21 @@ class _LogProbs(torch.autograd.Function):
         of_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         for rows in tiles(len(hidden), len(weight)) if of_weight is not None or of_bias is not None else ():
             part, wanted = hidden[rows], targets[rows, None]
-            slope = _slope(torch.nn.functional.linear(part, weight, bias), sizes[rows], wanted)
+            logits = torch.nn.functional.linear(part, weight, bias)
+            slope = _slope(logits.sub_(sizes[rows, None]).exp_(), wanted)
             _add(slope.mul_(given[rows, None]), part, weight, None, rows, of_weight, of_bias)
         return of_hidden, of_weight, of_bias, None, None
 
 
 def tiles(positions: int, entries: int) -> Iterator[slice]:
     """Positions by tile."""
-    size = max(1, TILE_BYTES // (4 * entries))
+    size = min(TILE_ROWS, max(1, TILE_BYTES // (4 * entries)))
     return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
 
 
-def _slope(logits: torch.Tensor, size: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """What a log-probability gains by each logit: 1 at the target, less the probability. In place of the logits."""
-    slope = logits.sub_(size[:, None]).exp_().neg_()
+def _slope(probabilities: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """What a log-probability gains by each logit: 1 at the target, less the probability. In place of the probabilities."""
+    slope = probabilities.neg_()
     return slope.scatter_add_(1, wanted, torch.ones_like(wanted, dtype=slope.dtype))
 
 

@@ -15,37 +15,58 @@ from typing import Any
 
 import torch
 
+Parts = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor, float]
+"""W, b, A, B and the scaling of a layer."""
+
+
+def forward(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    scaling: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer's output, and the narrow x A^T [rows, rank] for the way back."""
+    rows = x.reshape(-1, x.shape[-1])
+    narrow = rows @ down.T
+    result = torch.nn.functional.linear(rows, weight, bias).addmm_(narrow, up.T, alpha=scaling)
+    return result.view(*x.shape[:-1], -1), narrow
+
+
+def backward(
+    given: torch.Tensor,
+    x: torch.Tensor,
+    narrow: torch.Tensor,
+    weight: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    scaling: float,
+    *,
+    reaches_x: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Gradients of x, A and B."""
+    rows, given = x.reshape(-1, x.shape[-1]), given.reshape(-1, given.shape[-1])
+    of_narrow = given @ up
+    of_x = (given @ weight).addmm_(of_narrow, down, alpha=scaling).view(x.shape) if reaches_x else None
+    return of_x, (of_narrow.T @ rows).mul_(scaling), (given.T @ narrow).mul_(scaling)
+
 
 class _Adapted(torch.autograd.Function):
     """See the module's text. W [out, in] and b have no gradient; A is [rank, in], B is [out, rank]."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        down: torch.Tensor,
-        up: torch.Tensor,
-        scaling: float,
-    ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        narrow = rows @ down.T
-        result = torch.nn.functional.linear(rows, weight, bias).addmm_(narrow, up.T, alpha=scaling)
-        ctx.save_for_backward(rows, narrow, weight, down, up)
-        ctx.scaling, ctx.shape = scaling, x.shape
-        return result.view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: torch.Tensor, weight: Any, bias: Any, down: Any, up: Any, scaling: float) -> torch.Tensor:
+        result, narrow = forward(x, weight, bias, down, up, scaling)
+        ctx.save_for_backward(x, narrow, weight, down, up)
+        ctx.scaling = scaling
+        return result
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> Any:
-        rows, narrow, weight, down, up = ctx.saved_tensors
-        given = outer[0].reshape(-1, outer[0].shape[-1])
-        of_narrow = given @ up
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = (given @ weight).addmm_(of_narrow, down, alpha=ctx.scaling).view(ctx.shape)
-        of_down = (of_narrow.T @ rows).mul_(ctx.scaling) if ctx.needs_input_grad[3] else None
-        of_up = (given.T @ narrow).mul_(ctx.scaling) if ctx.needs_input_grad[4] else None
+        of_x, of_down, of_up = backward(
+            outer[0], *ctx.saved_tensors, scaling=ctx.scaling, reaches_x=ctx.needs_input_grad[0]
+        )
         return of_x, None, None, of_down, of_up, None
 
 
@@ -64,13 +85,22 @@ def quicken_adapters(model: Any) -> int:
 
 
 def _forward(self: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
-    if arguments or named or (name := _only_adapter(self)) is None or not _is_quick(self, x, name):
+    if arguments or named or (parts := parts_of(self, x)) is None:
         slow: torch.Tensor = type(self).forward(self, x, *arguments, **named)
         return slow
-    base = self.get_base_layer()
-    down, up = self.lora_A[name].weight, self.lora_B[name].weight
-    quick: torch.Tensor = _Adapted.apply(x, base.weight, base.bias, down, up, float(self.scaling[name]))
+    quick: torch.Tensor = _Adapted.apply(x, *parts)
     return quick
+
+
+def parts_of(layer: Any, x: torch.Tensor) -> Parts | None:
+    """What `forward` takes behind x, where `layer` may take the quick way with such an x now."""
+    from peft.tuners.lora.layer import Linear
+
+    if type(layer) is not Linear or type(base := layer.get_base_layer()) is not torch.nn.Linear:
+        return None
+    if (name := _only_adapter(layer)) is None or not _is_quick(layer, x, name):
+        return None
+    return base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, float(layer.scaling[name])
 
 
 def _only_adapter(layer: Any) -> str | None:

@@ -10,7 +10,7 @@ where a causal attention never looks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,35 +29,74 @@ class Plan:
     """How the positions of a batch lie in slots.
 
     Attributes:
-        slots: for each slot the position whose values it holds, counted over all rows; a padded one holds the first position's.
-        places: for each position its slot.
-        padded: the slots that hold no position of their own.
         groups: examples and slots an example of each group.
+        slots: for each slot of each group the position whose values it holds, counted over all rows; a padded one holds its
+            example's last.
+        padded: the slots of each group that hold no position of their own.
+        places: for each position its slot, counted over all groups.
     """
 
-    slots: torch.Tensor
-    places: torch.Tensor
-    padded: torch.Tensor
     groups: tuple[tuple[int, int], ...]
+    slots: tuple[torch.Tensor, ...]
+    padded: tuple[torch.Tensor, ...]
+    places: torch.Tensor
 
 
-class _Moved(torch.autograd.Function):
-    """Rows of x [from, ...] as [to, ...]. `back` is where each one of x went; a row that went nowhere has no gradient."""
+class _Attended(torch.autograd.Function):
+    """Attention of query [rows, heads, positions, size] to key and value, which may have fewer heads; the result is [rows, positions,
+    heads, size].
+
+    Kept for the way back are these four as they lie in their rows, which their neighbours keep as well, and one number a slot and
+    head. Slots, and heads once for each query that shares them, are there for a moment only.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, there: torch.Tensor, back: torch.Tensor, blank: torch.Tensor
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: Plan, scale: float | None
     ) -> torch.Tensor:
-        ctx.save_for_backward(back, blank)
-        return x.index_select(0, there)
+        found = [
+            torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+            for q, k, v in _in_groups(plan, query.shape[1], query, key, value)
+        ]
+        result = _in_rows(plan, [attended for attended, _ in found]).view(*query.transpose(1, 2).shape)
+        ctx.save_for_backward(query, key, value, result, *(sizes for _, sizes in found))
+        ctx.plan, ctx.scale = plan, scale
+        return result
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> Any:
-        back, blank = ctx.saved_tensors
-        result = outer[0].index_select(0, back)
-        if len(blank):
-            result.index_fill_(0, blank, 0)
-        return result, None, None, None
+        query, key, value, result, *sizes = ctx.saved_tensors
+        plan, heads = ctx.plan, query.shape[1]
+        gradients = []
+        groups = _in_groups(plan, heads, outer[0].transpose(1, 2), query, key, value, result.transpose(1, 2))
+        for (given, q, k, v, attended), size, blank in zip(groups, sizes, plan.padded, strict=True):
+            given.transpose(1, 2).flatten(0, 1).index_fill_(0, blank, 0)
+            gradients.append(
+                torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    given, q, k, v, attended, size, 0.0, True, scale=ctx.scale
+                )
+            )
+        found = []
+        for of_groups, x in zip(zip(*gradients, strict=True), (query, key, value), strict=True):
+            of_rows = _in_rows(plan, of_groups).view(x.shape[0], x.shape[2], heads, -1)
+            if x.shape[1] < heads:
+                of_rows = of_rows.unflatten(2, (x.shape[1], -1)).sum(3)
+            found.append(of_rows.transpose(1, 2))
+        return *found, None, None
+
+
+def _in_groups(plan: Plan, heads: int, *tensors: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+    """Tensors [rows, heads or fewer, positions, size] as [examples, heads, length, size], for each group."""
+    rows = [x.transpose(1, 2).flatten(0, 1) for x in tensors]
+    for slots, (number, length) in zip(plan.slots, plan.groups, strict=True):
+        parts = (x.index_select(0, slots).view(number, length, *x.shape[1:]).transpose(1, 2) for x in rows)
+        yield [part if part.shape[1] == heads else repeat_kv(part, heads // part.shape[1]) for part in parts]
+
+
+def _in_rows(plan: Plan, groups: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The other way: [examples, heads, length, size] of each group as [all positions, heads, size]."""
+    slots = [group.transpose(1, 2).flatten(0, 1) for group in groups]
+    return (torch.cat(slots) if len(slots) > 1 else slots[0]).index_select(0, plan.places)
 
 
 _plans: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -81,39 +120,18 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """As transformers' own: query [rows, heads, positions, size], key and value with as many heads or fewer; the result is
     [rows, positions, heads, size]."""
-    plan = (
-        _plan_for(attention_mask, query, key) if named.get("position_bias") is None and "cache" not in named else None
-    )
+    own = dropout or named.get("position_bias") is not None or "cache" in named
+    plan = None if own else _plan_for(attention_mask, query, key, value)
     if plan is None:
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **named
         )
         return found
-    repeats = query.shape[1] // key.shape[1]
-    parts = [_in_groups(x, plan) for x in (query, repeat_kv(key, repeats), repeat_kv(value, repeats))]
-    attended = [
-        torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
-        .transpose(1, 2)
-        .flatten(0, 1)
-        for q, k, v in zip(*parts, strict=True)
-    ]
-    joined = torch.cat(attended) if len(attended) > 1 else attended[0]
-    moved: torch.Tensor = _Moved.apply(joined, plan.places, plan.slots, plan.padded)
-    return moved.view(query.shape[0], query.shape[2], *moved.shape[1:]), None
+    attended: torch.Tensor = _Attended.apply(query, key, value, plan, scaling)
+    return attended, None
 
 
-def _in_groups(x: torch.Tensor, plan: Plan) -> list[torch.Tensor]:
-    """x [rows, heads, positions, size] as [examples, heads, length, size] for each group."""
-    positions = x.transpose(1, 2).flatten(0, 1)
-    slots: torch.Tensor = _Moved.apply(positions, plan.slots, plan.places, plan.padded.new_empty(0))
-    parts = torch.split(slots, [number * length for number, length in plan.groups])
-    return [
-        part.view(number, length, *part.shape[1:]).transpose(1, 2)
-        for part, (number, length) in zip(parts, plan.groups, strict=True)
-    ]
-
-
-def _plan_for(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> Plan | None:
+def _plan_for(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Plan | None:
     if (
         mask is None
         or mask.dtype != torch.bool
@@ -121,6 +139,8 @@ def _plan_for(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor)
         or mask.shape != (query.shape[0], 1, query.shape[2], query.shape[2])
         or key.shape[2] != query.shape[2]
         or query.shape[1] % key.shape[1]
+        or not query.dtype == key.dtype == value.dtype
+        or not query.shape[3] == key.shape[3] == value.shape[3]
     ):
         return None
     if mask not in _plans:
@@ -131,7 +151,7 @@ def _plan_for(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor)
 
 def plan_of(mask: torch.Tensor) -> Plan | None:
     """Of a mask [rows, positions, positions] under which examples lie side by side and each attends causally within itself.
-    None for every other mask, and for examples nearly as long as their rows, where there is little to gain."""
+    None for every other mask, and where the slots would be more work than the rows are."""
     rows, length = mask.shape[:2]
     first = mask.to(torch.uint8).argmax(-1)  # where the example of each position begins
     position = torch.arange(length)
@@ -144,7 +164,7 @@ def plan_of(mask: torch.Tensor) -> Plan | None:
     lengths = torch.diff(begins, append=begins.new_tensor([rows * length]))
     plan = _in_slots(begins.tolist(), lengths.tolist())
     work = sum(number * longest**2 for number, longest in plan.groups)
-    return plan if 2 * work <= rows * length**2 else None
+    return plan if work <= rows * length**2 else None
 
 
 def _in_slots(begins: Sequence[int], lengths: Sequence[int]) -> Plan:
@@ -154,17 +174,15 @@ def _in_slots(begins: Sequence[int], lengths: Sequence[int]) -> Plan:
     slots: list[torch.Tensor] = []
     padded: list[torch.Tensor] = []
     sizes = []
+    places = torch.empty(sum(lengths), dtype=torch.int64)
     used = 0
     for _, members in sorted(groups.items()):
-        longest = max(length for _, length in members)
-        for begin, length in members:
-            slots.append(torch.arange(begin, begin + longest).clamp_(max=begin + length - 1))
-            padded.append(torch.arange(used + length, used + longest))
-            used += longest
+        begin, length = torch.tensor(members).T[:, :, None]
+        slot = torch.arange(longest := int(length.max()))
+        where, real = begin + slot.minimum(length - 1), slot < length
+        places[where[real]] = used + real.flatten().nonzero().squeeze(1)
+        slots.append(where.flatten())
+        padded.append((~real).flatten().nonzero().squeeze(1))
         sizes.append((len(members), longest))
-    where, blank = torch.cat(slots), torch.cat(padded)
-    places = torch.empty(sum(lengths), dtype=torch.int64)
-    real = torch.ones(used, dtype=torch.bool)
-    real[blank] = False
-    places[where[real]] = real.nonzero().squeeze(1)
-    return Plan(where, places, blank, tuple(sizes))
+        used += real.numel()
+    return Plan(tuple(sizes), tuple(slots), tuple(padded), places)

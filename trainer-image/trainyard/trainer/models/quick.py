@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from trainyard.trainer.models.adapter_linear import quicken_adapters
+from trainyard.trainer.models.gated import quicken_gates
 from trainyard.trainer.models.packed_attention import quicken_attention
 from trainyard.trainer.models.rms_norm import quicken_norms
 from trainyard.trainer.models.rotary import quicken_rotation
@@ -19,3 +20,4 @@ def quicken(model: Any) -> None:
     quicken_norms(model)
     quicken_rotation(model)
     quicken_adapters(model)
+    quicken_gates(model)
