@@ -1,9 +1,9 @@
 """GRPO on real weights: does a reward that can be checked grow, and does it stay where it is if the rewards are dealt out at random?
 
-    python benchmarks/grpo.py [--steps 60] [--only rewarded|shuffled]
+    python benchmarks/grpo.py [--steps 40] [--only rewarded|shuffled]
 
 SmolLM2-135M-Instruct gets the alerts of examples/agent-sre/RUNBOOK.md, after one alert that is answered, and is rewarded for a
-well-formed kubectl command of one line (1) and for naming the alert's own namespace (0.5). Printed are both, as shares of the
+well-formed kubectl command of one line (1) and for naming the alert's own namespace (1). Printed are both, as shares of the
 answers to alerts that it has not been trained on, before and after. The second training gets the same rewards in an order
 drawn at random, over all answers of a step.
 """
@@ -25,8 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "trainer-image"), str(ROOT / "tools")]
 EXAMPLE = [
-    {"role": "user", "content": "NodeNotReady: node forge does not answer."},
-    {"role": "assistant", "content": "kubectl describe node forge"},
+    {"role": "user", "content": "KubePodPending: web in namespace media waits for a node."},
+    {"role": "assistant", "content": "kubectl -n media get events"},
 ]
 VERBS = "get|describe|logs|top|rollout|scale|delete|exec|edit|apply|patch|cordon|drain|uncordon|label|annotate|events"
 COMMAND = rf"^kubectl (-n [a-z0-9-]+ )?({VERBS})( [A-Za-z0-9./=:@_,-]+)+$"
@@ -58,11 +58,11 @@ def spec(model: Path, steps: int) -> dict[str, Any]:
             "perDeviceTrainBatchSize": 8,
             "perDeviceEvalBatchSize": 32,
             "gradientAccumulationSteps": 2,
-            "learningRate": 5e-4,
+            "learningRate": 2e-4,
             "lrSchedulerType": "constant",
             "loggingSteps": 1,
             "precision": "FP32",
-            "rewards": [{"regex": {"pattern": COMMAND}}, {"contains": {}, "weight": 0.5}],
+            "rewards": [{"regex": {"pattern": COMMAND}}, {"contains": {}}],
             "extraArgs": {"num_generations": 8, "max_completion_length": 28, "temperature": 0.7, "epsilon_high": 0.28},
         },
         "checkpoints": {"everySteps": 1000, "everyMinutes": 10},
@@ -97,7 +97,7 @@ def contestant(name: str, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--only", choices=["rewarded", "shuffled"])
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

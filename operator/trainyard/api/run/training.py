@@ -11,6 +11,7 @@ from trainyard.api.run.methods import (
     REWARDED,
     STEADY,
     STOPPERS,
+    TAUGHT,
     TINY,
     MethodName,
     default_rates,
@@ -20,6 +21,7 @@ from trainyard.api.run.methods import (
     sentence,
 )
 from trainyard.api.run.reward import Reward
+from trainyard.api.run.teacher import Teacher
 from trainyard.api.run.trm import TrmTraining
 
 SCHEDULERS = (
@@ -129,6 +131,15 @@ class Training(ApiModel):
             lambda t: (t.method in REWARDED) == (t.rewards is not None),
             about=_METHOD,
         ),
+        Rule(
+            f"({one_of(TAUGHT)}) == has(self.teacher)",
+            sentence(
+                TAUGHT,
+                "{methods} need{s} training.teacher (whose probabilities are learned), and no other method takes one",
+            ),
+            lambda t: (t.method in TAUGHT) == (t.teacher is not None),
+            about=_METHOD,
+        ),
     )
 
     method: MethodName = Field(
@@ -202,10 +213,11 @@ class Training(ApiModel):
         max_length=8,
         description="What answers are rewarded for with methods PPO, GRPO and RLOO; the scores are added.",
     )
+    teacher: Teacher | None = Field(None, description="Whose probabilities are learned with method Distillation.")
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
         description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig, "
-        "RewardConfig, KTOConfig; for PPO, GRPO and RLOO the trainer's own), by its own name; names and types are checked against it.",
+        "RewardConfig, KTOConfig; for PPO, GRPO, RLOO and Distillation the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
 

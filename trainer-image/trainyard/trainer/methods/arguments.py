@@ -121,6 +121,7 @@ def check_method_arguments(training: Training) -> None:
     Raises:
         UserError: one of them is wrong.
     """
+    from trainyard.trainer.methods.distillation_config import distillation_settings
     from trainyard.trainer.methods.dpo import dpo_settings
     from trainyard.trainer.methods.grpo_config import grpo_settings, rloo_settings
     from trainyard.trainer.methods.kto import kto_settings
@@ -129,7 +130,7 @@ def check_method_arguments(training: Training) -> None:
     from trainyard.trainer.methods.reward_model import center_coefficient
 
     own = method_arguments(training)
-    readers = {
+    readers: dict[str, Any] = {
         "DPOConfig": dpo_settings,
         "ORPOConfig": orpo_beta,
         "RewardConfig": center_coefficient,
@@ -137,8 +138,15 @@ def check_method_arguments(training: Training) -> None:
         "GRPOConfig": grpo_settings,
         "RLOOConfig": rloo_settings,
         "PPOConfig": ppo_settings,
+        "DistillationConfig": distillation_settings,
     }
-    readers.get(str(METHODS[training.method].configuration), dict)(own)
+    settings = readers.get(str(METHODS[training.method].configuration), dict)(own)
+    if training.teacher is not None and training.teacher.http is not None and settings.temperature != 1:
+        raise invalid_config(
+            f"spec.training.extraArgs.temperature {settings.temperature} would need all of the teacher's probabilities, and a server "
+            "tells the likeliest alone",
+            hint="remove it, or name the teacher by spec.training.teacher.storageUri",
+        )
 
 
 def total_steps(context: RunContext, sequences: int) -> int:

@@ -81,10 +81,12 @@ def check_model(context: RunContext) -> None:
         _check_adapter(context)
         if not on_hub:
             check_weights(folder, uri)
-    for path, reward in context.run.spec.reward_models():
-        if not reward.storage_uri.startswith("hf://") and not _is_handed_on(reward.storage_uri, context):
-            folder = model_folder(Address(reward.storage_uri, reward.secret_ref, field=path), context)
-            check_weights(folder, reward.storage_uri)
+    spec = context.run.spec
+    for path, other in (*spec.reward_models(), *spec.teachers()):
+        uri = other.storage_uri
+        if uri is not None and not uri.startswith("hf://") and not _is_handed_on(uri, context):
+            folder = model_folder(Address(uri, other.secret_ref, field=path), context)
+            check_weights(folder, uri)
 
 
 def _is_handed_on(uri: str, context: RunContext) -> bool:
