@@ -119,6 +119,16 @@ class Training(ApiModel):
         ),
         Rule(
             None,
+            "training.attention FlashAttention2 computes in BF16 or FP16: remove precision FP32, or use SDPA",
+            lambda t: t.attention != "FlashAttention2" or t.precision != "FP32",
+        ),
+        Rule(
+            None,
+            "method TRM has its own attention: remove training.attention",
+            lambda t: t.attention == "Auto" or t.method not in TINY,
+        ),
+        Rule(
+            None,
             "method TRM uses no TRL: its own settings stand in training.trm; remove extraArgs",
             lambda t: METHODS[t.method].configuration is not None or not t.extra_args,
         ),
@@ -188,6 +198,11 @@ class Training(ApiModel):
     )
     precision: Literal["Auto", "FP32", "BF16", "FP16"] = Field(
         "Auto", description="Auto: BF16 where the hardware computes in it, else FP16 on a GPU, else FP32."
+    )
+    attention: Literal["Auto", "FlashAttention2", "SDPA", "Eager"] = Field(
+        "Auto",
+        description="How attention is computed. Auto: as transformers chooses for the model, most often SDPA. FlashAttention2 needs a GPU, "
+        "BF16 or FP16, and flash_attn in the image.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations: less memory, about a third more time."

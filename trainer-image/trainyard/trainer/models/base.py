@@ -16,6 +16,7 @@ from typing import Any
 from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
+from trainyard.trainer.models.attention import check_attention
 from trainyard.trainer.models.fp8 import is_fp8
 from trainyard.trainer.models.known_names import (
     causal_language_models,
@@ -55,6 +56,7 @@ def check_model(context: RunContext) -> None:
         UserError: what is wrong, and what to do.
     """
     check_names(context)
+    check_attention(context.training)
     uri = context.model.storage_uri
     if uri is not None and not _is_handed_on(uri, context):
         on_hub = uri.startswith("hf://") and not is_made(uri)
