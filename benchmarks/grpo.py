@@ -48,9 +48,7 @@ def records() -> list[dict[str, Any]]:
 def spec(model: Path, steps: int) -> dict[str, Any]:
     return {
         "model": {"storageUri": f"file://{model}", "adapter": {"lora": {"rank": 16, "alpha": 32, "layers": 10}}},
-        "datasets": [
-            {"name": "alerts", "format": "Prompt", "inline": {"records": records()}, "split": {"eval": 0.3}}
-        ],
+        "datasets": [{"name": "alerts", "format": "Prompt", "inline": {"records": records()}, "split": {"eval": 0.3}}],
         "training": {
             "method": "GRPO",
             "maxSteps": steps,
@@ -71,7 +69,13 @@ def spec(model: Path, steps: int) -> dict[str, Any]:
 
 def contestant(name: str, folder: Path) -> None:
     """Prepare, train and evaluate in this process."""
-    places = {"RUN_FILE": "run.json", "WORK_DIR": f"volume/{name}", "CACHE_DIR": "cache", "VOLUMES_DIR": "v", "SECRETS_DIR": "s"}
+    places = {
+        "RUN_FILE": "run.json",
+        "WORK_DIR": f"volume/{name}",
+        "CACHE_DIR": "cache",
+        "VOLUMES_DIR": "v",
+        "SECRETS_DIR": "s",
+    }
     os.environ |= {f"TRAINYARD_{variable}": str(folder / place) for variable, place in places.items()}
     os.environ["TRAINYARD_TERMINATION_LOG"] = ""
     from trainyard.trainer import __main__ as trainer

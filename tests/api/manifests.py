@@ -227,6 +227,8 @@ REWARDS: tuple[dict[str, Any], ...] = (
     {"length": {"target": 10}},
     {"model": {"storageUri": "pvc://models/judge", "secretRef": {"name": "hub"}}},
     {"toolCall": {}},
+    {"jsonSchema": {"schema": {"type": "object"}}},
+    {"code": {"timeoutSeconds": 3, "memory": "128Mi"}},
     {"http": {"url": "https://judge.example.org/score", "secretRef": {"name": "hub"}}},
 )
 TEACHER: dict[str, Any] = {

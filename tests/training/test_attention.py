@@ -73,7 +73,9 @@ def test_flash_attention_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_does_not_go_together(training: dict[str, Any], told: str) -> None:
     spec = {
         "model": {"storageUri": "hf://a/b"},
-        "datasets": [{"name": "d", "format": "PromptCompletion", "inline": {"records": [{"prompt": "a", "completion": "b"}]}}],
+        "datasets": [
+            {"name": "d", "format": "PromptCompletion", "inline": {"records": [{"prompt": "a", "completion": "b"}]}}
+        ],
         "training": training,
     }
     head = {"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "a"}}

@@ -27,14 +27,30 @@ from trainyard.trainer.methods.distillation_config import DistillationConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ENTRIES = 50
-CASES = [(0.0, 1.0), (1.0, 1.0), (0.5, 1.0), (0.1, 1.0), (0.9, 1.0), (0.0, 2.0), (1.0, 0.5), (0.5, 0.7), (0.3, 1.5), (0.7, 3.0)]
+CASES = [
+    (0.0, 1.0),
+    (1.0, 1.0),
+    (0.5, 1.0),
+    (0.1, 1.0),
+    (0.9, 1.0),
+    (0.0, 2.0),
+    (1.0, 0.5),
+    (0.5, 0.7),
+    (0.3, 1.5),
+    (0.7, 3.0),
+]
 """beta and temperature."""
 
 
 def small(seed: int, *, width: int = 16, rows: int = ENTRIES) -> Any:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=rows, hidden_size=width, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, initializer_range=0.4
+        vocab_size=rows,
+        hidden_size=width,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.4,
     )
     return LlamaForCausalLM(config).eval()
 
@@ -79,7 +95,9 @@ def test_loss_and_gradient_are_those_of_trl(beta: float, temperature: float, mon
     for one, two in zip(ours.parameters(), other.parameters(), strict=True):
         assert torch.allclose(one.grad, two.grad, atol=1e-5)
     assert 0 <= float(metrics[distillation.AGREEMENT]) <= 1
-    assert objective(beta, temperature, teacher).batches(ours, [inputs, inputs], step=0)[1] == 24, "five, two and five, twice"
+    assert objective(beta, temperature, teacher).batches(ours, [inputs, inputs], step=0)[1] == 24, (
+        "five, two and five, twice"
+    )
 
 
 def test_divergences_worked_out_by_hand() -> None:
@@ -107,7 +125,9 @@ def test_with_every_token_known_it_is_the_whole_divergence_and_with_fewer_less(b
     assert (found[0] <= found[1] + 1e-6).all()
     assert (found[1] <= whole + 1e-6).all()
     padded = (torch.cat([ids, torch.full((6, 2), -1)], 1), torch.cat([values, torch.zeros(6, 2)], 1))
-    assert torch.allclose(divergences(*of_known(own, *padded), beta), found[2], atol=1e-5), "fewer were told than asked for"
+    assert torch.allclose(divergences(*of_known(own, *padded), beta), found[2], atol=1e-5), (
+        "fewer were told than asked for"
+    )
 
 
 def test_what_a_server_tells_stands_at_its_token() -> None:
@@ -137,13 +157,19 @@ def teacher(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(base, folder)
     chance = torch.Generator().manual_seed(7)
     weights = load_file(base / "model.safetensors")
-    noisy = {name: value + 0.1 * torch.randn(value.shape, generator=chance).to(value) for name, value in weights.items()}
+    noisy = {
+        name: value + 0.1 * torch.randn(value.shape, generator=chance).to(value) for name, value in weights.items()
+    }
     save_file(noisy, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
-def spec_of(base: Path, teacher: dict[str, Any], *, adapter: bool = False, method: str = "Distillation") -> dict[str, Any]:
-    records = [{"prompt": f"paragraph {n}: the train", "completion": f" stops at station {n % 7} and waits"} for n in range(40)]
+def spec_of(
+    base: Path, teacher: dict[str, Any], *, adapter: bool = False, method: str = "Distillation"
+) -> dict[str, Any]:
+    records = [
+        {"prompt": f"paragraph {n}: the train", "completion": f" stops at station {n % 7} and waits"} for n in range(40)
+    ]
     taught = {"teacher": teacher, "extraArgs": {"beta": 0.5}} if method == "Distillation" else {}
     return {
         "model": {"storageUri": f"file://{base}", **({"adapter": {"lora": {"rank": 4}}} if adapter else {})},
@@ -244,7 +270,9 @@ def told_in(run: Run) -> dict[str, np.ndarray[Any, Any]]:
 
 
 @pytest.mark.parametrize("by_id", [True, False])
-def test_a_server_is_asked_in_prepare_alone(by_id: bool, base: Path, teacher: Path, new_run: Callable[..., Run]) -> None:
+def test_a_server_is_asked_in_prepare_alone(
+    by_id: bool, base: Path, teacher: Path, new_run: Callable[..., Run]
+) -> None:
     """Killed in between it asks for the rest; the training goes on when the server is gone, and is exact when it is stopped."""
     whole = new_run()
     with web(Completions(teacher, by_id=by_id)) as server:
@@ -298,4 +326,6 @@ def test_a_temperature_needs_the_whole_distribution(base: Path, new_run: Callabl
     run = new_run()
     run.spec = spec_of(base, {"http": {"url": "http://127.0.0.1:9/v1", "model": "large"}})
     run.spec["training"]["extraArgs"]["temperature"] = 2.0
-    assert "a server tells the likeliest alone" in "\n".join(run.run("train", expect=64).lines + run.run("validate", expect=64).lines)
+    assert "a server tells the likeliest alone" in "\n".join(
+        run.run("train", expect=64).lines + run.run("validate", expect=64).lines
+    )

@@ -22,7 +22,9 @@ PROMPTS = [np.array(ids) for ids in ([5, 6, 7], [5, 6, 7], [8], [5, 6, 7], [9, 1
 
 def small(*, adapted: bool = False, bias: bool = False) -> Any:
     torch.manual_seed(0)
-    model: Any = LlamaForCausalLM(LlamaConfig(attention_bias=bias, num_key_value_heads=2, initializer_range=0.3, **SIZES))
+    model: Any = LlamaForCausalLM(
+        LlamaConfig(attention_bias=bias, num_key_value_heads=2, initializer_range=0.3, **SIZES)
+    )
     if adapted:
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
         with torch.no_grad():

@@ -220,6 +220,10 @@ class TrainingRunSpec(ApiModel):
         """The same of web services that judge."""
         return [(f"{path}.http", reward.http) for path, reward in self._rewards() if reward.http is not None]
 
+    def code_runs(self) -> list[str]:
+        """The fields of rewards that run programs."""
+        return [f"{path}.code" for path, reward in self._rewards() if reward.code is not None]
+
     def teachers(self) -> list[tuple[str, Teacher]]:
         """The teachers of the run and of its phases."""
         return [(f"{path}.teacher", training.teacher) for path, training in self._trainings() if training.teacher]

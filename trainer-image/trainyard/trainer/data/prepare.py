@@ -27,8 +27,8 @@ from trainyard.trainer.data.collect.run import forget
 from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.store import write_split
-from trainyard.trainer.data.teacher import ask, check_same_tokenizer
 from trainyard.trainer.data.tags import noted, prepared_tags
+from trainyard.trainer.data.teacher import ask, check_same_tokenizer
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.usable import check_usable, facts_of, remarks

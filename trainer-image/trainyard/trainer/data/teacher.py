@@ -66,7 +66,9 @@ def check_same_tokenizer(context: RunContext, tokenizer: Any, place: Path) -> No
     uri = teacher.storage_uri
     folder = model_folder(Address(uri, teacher.secret_ref, field=FIELD), context, weights=False)
     own, other = tokenizer.get_vocab(), copy_tokenizer(folder, place, uri=uri).get_vocab()
-    differing = sorted({token for token, _ in own.items() ^ other.items()}, key=lambda token: (own.get(token, -1), token))
+    differing = sorted(
+        {token for token, _ in own.items() ^ other.items()}, key=lambda token: (own.get(token, -1), token)
+    )
     if differing:
         token = differing[0]
         raise invalid_config(
@@ -96,11 +98,15 @@ def ask(context: RunContext, data: Committed, reporter: Reporter) -> None:
         ids, log_probs, done = _tables(folder, int(sequences.starts[-1]), count, teacher.http.top_logprobs)
         missing = np.flatnonzero(~np.asarray(done))
         if len(missing):
-            say(f"teacher: {len(missing)} of {count} {split} examples to {told(teacher.http.url)}, {ids.nbytes * 2 / 1e6:.1f} MB")
+            say(
+                f"teacher: {len(missing)} of {count} {split} examples to {told(teacher.http.url)}, {ids.nbytes * 2 / 1e6:.1f} MB"
+            )
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             for start in range(0, len(missing), AT_ONCE):
                 chunk = missing[start : start + AT_ONCE]
-                for number, found in zip(chunk, pool.map(server.about, [sequences.example(n) for n in chunk]), strict=True):
+                for number, found in zip(
+                    chunk, pool.map(server.about, [sequences.example(n) for n in chunk]), strict=True
+                ):
                     place = slice(int(sequences.starts[number]), int(sequences.starts[number + 1]))
                     ids[place], log_probs[place] = found.ids, found.log_probs
                 ids.flush()
@@ -126,7 +132,9 @@ def answers(context: RunContext, data: Committed, split: str) -> Told:
     except (OSError, ValueError) as error:
         raise storage(f"{folder} has no answers of the teacher", hint="run the prepare step again") from error
     if not done.all():
-        raise storage(f"{folder}: {int((~done).sum())} answers of the teacher are missing", hint="run the prepare step again")
+        raise storage(
+            f"{folder}: {int((~done).sum())} answers of the teacher are missing", hint="run the prepare step again"
+        )
     return found
 
 

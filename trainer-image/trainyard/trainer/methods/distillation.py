@@ -178,7 +178,9 @@ class DistillationObjective:
                 likeliest = ids[rows, 0]
             else:
                 with torch.no_grad():
-                    wanted = torch.log_softmax(teacher.logits(teacher.values[rows]) / self._settings.temperature, dim=-1)
+                    wanted = torch.log_softmax(
+                        teacher.logits(teacher.values[rows]) / self._settings.temperature, dim=-1
+                    )
                 both, likeliest = (torch.log_softmax(logits, dim=-1), wanted), wanted.argmax(dim=-1)
             return divergences(*both, self._settings.beta).sum(), (logits.argmax(dim=-1) == likeliest).sum()
 

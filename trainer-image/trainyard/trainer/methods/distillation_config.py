@@ -31,7 +31,8 @@ def distillation_settings(extra: dict[str, Any]) -> DistillationConfig:
     settings = DistillationConfig(**{name: value for name, value in extra.items() if name in own})
     if not 0 <= settings.beta <= 1:
         raise invalid_config(
-            f"{FIELD}.beta {settings.beta} is out of range", hint="0 is forward KL, 1 reverse KL, 0.5 the one in the middle"
+            f"{FIELD}.beta {settings.beta} is out of range",
+            hint="0 is forward KL, 1 reverse KL, 0.5 the one in the middle",
         )
     if settings.temperature <= 0:
         raise invalid_config(f"{FIELD}.temperature {settings.temperature} is not above 0", hint="the usual value is 1")

@@ -28,7 +28,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         begin = self.get_seq_length()
         end = begin + key_states.shape[-2]
         if not self._tables or end > self._tables[0].shape[-2]:
-            self._tables = [self._widened(begin, end, *pair) for pair in ((self.keys, key_states), (self.values, value_states))]
+            self._tables = [
+                self._widened(begin, end, *pair) for pair in ((self.keys, key_states), (self.values, value_states))
+            ]
         for table, new in zip(self._tables, (key_states, value_states), strict=True):
             table[..., begin:end, :] = new
         self.keys, self.values = (table[..., :end, :] for table in self._tables)

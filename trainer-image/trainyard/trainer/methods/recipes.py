@@ -136,7 +136,9 @@ def _taught(material: Material) -> Recipe:
         if is_packed(training) and not keeps_examples_apart(
             teacher, vocab_size=material.vocab_size, device=material.device.kind
         ):
-            warn(f"the teacher, a {teacher.config.model_type}, lets packed examples see each other: training without packing")
+            warn(
+                f"the teacher, a {teacher.config.model_type}, lets packed examples see each other: training without packing"
+            )
             sets = [one.unpacked() for one in sets]
     make_batch, held_out = collate_taught(material.tokenizer.pad_token_id), sets[1] if material.held_out else None
     objective = DistillationObjective(

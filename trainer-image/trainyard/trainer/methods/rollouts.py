@@ -160,9 +160,7 @@ def _drawn(logits: torch.Tensor) -> torch.Tensor:
     return torch.searchsorted(sums, passed, right=True).clamp(max=sums.shape[-1] - 1)
 
 
-def _left_padded(
-    prompts: list[NDArray[np.int64]], padding_id: int, device: str
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _left_padded(prompts: list[NDArray[np.int64]], padding_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask, [prompts, longest]."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), padding_id)

@@ -16,6 +16,7 @@ from typing import Any
 from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
+from trainyard.trainer.machine.sandbox import check_sandbox
 from trainyard.trainer.models.attention import check_attention
 from trainyard.trainer.models.fp8 import is_fp8
 from trainyard.trainer.models.known_names import (
@@ -84,6 +85,8 @@ def check_model(context: RunContext) -> None:
         if not on_hub:
             check_weights(folder, uri)
     spec = context.run.spec
+    if fields := spec.code_runs():
+        check_sandbox(fields[0])
     for path, other in (*spec.reward_models(), *spec.teachers()):
         uri = other.storage_uri
         if uri is not None and not uri.startswith("hf://") and not _is_handed_on(uri, context):

@@ -20,8 +20,8 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
-from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.attention import Attention, attention_of, check_attention
+from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.fp8 import as_if_never_packed, unpacking
 from trainyard.trainer.models.handover import try_to_save
 from trainyard.trainer.models.lora import add_adapter, continued, load_adapter
@@ -85,7 +85,12 @@ def load_for_training(
     if spec.adapter is not None:
         quantization = nf4(device) if spec.adapter.quantization else None
         base = _from_folder(
-            folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization, head=head, attention=attention
+            folder,
+            device.compute_dtype,
+            uri=spec.storage_uri,
+            quantization=quantization,
+            head=head,
+            attention=attention,
         )
         _check_fit(base, vocab_size, max_length)
         refuse_broken_weights(base, spec.storage_uri)
@@ -155,7 +160,11 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
     if context.model_dir.is_dir():
         head = Head(None) if METHODS[context.training.method].makes_scores else None
         model: Any = _from_folder(
-            context.model_dir, device.compute_dtype, uri="the trained model", head=head, attention=context.training.attention
+            context.model_dir,
+            device.compute_dtype,
+            uri="the trained model",
+            head=head,
+            attention=context.training.attention,
         )
         if head is None:
             add_output_head(model)
@@ -163,9 +172,7 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
         spec = context.model
         assert spec.storage_uri is not None
         folder = base_folder(context)
-        base = _from_folder(
-            folder, device.compute_dtype, uri=spec.storage_uri, attention=context.training.attention
-        )
+        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, attention=context.training.attention)
         add_output_head(base)
         model = load_adapter(base, context.adapter_dir, trainable=False)
     return _ready(model, device)

@@ -70,7 +70,9 @@ def _layers(model: Any) -> Iterator[tuple[Any, tuple[Any, torch.Tensor, Callable
         if type(module) is Adapted:
             base = module.get_base_layer()
             names = [name for name in module.active_adapters if name in module.lora_A]
-            plain = type(base) is torch.nn.Linear and len(names) == 1 and not module.merged and not module.disable_adapters
+            plain = (
+                type(base) is torch.nn.Linear and len(names) == 1 and not module.merged and not module.disable_adapters
+            )
             if plain and names[0] not in module.lora_variant and _fits(base) and module.lora_B[names[0]].bias is None:
                 inside.update(module.modules())
                 yield module, (base, base.weight, lambda module=module, name=names[0]: module.get_delta_weight(name))
