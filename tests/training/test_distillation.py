@@ -19,11 +19,15 @@ from trl.experimental.gkd import GKDTrainer
 from tests.training.runs import Run
 from tests.training.test_methods import kill_at_random, losses
 from tests.webserver import Asked, Reply, web
+from trainyard.api.manifest import parse_run
+from trainyard.api.references import sources
+from trainyard.api.run.training import Training
 from trainyard.trainer.data.tokenizer import train_tokenizer
+from trainyard.trainer.errors import UserError
 from trainyard.trainer.methods import distillation
 from trainyard.trainer.methods.batches import collate
 from trainyard.trainer.methods.distillation import IDS, LOG_PROBS, DistillationObjective, divergences, of_known
-from trainyard.trainer.methods.distillation_config import DistillationConfig
+from trainyard.trainer.methods.distillation_config import DistillationConfig, distillation_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ENTRIES = 50
@@ -322,10 +326,31 @@ def test_a_server_of_another_kind_is_told(answer: Any, told: str, base: Path, ne
     assert "spec.training.teacher.http" in "\n".join(step.lines)
 
 
-def test_a_temperature_needs_the_whole_distribution(base: Path, new_run: Callable[..., Run]) -> None:
-    run = new_run()
-    run.spec = spec_of(base, {"http": {"url": "http://127.0.0.1:9/v1", "model": "large"}})
-    run.spec["training"]["extraArgs"]["temperature"] = 2.0
-    assert "a server tells the likeliest alone" in "\n".join(
-        run.run("train", expect=64).lines + run.run("validate", expect=64).lines
-    )
+def test_a_temperature_needs_the_whole_distribution() -> None:
+    teacher = {"http": {"url": "http://127.0.0.1:9/v1", "model": "large"}}
+    assert Training.model_validate({"method": "Distillation", "teacher": teacher, "extraArgs": {"temperature": 1.0}})
+    with pytest.raises(ValueError, match="a server tells the likeliest alone"):
+        Training.model_validate({"method": "Distillation", "teacher": teacher, "extraArgs": {"temperature": 2.0}})
+
+
+def test_references_of_a_teacher() -> None:
+    """A model's volume is for prepare and train, a server's Secret for prepare alone."""
+
+    def steps(teacher: dict[str, Any]) -> dict[str, set[str]]:
+        spec = spec_of(Path("/base"), teacher)
+        head = {"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingRun", "metadata": {"name": "a"}}
+        return {one.field: set(one.steps) for one in sources(parse_run({**head, "spec": spec}).spec)}
+
+    assert steps({"storageUri": "pvc://large/model"}) == {
+        "spec.training.teacher.storageUri": {"validate", "prepare", "train"}
+    }
+    http = {"url": "http://large/v1", "model": "large", "secretRef": {"name": "key"}}
+    assert steps({"http": http}) == {"spec.training.teacher.http.secretRef.name": {"prepare"}}
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"), [({"beta": 1.5}, "beta 1.5 is out of range"), ({"temperature": 0.0}, "is not above 0")]
+)
+def test_a_wrong_argument_is_told(extra: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        distillation_settings(extra)

@@ -56,7 +56,10 @@ def is_schema(schema: Any) -> bool:
             re.compile(node.get("pattern", ""))
         except re.error:
             return False
-        inner = [*node.get("properties", {}).values(), *(node[n] for n in ("items", "additionalProperties") if n in node)]
+        inner = [
+            *node.get("properties", {}).values(),
+            *(node[n] for n in ("items", "additionalProperties") if n in node),
+        ]
         return all(sound(one, depth + 1) for one in inner)
 
     return sound(schema, 0)

@@ -119,6 +119,12 @@ class Training(ApiModel):
         ),
         Rule(
             None,
+            "training.extraArgs.temperature other than 1 would need all of the teacher's probabilities, and a server tells the likeliest "
+            "alone: remove it, or name the teacher by training.teacher.storageUri",
+            lambda t: t.teacher is None or t.teacher.http is None or t.extra_args.get("temperature", 1) == 1,
+        ),
+        Rule(
+            None,
             "training.attention FlashAttention2 computes in BF16 or FP16: remove precision FP32, or use SDPA",
             lambda t: t.attention != "FlashAttention2" or t.precision != "FP32",
         ),
@@ -232,7 +238,8 @@ class Training(ApiModel):
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
         description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig, "
-        "RewardConfig, KTOConfig; for PPO, GRPO, RLOO and Distillation the trainer's own), by its own name; names and types are checked against it.",
+        "RewardConfig, KTOConfig; "
+        "for PPO, GRPO, RLOO and Distillation the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
 

@@ -55,7 +55,7 @@ def test_values_match_as_the_library_has_it() -> None:
 )
 def test_other_keywords_and_values_are_refused(schema: dict[str, Any]) -> None:
     assert not is_schema(schema)
-    with pytest.raises((InvalidManifest, ValueError), match="jsonSchema.schema is a JSON schema with the keywords"):
+    with pytest.raises((InvalidManifest, ValueError), match=r"jsonSchema\.schema is a JSON schema with the keywords"):
         Reward.model_validate({"jsonSchema": {"schema": schema}})
 
 
@@ -70,9 +70,20 @@ def test_depth_and_size_are_bounded() -> None:
 
 @pytest.mark.parametrize(
     ("text", "score"),
-    [('{"verb": "get"}', 1.0), ('{"verb": "fly"}', 0.0), ('{"verb": "get", "more": 1}', 0.0), ("get", 0.0), ("[" * 9999, 0.0)],
+    [
+        ('{"verb": "get"}', 1.0),
+        ('{"verb": "fly"}', 0.0),
+        ('{"verb": "get", "more": 1}', 0.0),
+        ("get", 0.0),
+        ("[" * 9999, 0.0),
+    ],
 )
 def test_a_response_is_judged(text: str, score: float) -> None:
-    schema = {"type": "object", "properties": {"verb": {"enum": ["get"]}}, "required": ["verb"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"verb": {"enum": ["get"]}},
+        "required": ["verb"],
+        "additionalProperties": False,
+    }
     name, judge = built_in(Reward.model_validate({"jsonSchema": {"schema": schema}}), field="f")
     assert (name, judge(Response([1], [7], text, ""))) == ("jsonSchema", score)

@@ -15,7 +15,7 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 
 RDONLY, NOSUID, NODEV, REMOUNT, BIND, REC, PRIVATE = 0x1, 0x2, 0x4, 0x20, 0x1000, 0x4000, 0x40000
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 NOBODY = 65534
-ROOT = "/tmp"  # noqa: S108 - covered by a file system of our own, which nobody else sees
+ROOT = "/tmp"
 KEPT_FLAGS = ((os.ST_NOSUID, NOSUID), (os.ST_NODEV, NODEV), (8, 8), (1024, 1024), (2048, 2048), (4096, 0x200000))
 """Flags of a mount as statvfs tells them, and as mount takes them: what a user namespace may not loosen (noexec and times too)."""
 OUTPUT = 64 * 1024
@@ -51,7 +51,11 @@ def isolate() -> str:
     is_root = user == 0  # who needs no user namespace, and for whom a number of processes is no limit
     called(LIBC.unshare((0 if is_root else NEWUSER) | NEWNS | NEWNET | NEWPID | NEWIPC | NEWUTS), "unshare")
     if not is_root:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {user} 1"), ("gid_map", f"{NOBODY} {group} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{NOBODY} {user} 1"),
+            ("gid_map", f"{NOBODY} {group} 1"),
+        ):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
     mount(None, "/", None, REC | PRIVATE)
@@ -73,7 +77,7 @@ def isolate() -> str:
     os.makedirs(ROOT + "/tmp")
     os.chmod(ROOT + "/tmp", 0o777)
     os.chroot(ROOT)
-    os.chdir("/tmp")  # noqa: S108 - the one inside
+    os.chdir("/tmp")
     if is_root:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -100,8 +104,8 @@ def main() -> None:
     said, told = os.pipe()
     try:
         interpreter = isolate()
-        null = os.open("/tmp/.quiet", os.O_WRONLY | os.O_CREAT)  # noqa: S108
-        os.unlink("/tmp/.quiet")  # noqa: S108
+        null = os.open("/tmp/.quiet", os.O_WRONLY | os.O_CREAT)
+        os.unlink("/tmp/.quiet")
         child = os.fork()  # the first process of its own numbering: with it, all others end
     except OSError as error:
         os.write(faults, str(error.strerror or error).encode())

@@ -130,7 +130,7 @@ def check_method_arguments(training: Training) -> None:
     from trainyard.trainer.methods.reward_model import center_coefficient
 
     own = method_arguments(training)
-    readers: dict[str, Any] = {
+    readers = {
         "DPOConfig": dpo_settings,
         "ORPOConfig": orpo_beta,
         "RewardConfig": center_coefficient,
@@ -140,13 +140,7 @@ def check_method_arguments(training: Training) -> None:
         "PPOConfig": ppo_settings,
         "DistillationConfig": distillation_settings,
     }
-    settings = readers.get(str(METHODS[training.method].configuration), dict)(own)
-    if training.teacher is not None and training.teacher.http is not None and settings.temperature != 1:
-        raise invalid_config(
-            f"spec.training.extraArgs.temperature {settings.temperature} would need all of the teacher's probabilities, and a server "
-            "tells the likeliest alone",
-            hint="remove it, or name the teacher by spec.training.teacher.storageUri",
-        )
+    readers.get(str(METHODS[training.method].configuration), dict)(own)
 
 
 def total_steps(context: RunContext, sequences: int) -> int:
