@@ -3,7 +3,8 @@
     python benchmarks/generation.py --model FOLDER_OR_GGUF [--prompts 2] [--group 8] [--tokens 48] [--rounds 3]
 
 Both continue the same left-padded prompts, each `group` times, with the same number of tokens (no token ends an answer), in FP32, in
-turns, so that whatever else the machine does hits both alike. Printed are the tokens per second of each round and their medians.
+turns, so that whatever else the machine does hits both alike. Printed are the tokens per second of each round with their medians, the
+same by the second of processor time, which other work on the machine hits less, and the ratios. OMP_NUM_THREADS says how many threads.
 """
 
 from __future__ import annotations
@@ -74,15 +75,22 @@ def main() -> None:
         return int(made.shape[0] * (made.shape[1] - batch.input_ids.shape[1]))
 
     model.generation_config.eos_token_id = None
-    rates: dict[str, list[float]] = {"trainyard": [], "generate": []}
+    clocks = {"s": time.perf_counter, "processor s": time.process_time}
+    rates: dict[str, dict[str, list[float]]] = {clock: {"trainyard": [], "generate": []} for clock in clocks}
     for turn in range(asked.rounds + 1):
         for name, run in (("trainyard", ours), ("generate", theirs)):
-            started = time.perf_counter()
-            rate = run() / (time.perf_counter() - started)
-            if turn:  # the first of each warms up
-                rates[name].append(rate)
-    for name, found in rates.items():
-        print(f"{name:>10}  {statistics.median(found):8.1f} tokens/s   ({', '.join(f'{rate:.1f}' for rate in found)})")
+            started = [clock() for clock in clocks.values()]
+            made = run()
+            for (unit, clock), since in zip(clocks.items(), started, strict=True):
+                if turn:  # the first of each warms up
+                    rates[unit][name].append(made / (clock() - since))
+    print(f"{torch.get_num_threads()} threads")
+    for unit, found in rates.items():
+        for name, each in found.items():
+            rounds = ", ".join(f"{rate:.1f}" for rate in each)
+            print(f"{name:>10}  {statistics.median(each):8.1f} tokens/{unit}   ({rounds})")
+        ratios = sorted(one / other for one, other in zip(found["trainyard"], found["generate"], strict=True))
+        print(f"     ratio  {statistics.median(ratios):8.1f}   ({ratios[0]:.1f} to {ratios[-1]:.1f})")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ ADAPTED: dict[str, Any] = {
         },
     },
     "datasets": [{"name": "d", "format": "Messages", "inline": {"records": [{"messages": []}]}}],
-    "training": {"method": "SFT", "maxSteps": 1},
+    "training": {"method": "SFT", "maxSteps": 1, "attention": "SDPA"},
 }
 CONTINUED: dict[str, Any] = {
     **ADAPTED,
@@ -241,8 +241,24 @@ REWARDS: tuple[dict[str, Any], ...] = (
     {"length": {"target": 10}},
     {"model": {"storageUri": "pvc://models/judge", "secretRef": {"name": "hub"}}},
     {"toolCall": {}},
+    {"jsonSchema": {"schema": {"type": "object"}}},
+    {"code": {"timeoutSeconds": 3, "memory": "128Mi"}},
     {"http": {"url": "https://judge.example.org/score", "secretRef": {"name": "hub"}}},
 )
+TEACHER: dict[str, Any] = {
+    "http": {
+        "url": "https://large.example.org/v1",
+        "model": "large",
+        "topLogprobs": 5,
+        "secretRef": {"name": "large"},
+    }
+}
+TAUGHT: dict[str, Any] = {
+    "model": {"storageUri": "pvc://models/base"},
+    "datasets": [{"name": "d", "format": "Messages", "inline": {"records": [{"messages": []}]}}],
+    "training": {"method": "Distillation", "teacher": {"storageUri": "hf://org/large", "secretRef": {"name": "hub"}}},
+}
+OTHERWISE_TAUGHT: dict[str, Any] = {**TAUGHT, "training": {"method": "Distillation", "teacher": TEACHER}}
 OTHERWISE_REWARDED = tuple({**REWARDED, "training": {"method": "PPO", "rewards": [reward]}} for reward in REWARDS)
 
 SCRIPT: dict[str, Any] = {
@@ -278,7 +294,7 @@ PHASED: dict[str, Any] = {
             "expectedDurationSeconds": 3600,
             "training": {k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
         },
-        {"name": "second", "training": {"numTrainEpochs": 0.5}},
+        {"name": "second", "training": {"numTrainEpochs": 0.5, "attention": "SDPA"}},
     ],
     "runPhases": ["second"],
 }
@@ -376,6 +392,9 @@ PHASED_BY_EPOCHS: dict[str, Any] = {
     "phases": [{"name": "first", "training": {**STOPPING, "numTrainEpochs": 0.5, "method": "Pretrain"}}],
 }
 
+PHASED_TAUGHT = tuple(
+    {**one, "phases": [{"name": "first", "training": one["training"]}]} for one in (TAUGHT, OTHERWISE_TAUGHT)
+)
 PHASED_REWARDED: dict[str, Any] = {**REWARDED, "phases": [{"name": "first", "training": REWARDED["training"]}]}
 
 WINDOW = {"days": 30, "until": "2026-11-01T02:00:00Z"}
@@ -443,12 +462,15 @@ COMPLETE = (
     SCRATCH_WITH_TOKENIZER,
     REWARDED,
     *OTHERWISE_REWARDED,
+    TAUGHT,
+    OTHERWISE_TAUGHT,
     SERVED,
     SCRIPT,
     WORKSPACE,
     PHASED,
     PHASED_BY_EPOCHS,
     PHASED_REWARDED,
+    *PHASED_TAUGHT,
     TRM,
     TRM_TEXT,
     *COLLECTED,

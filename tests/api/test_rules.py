@@ -20,6 +20,7 @@ from tests.api.manifests import (
     SCRATCH,
     SCRATCH_WITH_TOKENIZER,
     SCRIPT,
+    TAUGHT,
     TEMPLATE,
     TEXT,
     TRM,
@@ -406,7 +407,7 @@ CASES: tuple[Case, ...] = (
         put(SCRATCH, (*DATASET, "filters"), [{"field": "a", "operator": "In", "values": ["b"]}]),
     ),
     Case(
-        "method SFT learns from answers",
+        "methods SFT and Distillation learn from answers",
         put({**SCRATCH, "training": SFT}, (*DATASET, "format"), "Preference"),
         {**SCRATCH, "training": SFT},
     ),
@@ -418,6 +419,22 @@ CASES: tuple[Case, ...] = (
     Case("methods PPO, GRPO and RLOO write their own answers", put(REWARDED, (*DATASET, "format"), "Text"), REWARDED),
     Case("methods PPO, GRPO and RLOO need training.rewards", without(REWARDED, ("training", "rewards")), REWARDED),
     Case("methods PPO, GRPO and RLOO need training.rewards", put(REWARDED, ("training", "method"), "SFT"), REWARDED),
+    Case("method Distillation needs training.teacher", without(TAUGHT, ("training", "teacher")), TAUGHT),
+    Case("method Distillation needs training.teacher", put(TAUGHT, ("training", "method"), "SFT"), TAUGHT),
+    Case(
+        "training.teacher needs exactly one of",
+        put(TAUGHT, ("training", "teacher", "http"), {"url": "http://large/v1", "model": "large"}),
+        TAUGHT,
+    ),
+    Case(
+        "training.teacher.secretRef is for storageUri",
+        put(
+            TAUGHT,
+            ("training", "teacher"),
+            {"http": {"url": "http://large/v1", "model": "large"}, "secretRef": {"name": "s"}},
+        ),
+        TAUGHT,
+    ),
     Case("a reward needs exactly one of", put(REWARDED, ("training", "rewards", 0, "jsonValid"), {}), REWARDED),
     Case(
         "training.earlyStopping looks at the evaluations of evalSteps",
@@ -430,7 +447,7 @@ CASES: tuple[Case, ...] = (
         put({**SCRATCH, "training": {"method": "KTO"}}, (*DATASET, "format"), "Preference"),
     ),
     Case(
-        "methods DPO, ORPO, RewardModel, KTO, PPO, GRPO and RLOO train in one process",
+        "methods Distillation, DPO, ORPO, RewardModel, KTO, PPO, GRPO and RLOO train in one process",
         {**REWARDED, "numProcPerNode": 2},
         REWARDED,
     ),

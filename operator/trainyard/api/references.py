@@ -98,6 +98,14 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
         if steps and spec.storage.cache is not None and reward.storage_uri.startswith("hf://"):
             steps |= preparing  # it is downloaded while no GPU waits
         yield from _at(field, reward.secret_ref, steps, {"storageUri": reward.storage_uri})
+    for field, teacher in spec.teachers():
+        learning = _taught(spec, field) | script
+        if teacher.storage_uri is not None and learning:
+            steps = learning | preparing | ({STEP_VALIDATE} if preparing else set())
+            yield from _at(field, teacher.secret_ref, steps, {"storageUri": teacher.storage_uri})
+        elif teacher.http is not None and learning:
+            # Its answers are kept, so the training asks nobody.
+            yield from _at(f"{field}.http", teacher.http.secret_ref, preparing | script)
     for field, judge in spec.http_judges():
         steps = _judged(spec, field) | script
         yield from _at(field, judge.secret_ref, steps | ({STEP_EVALUATE} if last in steps else set()))
@@ -137,6 +145,16 @@ def _trainings(spec: TrainingRunSpec) -> tuple[str, ...]:
 def _judged(spec: TrainingRunSpec, field: str) -> set[str]:
     """The trainings that the reward of this field judges: a phase's own rewards take the place of the run's."""
     own = {phase.name for phase in spec.phases or () if phase.training is not None and phase.training.rewards}
+    return _of_field(spec, field, own)
+
+
+def _taught(spec: TrainingRunSpec, field: str) -> set[str]:
+    """The same of teachers."""
+    own = {phase.name for phase in spec.phases or () if phase.training is not None and phase.training.teacher}
+    return _of_field(spec, field, own)
+
+
+def _of_field(spec: TrainingRunSpec, field: str, own: set[str]) -> set[str]:
     return {
         train_step(phase)
         for phase in phases_to_run(spec) or (None,)

@@ -49,7 +49,17 @@ def _unchanged(paths: Sequence[str], *, unless: str, told: str) -> Rule:
     )
 
 
-TRAINING_IDENTITY = ("method", "maxLength", "packing", "seed", "precision", "optim", "lrSchedulerType", "trm")
+TRAINING_IDENTITY = (
+    "method",
+    "maxLength",
+    "packing",
+    "seed",
+    "precision",
+    "optim",
+    "lrSchedulerType",
+    "trm",
+    "teacher",
+)
 """Fields of spec.training that no suspension makes changeable: a checkpoint would not continue under other ones."""
 
 ROOT_RULES: tuple[Rule, ...] = (

@@ -93,6 +93,9 @@ class Method:
     has_evaluation_loss: bool = True
     """Whether an evaluation gives a loss, by which the best checkpoint can be told."""
 
+    is_taught: bool = False
+    """Whether it has a teacher."""
+
     @property
     def packs(self) -> bool:
         """Whether several of its examples may share a sequence."""
@@ -104,6 +107,14 @@ METHODS = {
     "CPT": Method("the same, going on from existing weights.", TEXT, weights="existing", learning_rate=2e-5),
     "SFT": Method(
         "learn to answer; loss on the completion or on the assistant's turns alone.", ANSWERS, learning_rate=2e-5
+    ),
+    "Distillation": Method(
+        "learn a teacher's probabilities of each token of an answer, instead of the token alone.",
+        ANSWERS,
+        learning_rate=2e-5,
+        configuration="DistillationConfig",
+        several_processes=False,
+        is_taught=True,
     ),
     "DPO": Method(
         "prefer the chosen of two answers to the rejected one, relative to the model as it was.",
@@ -206,6 +217,7 @@ GROUPING = chosen(lambda method: method.group is not None)
 STEADY = chosen(lambda method: not method.allows_dropout)
 SCORING = chosen(lambda method: method.makes_scores)
 REWARDED = chosen(lambda method: method.learns is PROMPTS)
+TAUGHT = chosen(lambda method: method.is_taught)
 
 
 def acceptable(lesson: Lesson) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic import Field, create_model
 
 from trainyard.api.base import ApiModel, DnsLabel
 from trainyard.api.run.reward import Reward
+from trainyard.api.run.teacher import Teacher
 from trainyard.api.run.training import Training
 
 PHASES_LIMIT = 16
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         """Any fields of `Training`."""
 
         rewards: list[Reward] | None = None
+        teacher: Teacher | None = None
 
 else:
     TrainingOverrides = partial(Training, "TrainingOverrides", but=frozenset({"trm"}))  # which has no phases

@@ -181,6 +181,15 @@ SCORE_RULES = (
             or not any(reward.storage_uri.startswith("run://") for _, reward in s.reward_models())
         ),
     ),
+    Rule(
+        None,
+        "training.teacher.storageUri run:// is a result on the same checkpoint volume: name the other run's in "
+        "spec.storage.checkpoints.claimName",
+        lambda s: (
+            s.storage.checkpoints.claim_name is not None
+            or not any((teacher.storage_uri or "").startswith("run://") for _, teacher in s.teachers())
+        ),
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from trainyard.api.run.methods import (
     REWARDED,
     STEADY,
     STOPPERS,
+    TAUGHT,
     TINY,
     MethodName,
     default_rates,
@@ -20,6 +21,7 @@ from trainyard.api.run.methods import (
     sentence,
 )
 from trainyard.api.run.reward import Reward
+from trainyard.api.run.teacher import Teacher
 from trainyard.api.run.trm import TrmTraining
 
 SCHEDULERS = (
@@ -120,6 +122,22 @@ class Training(ApiModel):
         ),
         Rule(
             None,
+            "training.extraArgs.temperature other than 1 would need all of the teacher's probabilities, and a server tells the likeliest "
+            "alone: remove it, or name the teacher by training.teacher.storageUri",
+            lambda t: t.teacher is None or t.teacher.http is None or t.extra_args.get("temperature", 1) == 1,
+        ),
+        Rule(
+            None,
+            "training.attention FlashAttention2 computes in BF16 or FP16: remove precision FP32, or use SDPA",
+            lambda t: t.attention != "FlashAttention2" or t.precision != "FP32",
+        ),
+        Rule(
+            None,
+            "method TRM has its own attention: remove training.attention",
+            lambda t: t.attention == "Auto" or t.method not in TINY,
+        ),
+        Rule(
+            None,
             "method TRM uses no TRL: its own settings stand in training.trm; remove extraArgs",
             lambda t: METHODS[t.method].configuration is not None or not t.extra_args,
         ),
@@ -130,6 +148,15 @@ class Training(ApiModel):
                 "{methods} need{s} training.rewards (what a response is rewarded for), and no other method takes them",
             ),
             lambda t: (t.method in REWARDED) == (t.rewards is not None),
+            about=_METHOD,
+        ),
+        Rule(
+            f"({one_of(TAUGHT)}) == has(self.teacher)",
+            sentence(
+                TAUGHT,
+                "{methods} need{s} training.teacher (whose probabilities are learned), and no other method takes one",
+            ),
+            lambda t: (t.method in TAUGHT) == (t.teacher is not None),
             about=_METHOD,
         ),
     )
@@ -181,6 +208,11 @@ class Training(ApiModel):
     precision: Literal["Auto", "FP32", "BF16", "FP16"] = Field(
         "Auto", description="Auto: BF16 where the hardware computes in it, else FP16 on a GPU, else FP32."
     )
+    attention: Literal["Auto", "FlashAttention2", "SDPA", "Eager"] = Field(
+        "Auto",
+        description="How attention is computed. Auto: as transformers chooses for the model, most often SDPA. FlashAttention2 needs a GPU, "
+        "BF16 or FP16, and flash_attn in the image.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations: less memory, about a third more time."
     )
@@ -211,10 +243,12 @@ class Training(ApiModel):
         description="Classes of transformers' TrainerCallback, as module:Class, from spec.storage.workspace or from the image. They see "
         "and steer the loop of the language models; what one raises ends the run as InvalidConfig.",
     )
+    teacher: Teacher | None = Field(None, description="Whose probabilities are learned with method Distillation.")
     extra_args: dict[str, Any] = Field(
         default_factory=dict,
         description="Any further argument of TRL's configuration class of the method (SFTConfig, DPOConfig, ORPOConfig, "
-        "RewardConfig, KTOConfig; for PPO, GRPO and RLOO the trainer's own), by its own name; names and types are checked against it.",
+        "RewardConfig, KTOConfig; "
+        "for PPO, GRPO, RLOO and Distillation the trainer's own), by its own name; names and types are checked against it.",
         json_schema_extra=opaque,
     )
 

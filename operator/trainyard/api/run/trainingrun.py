@@ -24,6 +24,7 @@ from trainyard.api.run.pod import Placement, PodTemplate, Resources, StepResourc
 from trainyard.api.run.reward import HttpJudge, Reward, RewardModel
 from trainyard.api.run.rules import SPEC_RULES
 from trainyard.api.run.targets.hub import Hub
+from trainyard.api.run.teacher import Teacher
 from trainyard.api.run.tracking import Tracking
 from trainyard.api.run.training import Checkpoints, Training
 from trainyard.api.run.versioning import Owner, Versioning
@@ -223,14 +224,26 @@ class TrainingRunSpec(ApiModel):
         """The same of web services that judge."""
         return [(f"{path}.http", reward.http) for path, reward in self._rewards() if reward.http is not None]
 
+    def code_runs(self) -> list[str]:
+        """The fields of rewards that run programs."""
+        return [f"{path}.code" for path, reward in self._rewards() if reward.code is not None]
+
+    def teachers(self) -> list[tuple[str, Teacher]]:
+        """The teachers of the run and of its phases."""
+        return [(f"{path}.teacher", training.teacher) for path, training in self._trainings() if training.teacher]
+
     def _rewards(self) -> list[tuple[str, Reward]]:
-        trainings: list[tuple[str, Any]] = [("spec.training", self.training)]
-        trainings += [(f"spec.phases[{phase.name}].training", phase.training) for phase in self.phases or ()]
         return [
             (f"{path}.rewards[{index}]", reward)
-            for path, training in trainings
-            for index, reward in enumerate((training.rewards if training else None) or ())
+            for path, training in self._trainings()
+            for index, reward in enumerate(training.rewards or ())
         ]
+
+    def _trainings(self) -> list[tuple[str, Any]]:
+        """What is given of each, with the path of its field."""
+        found: list[tuple[str, Any]] = [("spec.training", self.training)]
+        found += [(f"spec.phases[{phase.name}].training", phase.training) for phase in self.phases or ()]
+        return [(path, training) for path, training in found if training is not None]
 
     def total_steps_hint(self) -> int | None:
         """The number of optimizer steps where the spec alone tells it."""

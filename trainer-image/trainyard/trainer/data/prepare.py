@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from trainyard.trainer.data.messages import Record
 from trainyard.trainer.data.records import SPLITS, Built
 from trainyard.trainer.data.store import write_split
 from trainyard.trainer.data.tags import noted, prepared_tags
+from trainyard.trainer.data.teacher import ask, check_same_tokenizer
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.tokenizer import copy_tokenizer, train_tokenizer
 from trainyard.trainer.data.usable import check_usable, facts_of, remarks
@@ -87,6 +89,8 @@ def prepare(context: RunContext, reporter: Reporter) -> None:
         forget(context)
         say(f"prepared {present.bytes / 1e6:.1f} MB in {time.monotonic() - started:.1f} s")
     note_dataset(present, reporter)
+    if not spec.command:
+        ask(context, present, reporter)
     _prefetch_model(context, reporter)
     reporter.report(percentage=100.0, milestone=True)
 
@@ -100,6 +104,8 @@ def specification_key(context: RunContext) -> str:
         basis["tokenizer"] = context.shared_tokenizer or own
         basis["maxLength"] = context.training.max_length
         basis["packing"] = context.training.packing
+        if context.training.teacher is not None:
+            basis["teacher"] = context.training.teacher.storage_uri  # whose tokenizer is compared
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
 
 
@@ -127,6 +133,8 @@ def tokenise(context: RunContext, reporter: Reporter, folder: Path, built: Built
         tokenizer = copy_tokenizer(shared, folder / "tokenizer", uri=str(shared))
     else:
         tokenizer = make_tokenizer(context, folder / "tokenizer", lambda: built)
+    with tempfile.TemporaryDirectory() as place:
+        check_same_tokenizer(context, tokenizer, Path(place))
     reporter.report(percentage=50.0)
 
     encoder = Encoder(tokenizer, max_length=context.training.max_length)
@@ -259,6 +267,7 @@ def _prefetch_model(context: RunContext, reporter: Reporter) -> None:
     spec = context.run.spec
     wanted = [(spec.model.storage_uri, spec.model.secret_ref)] if spec.model else []
     wanted += [(reward.storage_uri, reward.secret_ref) for _, reward in spec.reward_models()]
+    wanted += [(teacher.storage_uri, teacher.secret_ref) for _, teacher in spec.teachers()]
     for uri, secret_ref in wanted:
         if uri and uri.startswith("hf://") and not is_made(uri) and spec.storage.cache is not None:
             reporter.report(message=told(f"downloading {uri}"))

@@ -142,16 +142,20 @@ class Sequences:
     def parts(self, index: int) -> list[dict[str, NDArray[np.int64]]]:
         """The same, example by example."""
         parts = []
-        for item in self.items[self.offsets[index] : self.offsets[index + 1]]:
-            start, end = int(self.starts[item]), int(self.starts[item + 1])
-            example = self.tokens[start:end].astype(np.int64)
+        for place in self.places(index):
+            example = self.tokens[place].astype(np.int64)
             label = example.copy()
             if self.counts is not None:
-                label[~self.counts[start:end]] = IGNORED
+                label[~self.counts[place]] = IGNORED
             label[0] = IGNORED
-            positions = np.arange(end - start, dtype=np.int64)
+            positions = np.arange(len(example), dtype=np.int64)
             parts.append({"input_ids": example, "labels": label, "position_ids": positions})
         return parts
+
+    def places(self, index: int) -> list[slice]:
+        """Where the tokens of each example of a sequence lie."""
+        items = self.items[self.offsets[index] : self.offsets[index + 1]]
+        return [slice(int(self.starts[item]), int(self.starts[item + 1])) for item in items]
 
     def answer(self, index: int) -> str:
         """What a right response to the prompt that is sequence `index` would be; empty if that is not known."""

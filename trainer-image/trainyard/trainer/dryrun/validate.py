@@ -30,6 +30,7 @@ from trainyard.trainer.data.prepare import is_packed, joint_digest, make_tokeniz
 from trainyard.trainer.data.prepare_phases import all_records
 from trainyard.trainer.data.probe import Reached, probe_all
 from trainyard.trainer.data.records import SPLITS, Built
+from trainyard.trainer.data.teacher import check_same_tokenizer
 from trainyard.trainer.data.tokenize import Encoder, Tally
 from trainyard.trainer.data.usable import check_usable, facts_of, remarks
 from trainyard.trainer.dryrun.capacity import describe_capacity, describe_outputs
@@ -168,6 +169,7 @@ def _examine(context: RunContext, folder: Path, tokenizer: Any) -> dict[str, Any
     (folder / "staging").mkdir()
     built = Built(folder, build_records(context, folder, folder / "staging", inspect=True))
     tokenizer = tokenizer or make_tokenizer(context, folder / "tokenizer", lambda: built)
+    check_same_tokenizer(context, tokenizer, folder / "teacher")
     report: dict[str, Any] = {"run": context.run.metadata.name} | ({"phase": context.phase} if context.phase else {})
     report["data"] = describe_data(context, built, tokenizer)
     report["model"] = describe_model(context, tokenizer)

@@ -121,6 +121,7 @@ def check_method_arguments(training: Training) -> None:
     Raises:
         UserError: one of them is wrong.
     """
+    from trainyard.trainer.methods.distillation_config import distillation_settings
     from trainyard.trainer.methods.dpo import dpo_settings
     from trainyard.trainer.methods.grpo_config import grpo_settings, rloo_settings
     from trainyard.trainer.methods.kto import kto_settings
@@ -137,6 +138,7 @@ def check_method_arguments(training: Training) -> None:
         "GRPOConfig": grpo_settings,
         "RLOOConfig": rloo_settings,
         "PPOConfig": ppo_settings,
+        "DistillationConfig": distillation_settings,
     }
     readers.get(str(METHODS[training.method].configuration), dict)(own)
 

@@ -12,13 +12,18 @@ import numpy as np
 from trainyard.api.run.methods import METHODS, Method
 from trainyard.api.run.training import Training
 from trainyard.trainer.context import RunContext
+from trainyard.trainer.data.prepare import is_packed
 from trainyard.trainer.data.store import Sequences
+from trainyard.trainer.data.teacher import FIELD as TEACHER
+from trainyard.trainer.data.teacher import answers
 from trainyard.trainer.data.tokenizer import end_tokens
-from trainyard.trainer.errors import invalid_data
-from trainyard.trainer.log import say
+from trainyard.trainer.errors import invalid_config, invalid_data
+from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
 from trainyard.trainer.methods.arguments import method_arguments, total_steps
-from trainyard.trainer.methods.batches import EpochOrder, SequenceDataset, collate
+from trainyard.trainer.methods.batches import EpochOrder, SequenceDataset, collate, keeps_examples_apart
+from trainyard.trainer.methods.distillation import DistillationObjective, TaughtDataset, collate_taught
+from trainyard.trainer.methods.distillation_config import distillation_settings
 from trainyard.trainer.methods.dpo import dpo_loss, dpo_settings
 from trainyard.trainer.methods.generating import Means, Prompts, Steps
 from trainyard.trainer.methods.grpo import Grpo
@@ -39,7 +44,8 @@ from trainyard.trainer.methods.ppo import Ppo
 from trainyard.trainer.methods.ppo_config import ppo_settings
 from trainyard.trainer.methods.reward_model import center_coefficient, reward_loss, scorer
 from trainyard.trainer.methods.rewards import make_judge
-from trainyard.trainer.models.load import load_untrained
+from trainyard.trainer.models.load import load_other, load_untrained
+from trainyard.trainer.volume.bases import Address, model_folder
 from trainyard.trainer.volume.commit import Committed
 
 Progress = Callable[[int, int], None]
@@ -105,13 +111,73 @@ def open_recipe(
         case "prompts":
             return _rewarded(material, resume)
         case _:
-            return _language(material)
+            return _taught(material) if material.method.is_taught else _language(material)
 
 
 def _language(material: Material) -> Recipe:
     train = SequenceDataset(material.sequences("train"))
     held_out = SequenceDataset(material.sequences(material.held_out)) if material.held_out else None
     return Recipe(train, held_out, collate(material.tokenizer.pad_token_id), len(train), "sequences")
+
+
+def _taught(material: Material) -> Recipe:
+    training = material.context.training
+    assert training.teacher is not None
+    splits = ["train", *([material.held_out] if material.held_out else [])]
+    teacher: Any = None
+    if training.teacher.http is not None:
+        taught = [
+            TaughtDataset(material.sequences(split), answers(material.context, material.data, split))
+            for split in splits
+        ]
+        sets: list[SequenceDataset] = list(taught)
+    else:
+        teacher, sets = load_teacher(material), [SequenceDataset(material.sequences(split)) for split in splits]
+        if is_packed(training) and not keeps_examples_apart(
+            teacher, vocab_size=material.vocab_size, device=material.device.kind
+        ):
+            warn(
+                f"the teacher, a {teacher.config.model_type}, lets packed examples see each other: training without packing"
+            )
+            sets = [one.unpacked() for one in sets]
+    make_batch, held_out = collate_taught(material.tokenizer.pad_token_id), sets[1] if material.held_out else None
+    objective = DistillationObjective(
+        distillation_settings(method_arguments(training)),
+        teacher=teacher,
+        held_out=held_out,
+        collate=make_batch,
+        entries=material.vocab_size,
+        device=material.device.kind,
+        dtype=material.device.compute_dtype,
+    )
+    return Recipe(sets[0], held_out, make_batch, len(sets[0]), "sequences", objective)
+
+
+def load_teacher(material: Material) -> Any:
+    """The model that spec.training.teacher names, frozen.
+
+    Raises:
+        UserError: it cannot be loaded, or takes less than the model.
+    """
+    context, teacher = material.context, material.context.training.teacher
+    assert teacher is not None
+    assert teacher.storage_uri is not None
+    uri = teacher.storage_uri
+    folder = model_folder(Address(uri, teacher.secret_ref, field=TEACHER), context)
+    model: Any = load_other(folder, material.device, told=f"{TEACHER}.storageUri {uri}")
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and positions < context.training.max_length:
+        raise invalid_config(
+            f"spec.training.maxLength {context.training.max_length} is more than the {positions} positions of the teacher {uri}",
+            hint=f"lower maxLength to {positions} or less",
+        )
+    if (rows := model.get_input_embeddings().weight.shape[0]) < material.vocab_size:
+        raise invalid_config(
+            f"the tokenizer has {material.vocab_size} entries, the teacher {uri} only {rows} embeddings",
+            hint="tokenizer and weights of the teacher are not of the same model",
+        )
+    say(f"teacher: {uri}, {model.num_parameters():,} parameters")
+    return model
 
 
 def _pairs(material: Material, progress: Progress) -> Recipe:

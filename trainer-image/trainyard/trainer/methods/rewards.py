@@ -11,13 +11,15 @@ import json
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from trainyard.api.addresses import told
-from trainyard.api.run.reward import HttpJudge, Reward
+from trainyard.api.quantity import parse_quantity
+from trainyard.api.run.reward import CodeRun, HttpJudge, Reward
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.access import Credentials, credentials
 from trainyard.trainer.data.collect.http import Client
@@ -25,9 +27,13 @@ from trainyard.trainer.data.commands import command_of
 from trainyard.trainer.data.sources import secret_values
 from trainyard.trainer.errors import invalid_config
 from trainyard.trainer.machine.device import Device
+from trainyard.trainer.machine.sandbox import check_sandbox, passes
+from trainyard.trainer.methods.json_schema import matches
 from trainyard.trainer.models.load import load_reward_model
 
 FIELD = "spec.training.rewards"
+PROGRAMS_AT_ONCE = 2
+_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.S)
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ def make_judge(context: RunContext, device: Device, tokenizer: Any) -> Judge:
             name, score = "model", _by_model(model, own_tokenizer, tokenizer, device)
         elif reward.http is not None:
             name, score = "http", by_http(context, reward.http, tokenizer, field=f"{FIELD}[{index}].http")
+        elif reward.code is not None:
+            name, score = "code", by_running(reward.code, field=f"{FIELD}[{index}].code")
         else:
             name, score = built_in(reward, field=f"{FIELD}[{index}]")
         taken = sum(other.rpartition("-")[0] == name or other == name for other, _, _ in rewards)
@@ -110,6 +118,8 @@ def built_in(reward: Reward, *, field: str) -> tuple[str, Score]:
         return "regex", lambda r: float(pattern.search(r.text) is not None)
     if reward.json_valid is not None:
         return "jsonValid", lambda r: float(is_json(r.text))
+    if (form := reward.json_schema) is not None:
+        return "jsonSchema", lambda r: float(is_json(r.text) and matches(json.loads(r.text), form.schema_))
     if reward.tool_call is not None:
         return "toolCall", lambda r: float((made := command_of(r.text)) is not None and made == command_of(r.answer))
     assert reward.length is not None
@@ -124,6 +134,31 @@ def is_json(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def by_running(code: CodeRun, *, field: str) -> Together:
+    """Programs, a few at once.
+
+    Raises:
+        UserError: they cannot be isolated here.
+    """
+    check_sandbox(field)
+    memory = int(parse_quantity(code.memory))
+
+    def passed(response: Response) -> float:
+        return float(passes(program_of(response.text), response.answer, seconds=code.timeout_seconds, memory=memory))
+
+    def scores(responses: list[Response]) -> list[float]:
+        with ThreadPoolExecutor(PROGRAMS_AT_ONCE) as pool:
+            return list(pool.map(passed, responses))
+
+    return Together(scores)
+
+
+def program_of(text: str) -> str:
+    """The first block of code of a response, or all of it."""
+    found = _BLOCK.search(text)
+    return found[1] if found else text
 
 
 def by_http(context: RunContext, judge: HttpJudge, policy: Any, *, field: str) -> Together:

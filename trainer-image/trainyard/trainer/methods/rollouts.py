@@ -20,9 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainyard.trainer.machine.device import available_host_memory
 from trainyard.trainer.methods import state
+from trainyard.trainer.methods.growing_cache import can_select, growing_cache
 from trainyard.trainer.methods.objective import Interrupted
+from trainyard.trainer.models.packed_linear import packed
 from trainyard.trainer.signals import STOP
+
+LEAVING = 0.75
+"""Those that have come to an end leave the batch when so much of it or less is still being written."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def sample(
     try:
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         parts = []
-        with torch.no_grad(), autocast():
+        with torch.no_grad(), autocast(), packed(model, available=available_host_memory()):
             for start in range(0, len(prompts), batch_size):
                 chunk = prompts[start : start + batch_size]
                 parts.append(_sample_batch(model, chunk, length, temperature, end_ids, padding_id, device))
@@ -98,37 +104,71 @@ def _sample_batch(
     padding_id: int,
     device: str,
 ) -> Responses:
+    """A prompt that stands there several times is read once, and who has come to an end leaves the batch."""
+    different = list({prompt.tobytes(): prompt for prompt in prompts}.values())
+    number = {prompt.tobytes(): row for row, prompt in enumerate(different)}
+    rows = torch.tensor([number[prompt.tobytes()] for prompt in prompts], device=device)
+    ids, attended = _left_padded(different, padding_id, device)
+    longest = ids.shape[1]
+    cache = growing_cache(model, room=longest + length)
+    if not can_select(cache):
+        ids, attended, rows = ids[rows], attended[rows], torch.arange(len(prompts), device=device)
+    told = torch.full((len(prompts), length), padding_id, device=device)
+    mask = torch.zeros((len(prompts), length), dtype=torch.bool, device=device)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    there = torch.arange(len(prompts), device=device)
+    """Which of the responses each row of the batch is."""
+    lengths = attended.sum(dim=1)
+    inputs = {"input_ids": ids, "attention_mask": attended, "position_ids": (attended.cumsum(dim=1) - 1).clamp(min=0)}
+    for step in range(length):
+        if STOP.requested:
+            raise Interrupted
+        logits = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        fresh = _drawn((logits[rows] if step == 0 else logits).float() / temperature)
+        open_ = ~ended[there]
+        mask[there, step] = open_
+        told[there, step] = torch.where(open_, fresh[:, 0], padding_id)
+        ended[there] |= torch.isin(fresh[:, 0], end_ids)
+        if step + 1 == length or bool(ended.all()):
+            break
+        if step == 0 and len(different) < len(prompts) and can_select(cache):
+            cache.batch_select_indices(rows)
+            attended, lengths = attended[rows], lengths[rows]
+        going = ~ended[there]
+        if can_select(cache) and int(going.sum()) <= LEAVING * len(there):
+            cache.batch_select_indices(going.nonzero()[:, 0])
+            there, attended, lengths, fresh = there[going], attended[going], lengths[going], fresh[going]
+        attended = torch.nn.functional.pad(attended, (0, 1), value=1)
+        padded = bool((lengths < longest).any())
+        inputs = {
+            "input_ids": fresh,
+            "attention_mask": attended if padded else None,
+            "position_ids": (lengths + step)[:, None],
+        }
+    used = int(mask.any(dim=0).sum())
+    told, mask = told[:, :used], mask[:, :used]
+    before, prompt_mask = _left_padded(prompts, padding_id, device)
+    ids = torch.cat([before, told], dim=1)
+    return Responses(ids.cpu(), torch.cat([prompt_mask, mask.long()], dim=1).cpu(), mask.cpu(), ended.cpu())
+
+
+def _drawn(logits: torch.Tensor) -> torch.Tensor:
+    """A token of each distribution, [rows, 1]: where the sum of the probabilities passes a random number. One number a row costs
+    less than one for each entry of the vocabulary, which `torch.multinomial` draws."""
+    sums = torch.softmax(logits, dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    passed = torch.rand(len(sums), 1, dtype=torch.float64, device=sums.device) * sums[:, -1:]
+    return torch.searchsorted(sums, passed, right=True).clamp(max=sums.shape[-1] - 1)
+
+
+def _left_padded(prompts: list[NDArray[np.int64]], padding_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, [prompts, longest]."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), padding_id)
     attended = torch.zeros((len(prompts), longest), dtype=torch.int64)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.from_numpy(prompt)
         attended[row, longest - len(prompt) :] = 1
-    ids, attended = ids.to(device), attended.to(device)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    cache, fresh = None, ids
-    for _ in range(length):
-        if STOP.requested:
-            raise Interrupted
-        positions = (attended.cumsum(dim=1) - 1).clamp(min=0)[:, -fresh.shape[1] :]
-        output = model(
-            input_ids=fresh,
-            attention_mask=attended,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = output.past_key_values
-        chances = torch.softmax(output.logits[:, -1].float() / temperature, dim=-1)
-        fresh = torch.multinomial(chances, 1)
-        fresh[ended] = padding_id
-        ids = torch.cat([ids, fresh], dim=1)
-        attended = torch.cat([attended, (~ended).long()[:, None]], dim=1)
-        ended = ended | torch.isin(fresh[:, 0], end_ids)
-        if bool(ended.all()):
-            break
-    return Responses(ids.cpu(), attended.cpu(), attended[:, longest:].bool().cpu(), ended.cpu())
+    return ids.to(device), attended.to(device)
 
 
 def _join(parts: list[Responses], padding_id: int) -> Responses:

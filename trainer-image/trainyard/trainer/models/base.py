@@ -16,6 +16,8 @@ from typing import Any
 from trainyard.api.run.methods import METHODS
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
+from trainyard.trainer.machine.sandbox import check_sandbox
+from trainyard.trainer.models.attention import check_attention
 from trainyard.trainer.models.fp8 import is_fp8
 from trainyard.trainer.models.known_names import (
     causal_language_models,
@@ -55,6 +57,7 @@ def check_model(context: RunContext) -> None:
         UserError: what is wrong, and what to do.
     """
     check_names(context)
+    check_attention(context.training)
     uri = context.model.storage_uri
     if uri is not None and not is_handed_on(uri, context):
         on_hub = uri.startswith("hf://") and not is_made(uri)
@@ -81,10 +84,14 @@ def check_model(context: RunContext) -> None:
         _check_adapter(context)
         if not on_hub:
             check_weights(folder, uri)
-    for path, reward in context.run.spec.reward_models():
-        if not reward.storage_uri.startswith("hf://") and not is_handed_on(reward.storage_uri, context):
-            folder = model_folder(Address(reward.storage_uri, reward.secret_ref, field=path), context)
-            check_weights(folder, reward.storage_uri)
+    spec = context.run.spec
+    if fields := spec.code_runs():
+        check_sandbox(fields[0])
+    for path, other in (*spec.reward_models(), *spec.teachers()):
+        uri = other.storage_uri
+        if uri is not None and not uri.startswith("hf://") and not is_handed_on(uri, context):
+            folder = model_folder(Address(uri, other.secret_ref, field=path), context)
+            check_weights(folder, uri)
 
 
 def is_handed_on(uri: str, context: RunContext) -> bool:

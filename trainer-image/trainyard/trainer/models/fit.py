@@ -39,10 +39,13 @@ def check_base_model(context: RunContext) -> None:
     scores = METHODS[context.training.method].makes_scores
     if uri is not None and _at_hand(uri, context):
         _try(base_folder(context), uri, scores=scores, new_head=scores)
-    for path, reward in context.run.spec.reward_models():
-        if _at_hand(reward.storage_uri, context):
-            folder = model_folder(Address(reward.storage_uri, reward.secret_ref, field=path), context)
-            _try(folder, f"{path}.storageUri {reward.storage_uri}", scores=True, new_head=False)
+    rewards, teachers = context.run.spec.reward_models(), context.run.spec.teachers()
+    for others, scores in ((rewards, True), (teachers, False)):
+        for path, other in others:
+            uri = other.storage_uri
+            if uri is not None and _at_hand(uri, context):
+                folder = model_folder(Address(uri, other.secret_ref, field=path), context)
+                _try(folder, f"{path}.storageUri {uri}", scores=scores, new_head=False)
 
 
 def _at_hand(uri: str, context: RunContext) -> bool:

@@ -34,6 +34,10 @@ CONFIGURATIONS = {
     "KTOConfig": (_TRANSFORMERS, _TRL, ("trl", "trainer/kto_config.py", "KTOConfig")),
     "GRPOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/grpo_config.py", "GRPOConfig")),
     "RLOOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/grpo_config.py", "RLOOConfig")),
+    "DistillationConfig": (
+        _TRANSFORMERS,
+        ("trainyard.trainer", "methods/distillation_config.py", "DistillationConfig"),
+    ),
     "PPOConfig": (_TRANSFORMERS, ("trainyard.trainer", "methods/ppo_config.py", "PPOConfig")),
 }
 """By the name of a method's configuration class: package, file and class that its arguments come from, base classes first."""

@@ -20,6 +20,7 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import first_line, invalid_config
 from trainyard.trainer.log import say, warn
 from trainyard.trainer.machine.device import Device
+from trainyard.trainer.models.attention import Attention, attention_of, check_attention
 from trainyard.trainer.models.finite import refuse_broken_weights
 from trainyard.trainer.models.fit import TELL, loaded, refuse_misfit
 from trainyard.trainer.models.fp8 import as_if_never_packed, unpacking
@@ -67,14 +68,15 @@ def load_for_training(
     from transformers import set_seed
 
     set_seed(context.training.seed)
-    spec = context.model
+    spec, attention = context.model, context.training.attention
+    check_attention(context.training, device)
     max_length = context.positions
     if spec.scratch is not None:
         if resume is not None:
-            model = _from_folder(resume, torch.float32, uri=f"checkpoint {resume.name}")
+            model = _from_folder(resume, torch.float32, uri=f"checkpoint {resume.name}", attention=attention)
         else:
             config = build_config(spec.scratch, vocab_size=vocab_size, max_length=max_length, tokenizer=tokenizer)
-            model = _from_config(config)
+            model = _from_config(config, attention)
         return _loaded(model, device, revision=None, source_dtype=None)
 
     assert spec.storage_uri is not None
@@ -83,7 +85,14 @@ def load_for_training(
     head = _head_of(context, tokenizer)
     if spec.adapter is not None:
         quantization = nf4(device) if spec.adapter.quantization else None
-        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, quantization=quantization, head=head)
+        base = _from_folder(
+            folder,
+            device.compute_dtype,
+            uri=spec.storage_uri,
+            quantization=quantization,
+            head=head,
+            attention=attention,
+        )
         _check_fit(base, vocab_size, max_length)
         refuse_broken_weights(base, spec.storage_uri)
         if spec.adapter.merge and quantization is None:
@@ -95,7 +104,7 @@ def load_for_training(
         )
         return _loaded(adapted, device, revision=revision_of(folder), source_dtype=source_dtype)
     dtype = _master_dtype(folder, device)
-    model = _from_folder(resume or folder, dtype, uri=spec.storage_uri, head=head)
+    model = _from_folder(resume or folder, dtype, uri=spec.storage_uri, head=head, attention=attention)
     _check_fit(model, vocab_size, max_length)
     if resume is None:
         refuse_broken_weights(model, spec.storage_uri)
@@ -162,14 +171,20 @@ def load_for_evaluation(context: RunContext, device: Device) -> PreTrainedModel 
     """The run's result: the final model, or its base with the adapter where it was not merged. Ready for `measure`."""
     if context.model_dir.is_dir():
         head = Head(None) if METHODS[context.training.method].makes_scores else None
-        model: Any = _from_folder(context.model_dir, device.compute_dtype, uri="the trained model", head=head)
+        model: Any = _from_folder(
+            context.model_dir,
+            device.compute_dtype,
+            uri="the trained model",
+            head=head,
+            attention=context.training.attention,
+        )
         if head is None:
             add_output_head(model)
     else:
         spec = context.model
         assert spec.storage_uri is not None
         folder = base_folder(context)
-        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri)
+        base = _from_folder(folder, device.compute_dtype, uri=spec.storage_uri, attention=context.training.attention)
         add_output_head(base)
         model = load_adapter(base, context.adapter_dir, trainable=False)
     return _ready(model, device)
@@ -231,7 +246,8 @@ def load_untrained(
     if spec.scratch is not None:
         set_seed(context.training.seed)
         model: Any = _from_config(
-            build_config(spec.scratch, vocab_size=vocab_size, max_length=context.positions, tokenizer=tokenizer)
+            build_config(spec.scratch, vocab_size=vocab_size, max_length=context.positions, tokenizer=tokenizer),
+            context.training.attention,
         )
         model = model if as_trained else model.to(device.compute_dtype)
     else:
@@ -241,7 +257,10 @@ def load_untrained(
         quantization = nf4(device) if quantized else None
         head = _head_of(context, tokenizer)
         set_seed(context.training.seed)
-        model = _from_folder(folder, dtype, uri=spec.storage_uri, quantization=quantization, head=head)
+        attention = context.training.attention
+        model = _from_folder(
+            folder, dtype, uri=spec.storage_uri, quantization=quantization, head=head, attention=attention
+        )
         if head is None:
             add_output_head(model)
         if spec.adapter is not None and spec.adapter.from_ is not None:
@@ -271,12 +290,14 @@ def bytes_of_weights(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def _from_config(config: Any) -> PreTrainedModel:
+def _from_config(config: Any, attention: Attention) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, **attention_of(attention)
+        )
     except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise invalid_config(
             f"spec.model.scratch.config does not make a model: {first_line(error)}",
@@ -302,7 +323,13 @@ def _head_of(context: RunContext, tokenizer: PreTrainedTokenizerFast) -> Head | 
 
 
 def _from_folder(
-    folder: Path, dtype: torch.dtype, *, uri: str, quantization: Any = None, head: Head | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    *,
+    uri: str,
+    quantization: Any = None,
+    head: Head | None = None,
+    attention: Attention = "Auto",
 ) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -325,6 +352,7 @@ def _from_folder(
             **({"quantization_config": quantization} if quantization is not None else {}),
             **({"num_labels": 1} if head is not None else {}),
             **TELL,
+            **attention_of(attention),
         )
 
     model, noticed = loaded(load, uri, what="causal language" if head is None else "reward")
