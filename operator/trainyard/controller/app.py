@@ -352,7 +352,7 @@ class _Operator:
         )
         host = "127.0.0.1" if settings.datasets_access == "Loopback" else None
         limits = Limits(in_all=32, of_one_address=32, seconds=LIFE_SECONDS)
-        await self._open(stack, "datasets", datasets.application(), port=settings.datasets_listen_port, limits=limits, host=host)
+        await self._open(stack, "datasets", datasets.application(), port=settings.datasets_listen_port, limits=limits, host=host, cancels=True)
 
     async def _open(
         self,
@@ -363,9 +363,12 @@ class _Operator:
         port: int,
         limits: Limits | None = None,
         host: str | None = None,
+        cancels: bool = False,
     ) -> None:
         dropped = partial(self._metrics.connection_dropped, name)
-        served = Served(application, port=port, host=host, limits=limits or Limits(), on_dropped=dropped)
+        served = Served(
+            application, port=port, host=host, limits=limits or Limits(), on_dropped=dropped, cancels=cancels
+        )
         try:
             await served.start()
         except OSError as error:

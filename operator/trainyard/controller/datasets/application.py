@@ -48,7 +48,7 @@ BUILD_SECONDS = 100.0
 """How long an answer to a build waits for the run; many proxies give up after 120."""
 START_SECONDS = 180.0
 """How long an export waits for the first lines: the pod has to be placed and to start."""
-PIECE_SECONDS = 60.0
+PIECE_SECONDS = 20.0
 """Between two pieces."""
 AGAIN = {"Retry-After": "5"}
 

@@ -106,6 +106,7 @@ def run_of(asked: BuildRequest, place: Place) -> Object:
             "mode": "Dataset",
             "datasets": [{"name": SOURCE, "traces": traces, "secretRef": {"name": place.secret}, "format": "TRM"}],
             "storage": {"checkpoints": {"size": place.size}},
+            "backoffLimit": 0,  # who asked is told, and asks again
         },
     }
 
@@ -155,7 +156,8 @@ def refusal_of(run: Mapping[str, Any]) -> Refusal:
     """Why there is no dataset, of a run that ended without one."""
     metadata, status = run["metadata"], run.get("status") or {}
     failure = status.get("failure") or {}
-    reason = str(failure.get("reason") or state_of(run))
+    attempts = [a for step in status.get("steps") or () for a in step.get("attempts") or ()]
+    reason = str((attempts[-1:] or [failure])[0].get("reason") or state_of(run))
     words = " ".join(str(failure.get(part)) for part in ("message", "hint") if failure.get(part))
     message = f"the dataset was not built: {words or status.get('message') or reason} (TrainingRun {metadata['namespace']}/{metadata['name']}: {reason})"
     return Refusal({"InvalidData": 422, "InvalidConfig": 422, "SourceUnavailable": 503}.get(reason, 409), message)
