@@ -158,6 +158,6 @@ def refusal_of(run: Mapping[str, Any]) -> Refusal:
     failure = status.get("failure") or {}
     attempts = [a for step in status.get("steps") or () for a in step.get("attempts") or ()]
     reason = str((attempts[-1:] or [failure])[0].get("reason") or state_of(run))
-    words = " ".join(str(failure.get(part)) for part in ("message", "hint") if failure.get(part))
+    words = "; ".join(str(failure.get(part)) for part in ("message", "hint") if failure.get(part))
     message = f"the dataset was not built: {words or status.get('message') or reason} (TrainingRun {metadata['namespace']}/{metadata['name']}: {reason})"
     return Refusal({"InvalidData": 422, "InvalidConfig": 422, "SourceUnavailable": 503}.get(reason, 409), message)

@@ -193,7 +193,7 @@ def test_a_build_that_fails_says_why_and_may_be_asked_for_again(
     finally:
         pods.failure = None
     assert got == status
-    assert "the table is empty do this" in told["error"]
+    assert "the table is empty; do this" in told["error"]
     assert ask(store, f"/api/datasets/high_card_duel_prod-{version}/export.jsonl")[0] == status
     assert build(store, dataset_version=version)[0] == 201
     assert len(runs(store, f"high_card_duel_prod-{version}")) == 2
