@@ -9,31 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.datasets_lines import BUILD, EXPORT
 from tests.servers.postgresql import Postgres, postgresql
 from tests.servers.test_traces_database import payload
 from tests.unit.controller.datasets.store import SECRET, Store, process
 
 pytestmark = pytest.mark.servers
 
-BUILD = """curl -X POST http://localhost:8000/api/datasets/build \\
-  -H "Content-Type: application/json" \\
-  -d '{
-    "dataset_name": "high_card_duel_prod",
-    "dataset_version": "v1",
-    "filters": {"source": "ungar"},
-    "limit": 1000,
-    "selection_strategy": "latest"
-  }'"""
-EXPORT = """mkdir -p training/data
-curl "http://localhost:8000/api/datasets/high_card_duel_prod-v1/export.jsonl?format=training_example" \\
-  > training/data/high_card_duel_prod_v1.jsonl"""
-
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Postgres]:
     with postgresql() as server:
         filler = "x" * 500  # so that an export has many pieces
-        rows = [(str(uuid.UUID(int=n)), f"2026-10-01T00:00:{n % 60:02}Z", payload(n, filler=filler)) for n in range(2200)]
+        rows = [
+            (str(uuid.UUID(int=n)), f"2026-10-01T00:00:{n % 60:02}Z", payload(n, filler=filler)) for n in range(2200)
+        ]
         server.insert(rows)
         yield server
 

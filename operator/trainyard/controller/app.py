@@ -341,7 +341,9 @@ class _Operator:
         if settings.namespaces and place.namespace not in settings.namespaces:
             raise CannotStart(f"TRAINYARD_DATASETS_NAMESPACE {place.namespace} is none of TRAINYARD_NAMESPACES")
         if not settings.receiver_url:
-            raise CannotStart("TRAINYARD_DATASETS_NAMESPACE needs TRAINYARD_RECEIVER_URL: pods send a dataset's lines there")
+            raise CannotStart(
+                "TRAINYARD_DATASETS_NAMESPACE needs TRAINYARD_RECEIVER_URL: pods send a dataset's lines there"
+            )
         datasets = Datasets(
             cluster=self._cluster,
             board=self._board,
@@ -352,7 +354,15 @@ class _Operator:
         )
         host = "127.0.0.1" if settings.datasets_access == "Loopback" else None
         limits = Limits(in_all=32, of_one_address=32, seconds=LIFE_SECONDS)
-        await self._open(stack, "datasets", datasets.application(), port=settings.datasets_listen_port, limits=limits, host=host, cancels=True)
+        await self._open(
+            stack,
+            "datasets",
+            datasets.application(),
+            port=settings.datasets_listen_port,
+            limits=limits,
+            host=host,
+            cancels=True,
+        )
 
     async def _open(
         self,

@@ -10,7 +10,6 @@ The same build again is the same dataset: whoever was told 202, or lost his conn
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
 
@@ -182,7 +181,9 @@ class Datasets:
         if run is None:
             raise Refusal(404, f"there is no dataset {key[:100]!r}; POST /api/datasets/build makes one")
         if not is_over(run):
-            raise Refusal(503, f"dataset {key} is being built: {(run.get('status') or {}).get('message') or state_of(run)}")
+            raise Refusal(
+                503, f"dataset {key} is being built: {(run.get('status') or {}).get('message') or state_of(run)}"
+            )
         if state_of(run) != "Succeeded":
             raise refusal_of(run)
         return run

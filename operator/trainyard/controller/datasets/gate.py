@@ -1,9 +1,9 @@
 """Who may build datasets and read them.
 
-    Loopback     whoever may forward a port to the operator's pod; the request has to be meant for this machine, so that no web
-                 page that such a person has open can ask in his name
-    Kubernetes   whoever shows a token that the API server knows, and may himself do what is done for him: make TrainingRuns in
-                 the namespace, and to build, read the Secret with the database's address
+Loopback     whoever may forward a port to the operator's pod; the request has to be meant for this machine, so that no web
+             page that such a person has open can ask in his name
+Kubernetes   whoever shows a token that the API server knows, and may himself do what is done for him: make TrainingRuns in
+             the namespace, and to build, read the Secret with the database's address
 """
 
 from typing import Any, Literal, Protocol
@@ -53,7 +53,10 @@ class Gate:
         for attributes in (runs, secret) if builds else (runs,):
             if not await self._reviews.may(person, attributes):
                 what = f"{attributes['verb']} {attributes['resource']} {attributes.get('name', '')}".strip()
-                raise Refusal(403, f"{person.name} may not {what} in namespace {namespace}, and what is built here is built for him")
+                raise Refusal(
+                    403,
+                    f"{person.name} may not {what} in namespace {namespace}, and what is built here is built for him",
+                )
 
 
 def _is_local(request: web.Request) -> None:

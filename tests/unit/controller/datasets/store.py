@@ -52,7 +52,9 @@ class Store(Laboratory):
 
     def curl(self, line: str, *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """A command of a shell as it is printed; only the port is another one."""
-        script = line.replace("localhost:8000", f"localhost:{self.datasets}").replace("curl ", "curl -sS --max-time 90 ")
+        script = line.replace("localhost:8000", f"localhost:{self.datasets}").replace(
+            "curl ", "curl -sS --max-time 90 "
+        )
         return subprocess.run(["bash", "-euc", script], cwd=cwd, capture_output=True, text=True, timeout=120)
 
     def _watch(self) -> None:

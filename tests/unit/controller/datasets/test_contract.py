@@ -82,7 +82,9 @@ def store(pods: Pods, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stor
 def ask(store: Store, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     kind = {"Content-Type": "application/json"} if data is not None else {}
-    request = urllib.request.Request(store.url + path, data, kind | {k.replace("_", "-"): v for k, v in headers.items()})
+    request = urllib.request.Request(
+        store.url + path, data, kind | {k.replace("_", "-"): v for k, v in headers.items()}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read())
