@@ -133,7 +133,8 @@ def test_a_reader_without_other_rights_and_an_escaped_password(store: Postgres, 
 def test_what_is_refused(
     store: Postgres, tmp_path: Path, change: dict[str, str], database: dict[str, str], words: str
 ) -> None:
-    parts = {"scheme": "postgresql", "user": "trainyard", "password": PASSWORD, "host": "127.0.0.1", "port": str(store.port), "name": "traces", "query": ""} | change  # fmt: skip
+    given = {"scheme": "postgresql", "user": "trainyard", "password": PASSWORD, "host": "127.0.0.1", "name": "traces"}
+    parts = {**given, "port": str(store.port), "query": "", **change}
     url = "{scheme}://{user}:{password}@{host}:{port}/{name}{query}".format(**parts)
     with pytest.raises(UserError, match=words) as told:
         read(place(tmp_path, url), database=database)
@@ -146,7 +147,7 @@ def test_rows_that_the_user_may_not_read(store: Postgres, tmp_path: Path) -> Non
     store.run("CREATE TABLE hidden AS SELECT * FROM traces LIMIT 1")
     user, password = READER
     url = f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{store.port}/traces"
-    with pytest.raises(UserError, match="the user may not read it: permission denied for table hidden .*GRANT SELECT"):
+    with pytest.raises(UserError, match=r"the user may not read it: permission denied for table hidden .*GRANT SELECT"):
         read(place(tmp_path, url), database={"table": "hidden"})
 
 
@@ -166,7 +167,7 @@ def test_a_server_that_is_away_is_asked_again_and_then_left_to_the_operator(
 def test_a_secret_without_the_address(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match="the Secret has no database-url .*postgresql://HOST:5432/DATABASE, with USER:PASSWORD@ before the host",
+        match=r"the Secret has no database-url .*postgresql://HOST:5432/DATABASE, with USER:PASSWORD@ before the host",
     ):
         read(place(tmp_path, ""))
 
@@ -182,12 +183,12 @@ def test_tls_and_whom_the_certificate_names(tmp_path: Path) -> None:
         authority = {"ca.crt": pair[0].read_text()}
         assert len(read(place(tmp_path / "trusted", at, **authority))) == 1
         assert len(read(place(tmp_path / "require", f"{at}?ssl=require"))) == 1
-        with pytest.raises(UserError, match="its certificate is not trusted: self.signed certificate .*as ca.crt"):
+        with pytest.raises(UserError, match=r"its certificate is not trusted: self.signed certificate .*as ca.crt"):
             read(place(tmp_path / "unknown", f"{at}?sslmode=verify-full"))
         other = at.replace("127.0.0.1", "localhost")
         with pytest.raises(UserError, match="its certificate is not trusted: Hostname mismatch"):
             read(place(tmp_path / "misnamed", other, **authority))
-        with pytest.raises(UserError, match="the login is refused: .*no encryption"):
+        with pytest.raises(UserError, match=r"the login is refused: .*no encryption"):
             read(place(tmp_path / "plain", f"{at}?sslmode=disable"))
 
 
@@ -221,6 +222,7 @@ def test_a_dry_run_asks_once(store: Postgres, tmp_path: Path) -> None:
     assert probe(asked.datasets[0], asked).fine
     misnamed = context(tmp_path, traces={"database": {"table": "tracez"}}, secretRef=SECRET)
     found = probe(misnamed.datasets[0], misnamed)
-    assert not found.fine and "there is no such table" in str(found)
+    assert not found.fine
+    assert "there is no such table" in str(found)
     place(tmp_path, f"postgresql://u:secret-word@127.0.0.1:{free_port()}/traces")
     assert probe(asked.datasets[0], asked).state == "refused"

@@ -159,5 +159,6 @@ def refusal_of(run: Mapping[str, Any]) -> Refusal:
     attempts = [a for step in status.get("steps") or () for a in step.get("attempts") or ()]
     reason = str((attempts[-1:] or [failure])[0].get("reason") or state_of(run))
     words = "; ".join(str(failure.get(part)) for part in ("message", "hint") if failure.get(part))
-    message = f"the dataset was not built: {words or status.get('message') or reason} (TrainingRun {metadata['namespace']}/{metadata['name']}: {reason})"
+    at = f"TrainingRun {metadata['namespace']}/{metadata['name']}: {reason}"
+    message = f"the dataset was not built: {words or status.get('message') or reason} ({at})"
     return Refusal({"InvalidData": 422, "InvalidConfig": 422, "SourceUnavailable": 503}.get(reason, 409), message)

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -109,10 +109,8 @@ class Database:
 
     def close(self) -> None:
         """Whatever state the connection is in."""
-        try:
+        with suppress(InterfaceError, OSError):
             self._connection.close()
-        except (InterfaceError, OSError):
-            pass
 
     def rows(self, statement: str, **values: Any) -> Iterator[list[Any]]:
         """The rows of a SELECT with `:name` for values, of one snapshot; some hundred are held at a time."""
