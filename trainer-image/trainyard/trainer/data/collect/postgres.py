@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -55,8 +55,8 @@ class Address:
     port: int
     database: str
     user: str
-    password: str
     tls: str
+    password: str = field(repr=False)
 
     def __str__(self) -> str:
         return f"postgresql://{self.host}:{self.port}/{self.database}"
@@ -93,7 +93,7 @@ def address_of(values: Mapping[str, str], place: Place) -> Address:
     user = unquote(parts.username or "") or values.get("username", "")
     password = unquote(parts.password or "") or values.get("password", "")
     database = unquote(parts.path.lstrip("/")) or user
-    return Address(parts.hostname, port, database, user or "postgres", password, tls)
+    return Address(parts.hostname, port, database, user or "postgres", tls, password)
 
 
 class Database:
