@@ -446,6 +446,13 @@ SOURCES: tuple[dict[str, Any], ...] = (
             "exportFormat": "TrainingExample",
         }
     },
+    {
+        "traces": {
+            "database": {"table": "s.traces", "idColumn": "id", "timeColumn": "created_at", "payloadColumn": "payload"},
+            "exportFormat": "TRM",
+        },
+        "secretRef": {"name": "s"},
+    },
     {"manifest": {"storageUri": "s3://bucket/set/manifest.json", "include": ["train*"]}},
 )
 

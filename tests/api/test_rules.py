@@ -550,6 +550,21 @@ CASES += (
         source(traces={**STORE, "datasetName": "d", "datasetVersion": "v1"}),
     ),
     Case(
+        "give exactly one of url (the store's HTTP API) and database",
+        source(traces={**STORE, "database": {}}, secretRef={"name": "s"}),
+        source(traces={"database": {}}, secretRef={"name": "s"}),
+    ),
+    Case(
+        "traces.database has its address in a Secret",
+        source(traces={"database": {}}),
+        source(traces={"database": {}}, secretRef={"name": "s"}),
+    ),
+    Case(
+        "a store exports no TRM",
+        source(traces={**STORE, "exportFormat": "TRM", "datasetName": "d", "datasetVersion": "v1"}),
+        source(traces={"database": {}, "exportFormat": "TRM"}, secretRef={"name": "s"}),
+    ),
+    Case(
         "exportFormat needs a dataset that the server builds",
         source(traces={**STORE, "exportFormat": "TunixSFT"}),
         source(traces={**STORE, "exportFormat": "TunixSFT", "datasetName": "d", "datasetVersion": "v1"}),

@@ -133,7 +133,9 @@ def test_the_page_is_for_whoever_may_forward_a_port_until_somebody_says_otherwis
     objects = render()
     assert Settings.from_environment(environment(objects)).page == "Loopback"
     assert [o["metadata"]["name"] for o in of_kind(objects, "Service")] == ["trainyard-receiver"]
-    assert "page" not in {p["name"] for p in container(render("page.listen=Off"))["ports"]}
+    without = render("page.listen=Off")
+    assert "page" not in {p["name"] for p in container(without)["ports"]}
+    assert Settings.from_environment(environment(without)).page == "Off", "a text, where YAML sees no boolean"
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -167,6 +169,33 @@ def test_a_page_under_a_service_asks_who_reads_it(access: str, render: Render) -
     assert ("/etc/trainyard/page" in mounted) is (access == "Token")
     service = next(o for o in of_kind(objects, "Service") if o["metadata"]["name"] == "trainyard-page")
     assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(80, "page")]
+
+
+def test_there_is_no_datasets_api_until_it_has_a_namespace(render: Render) -> None:
+    objects = render()
+    assert Settings.from_environment(environment(objects)).datasets_namespace == ""
+    assert "datasets" not in {p["name"] for p in container(objects)["ports"]}
+
+
+def test_the_datasets_api_is_for_whoever_may_forward_a_port_until_somebody_says_otherwise(render: Render) -> None:
+    objects = render("datasets.namespace=ml", "datasets.secret=db", "datasets.size=5Gi")
+    settings = Settings.from_environment(environment(objects))
+    assert (settings.datasets_namespace, settings.datasets_secret, settings.datasets_size) == ("ml", "db", "5Gi")
+    assert settings.datasets_access == "Loopback"
+    ports = {p["name"]: p["containerPort"] for p in container(objects)["ports"]}
+    assert ports["datasets"] == settings.datasets_listen_port
+    assert [o["metadata"]["name"] for o in of_kind(objects, "Service")] == ["trainyard-receiver"]
+    assert operator_rules(objects) == operator_rules(render())
+
+
+def test_a_datasets_api_under_a_service_asks_who_builds(render: Render) -> None:
+    objects = render("datasets.namespace=ml", "datasets.access=Kubernetes", "page.listen=Off")
+    assert Settings.from_environment(environment(objects)).datasets_access == "Kubernetes"
+    assert granted(operator_rules(objects)) - granted(operator_rules(render())) == REVIEWS["Kubernetes"]
+    service = next(o for o in of_kind(objects, "Service") if o["metadata"]["name"] == "trainyard-datasets")
+    assert [(p["port"], p["targetPort"]) for p in service["spec"]["ports"]] == [(8000, "datasets")]
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    assert {"ports": [{"port": "datasets"}]} in policy["spec"]["ingress"]
 
 
 def test_service_finds_the_operator_and_nothing_else(render: Render) -> None:

@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.measure import record
+from tests.servers.postgresql import postgresql
 from tests.servers.source_servers import create_blocks, loki, prometheus
 from tests.servers.test_loki import push
 from tests.servers.test_prometheus import write_metrics
+from tests.servers.test_traces_database import SECRET, payload, place
 from tests.unit.trainer.data.collect.collecting import MOMENT
 
 pytestmark = [pytest.mark.servers, pytest.mark.load, pytest.mark.timeout(3600)]
@@ -25,7 +28,7 @@ END = int(MOMENT.timestamp())
 PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
-from collecting import context
+from tests.unit.trainer.data.collect.collecting import context
 from trainyard.trainer.data.collect.run import collected
 run = context(Path(sys.argv[1]), **json.loads(sys.argv[2]))
 started, records, points, size = time.monotonic(), 0, 0, 0
@@ -81,3 +84,18 @@ def test_thirty_days_of_logs(tmp_path: Path) -> None:
         lines = push(server.url, days=DAYS, lines_a_day=a_day, pods=10)
         found = measured(tmp_path, "collect-loki", {"loki": {"url": server.url, "queries": ['{app="shop"}']}})
     assert found["records"] == lines
+
+
+def test_traces_of_a_database(tmp_path: Path) -> None:
+    count = int(os.environ.get("TRAINYARD_TRACES", "100000"))
+    with postgresql() as server:
+        for begin in range(0, count, 5000):
+            rows = [
+                (str(uuid.UUID(int=n)), "2026-10-01T00:00:00Z", payload(n, note="x" * 1000))
+                for n in range(begin, begin + 5000)
+            ]
+            server.insert(rows)
+        place(tmp_path, server.url)
+        dataset = {"traces": {"database": {}, "limit": count, "exportFormat": "TRM"}, "secretRef": SECRET}
+        found = measured(tmp_path, "collect-traces", dataset)
+    assert found["records"] == count

@@ -186,9 +186,33 @@ def test_a_problem_of_another_size_is_refused(model: TRMModel) -> None:
         model.reason("123")
 
 
+def test_the_lines_that_scripts_for_such_models_have(
+    model: TRMModel, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As printed; only the path is another one."""
+    monkeypatch.chdir(whole.work)
+    problem = "1... ..3. .2.. ...4"
+    lines = """
+from models.recursive_reasoning import TRMModel
+model = TRMModel.load_from_checkpoint("model/model.ckpt")
+result = model.reason(problem, max_iterations=10)
+"""
+    names: dict[str, Any] = {"problem": problem}
+    exec(lines, names)
+    assert names["result"].answer == model.reason(problem, max_iterations=10).answer
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         TRMModel.load_from_checkpoint(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(whole: Run, tmp_path: Path) -> None:
+    shutil.copytree(whole.work / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.ckpt").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"model.ckpt cannot be read as weights"):
+        TRMModel.load_from_checkpoint(tmp_path / "model" / "model.ckpt")
+    assert TRMModel.load_from_checkpoint(tmp_path / "model" / "model.safetensors", device="cpu").task
 
 
 @pytest.fixture

@@ -47,8 +47,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{/* What the operator may do with the objects of a run. Used cluster-wide or once per watched namespace. */}}
+{{/* Not empty where the datasets' API is reached over the network. */}}
+{{- define "trainyard.datasetsServed" -}}
+{{- if and .Values.datasets.namespace (eq .Values.datasets.access "Kubernetes") }}yes{{ end -}}
+{{- end -}}
+
 {{- define "trainyard.rules" -}}
-# Runs are made and cleaned up by schedules, and never changed otherwise.
+# Runs are made and cleaned up by schedules, made by the datasets' API, and never changed otherwise.
 - apiGroups: [trainyard.dev]
   resources: [trainingruns]
   verbs: [get, list, watch, create, patch, delete]

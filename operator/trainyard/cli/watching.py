@@ -1,9 +1,10 @@
 """Runs while they change: a line for each change, as long as somebody reads."""
 
 import json
+from collections.abc import Sequence
 
-from trainyard.cli.columns import headings, row
-from trainyard.cli.printing import dump, table
+from trainyard.cli.columns import MISSED_LEAST, headings, row
+from trainyard.cli.printing import GAP, dump, table, terminal_width
 from trainyard.client import Run, Runs
 
 WIDTHS = {
@@ -15,9 +16,9 @@ WIDTHS = {
     "PROGRESS": 8,
     "STEP": 11,
     "LOSS": 8,
-    "ETA": 8,
+    "ETA": 7,
 }
-WIDTHS |= {"RESTARTS": 8, "AGE": 8, "NODE": 16, "PHASE": 12, "CHECKPOINT": 10, "MESSAGE": 40}
+WIDTHS |= {"RESTARTS": 8, "AGE": 5, "NODE": 16, "PHASE": 12, "CHECKPOINT": 10, "MESSAGE": 40}
 """Columns of what is printed line by line: nobody knows yet how long later ones will be."""
 
 
@@ -27,6 +28,7 @@ class ChangePrinter:
     def __init__(self, form: str, *, namespaces: bool) -> None:
         self._form, self._namespaces = form, namespaces
         self._headings = headings(wide=form == "wide", namespaces=namespaces)
+        self._kept = _fitting(self._headings) if form == "table" else list(range(len(self._headings)))
         self._shown: dict[str, tuple[str, ...]] = {}
         self._begun = False
 
@@ -41,9 +43,19 @@ class ChangePrinter:
         if self._shown.get(run.uid) == (shown := (*cells[:place], *cells[place + 1 :])):
             return
         self._shown[run.uid] = shown
-        lines = table(self._headings, [cells], widths=[WIDTHS[heading] for heading in self._headings])
+        names = [self._headings[at] for at in self._kept]
+        lines = table(names, [[cells[at] for at in self._kept]], widths=[WIDTHS[name] for name in names])
         print("\n".join(lines[self._begun :]), flush=True)
         self._begun = True
+
+
+def _fitting(names: Sequence[str]) -> list[int]:
+    """Places of the columns that a terminal has room for, without those that are missed least."""
+    kept, limit = list(names), terminal_width()
+    for name in MISSED_LEAST:
+        if limit is not None and sum(WIDTHS[each] + GAP for each in kept) - GAP > limit:
+            kept.remove(name)
+    return [at for at, name in enumerate(names) if name in kept]
 
 
 def print_changes(

@@ -27,6 +27,10 @@ from trainyard.controller import handlers, logs
 from trainyard.controller.alerts.desk import AlertDesk
 from trainyard.controller.alerts.door import Door
 from trainyard.controller.clock import Clock, SystemClock
+from trainyard.controller.datasets.application import Datasets
+from trainyard.controller.datasets.gate import Gate
+from trainyard.controller.datasets.relay import Relay
+from trainyard.controller.datasets.request import Place
 from trainyard.controller.health import health_application, metrics_application
 from trainyard.controller.kube import definitions, errors
 from trainyard.controller.kube.cluster import Cluster
@@ -38,6 +42,7 @@ from trainyard.controller.loop.queue import WorkQueue
 from trainyard.controller.loop.resync import Resync
 from trainyard.controller.loop.subjects import Key, log_failure
 from trainyard.controller.loop.watchdog import Watchdog
+from trainyard.controller.manifests.handing_over import LIFE_SECONDS
 from trainyard.controller.manifests.metadata import Defaults
 from trainyard.controller.metrics import Metrics
 from trainyard.controller.page.application import STREAM_SECONDS, Page
@@ -207,12 +212,13 @@ class _Operator:
             read=history.points,
             on_result=self._metrics.progress_report,
         )
+        relay = Relay(tokens=tokens, on_result=self._metrics.progress_report)
         receiver = Receiver(
             store=store,
             tokens=tokens,
             on_report=recorded,
             on_result=self._metrics.progress_report,
-            more=[lab.add_to],
+            more=[lab.add_to, relay.add_to],
         )
 
         async def look(key: Key) -> float | None:
@@ -228,6 +234,8 @@ class _Operator:
             )
             if settings.page != "Off":
                 await self._open_page(ports, history)
+            if settings.datasets_namespace:
+                await self._open_datasets(ports, relay)
             stop_watching = asyncio.Event()
             tasks = {
                 asyncio.create_task(part, name=name)
@@ -332,6 +340,35 @@ class _Operator:
         limits = Limits(in_all=256, of_one_address=256, seconds=STREAM_SECONDS + 60)
         await self._open(stack, "page", page.application(), port=settings.page_listen_port, limits=limits, host=host)
 
+    async def _open_datasets(self, stack: AsyncExitStack, relay: Relay) -> None:
+        settings = self._settings
+        place = Place(settings.datasets_namespace, settings.datasets_secret, settings.datasets_size)
+        if settings.namespaces and place.namespace not in settings.namespaces:
+            raise CannotStart(f"TRAINYARD_DATASETS_NAMESPACE {place.namespace} is none of TRAINYARD_NAMESPACES")
+        if not settings.receiver_url:
+            raise CannotStart(
+                "TRAINYARD_DATASETS_NAMESPACE needs TRAINYARD_RECEIVER_URL: pods send a dataset's lines there"
+            )
+        datasets = Datasets(
+            cluster=self._cluster,
+            board=self._board,
+            gate=Gate(settings.datasets_access, place=place, reviews=ApiReviews(self._cluster)),
+            place=place,
+            relay=relay,
+            defaults=_policy(settings).defaults,
+        )
+        host = "127.0.0.1" if settings.datasets_access == "Loopback" else None
+        limits = Limits(in_all=32, of_one_address=32, seconds=LIFE_SECONDS)
+        await self._open(
+            stack,
+            "datasets",
+            datasets.application(),
+            port=settings.datasets_listen_port,
+            limits=limits,
+            host=host,
+            cancels=True,
+        )
+
     async def _open(
         self,
         stack: AsyncExitStack,
@@ -341,9 +378,12 @@ class _Operator:
         port: int,
         limits: Limits | None = None,
         host: str | None = None,
+        cancels: bool = False,
     ) -> None:
         dropped = partial(self._metrics.connection_dropped, name)
-        served = Served(application, port=port, host=host, limits=limits or Limits(), on_dropped=dropped)
+        served = Served(
+            application, port=port, host=host, limits=limits or Limits(), on_dropped=dropped, cancels=cancels
+        )
         try:
             await served.start()
         except OSError as error:

@@ -63,11 +63,14 @@ class Served:
         host: str | None = None,
         limits: Limits = Limits(),
         on_dropped: OnDropped = lambda why: None,
+        cancels: bool = False,
     ) -> None:
+        """`cancels`: whoever closes his connection ends the work on his answer."""
         self._runner = web.AppRunner(
             application,
             access_log=None,
             handle_signals=False,
+            handler_cancellation=cancels,
             shutdown_timeout=2.0,
             logger=log,
             keepalive_timeout=0,

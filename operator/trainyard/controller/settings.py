@@ -137,6 +137,23 @@ class Settings(BaseModel):
 
     currency: str = Field("", pattern=r"^([A-Z]{3})?$")
     """What gpu_prices are in, and what runs mean that say nothing: EUR, USD."""
+    datasets_namespace: str = ""
+    """Namespace in which datasets are built for whoever asks the datasets' API (POST /api/datasets/build). Empty: there is no
+    such API."""
+
+    datasets_secret: str = "tunix-rt-training-secrets"
+    """Secret of that namespace with the address of the database that traces are read from, as database-url."""
+
+    datasets_size: str = Field("1Gi", pattern=r"^[0-9]+(\.[0-9]+)?([KMGT]i?)?$")
+    """Size of each dataset's volume."""
+
+    datasets_access: Literal["Loopback", "Kubernetes"] = "Loopback"
+    """Who is let in. Loopback: the API listens inside of the operator's pod alone, for whoever may forward a port to it.
+    Kubernetes: for everybody who reaches the pod and has a token that the API server knows; its owner must be allowed to create
+    TrainingRuns in the namespace, and to build, to read the Secret."""
+
+    datasets_listen_port: Port = 8000
+    """Port of the datasets' API."""
 
     metrics_listen_port: Port = 9090
     """Port of /metrics."""

@@ -1,5 +1,7 @@
 """logs, watch and wait: what is told while a run goes on, and how the program ends with it."""
 
+import pytest
+
 from tests.unit.cli import runs
 from tests.unit.cli.calling import call
 from tests.unit.cli.fake_cluster import FakeCluster
@@ -80,6 +82,19 @@ def test_following_goes_over_to_the_next_attempt_and_ends_with_the_run(cluster: 
 def test_following_a_run_that_fails_ends_as_it_did(cluster: FakeCluster) -> None:
     runs.failed(cluster)
     assert call("logs", "-f", "broken").exit_code == 1
+
+
+@pytest.mark.parametrize(("width", "shown"), [(None, 10), (140, 10), (130, 9), (120, 8), (100, 7), (80, 6)])
+def test_watch_leaves_out_columns_that_a_terminal_has_no_room_for(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, width: int | None, shown: int
+) -> None:
+    for module in ("printing", "watching"):
+        monkeypatch.setattr(f"trainyard.cli.{module}.terminal_width", lambda: width)
+    end(cluster, well=True)
+    table = call("watch", "runbook").stdout.splitlines()[:2]
+    assert len(table[0].split()) == shown, table[0]
+    assert all(len(line) <= (width or 200) for line in table)
+    assert {"NAME", "STATE", "PROGRESS", "STEP", "ETA", "AGE"} <= set(table[0].split())
 
 
 def test_watch_prints_a_line_for_each_change_and_ends_as_the_run_does(cluster: FakeCluster) -> None:

@@ -31,6 +31,23 @@ training: {num_epochs: 5, batch_size: 16, learning_rate: 1e-5, warmup_ratio: 0.1
 tunix: {api_base_url: "https://api.tunix.ai/v1", project_id: "prod", experiment_name: "sft-v1"}
 output: {run_dir: "gs://artifacts/training_runs", checkpoint_every: 1000}
 """
+SYSTEMS = (("metrics", "prometheus"), ("logs", "loki"), ("traces", "tempo"))
+HOMELAB = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: trm-finetune-config, namespace: ml-platform}
+data:
+  NOTIFI_SERVICES_PATH: /workspace/notifi/repos/notifi-services
+  PROMETHEUS_URL: http://prometheus.monitoring.svc:9090
+  LOKI_URL: http://loki.monitoring.svc:3100
+  TEMPO_URL: http://tempo.tempo.svc:3200
+  DATA_DAYS: "30"
+  EPOCHS: "50000"
+  LR: 1e-4
+  L_LAYERS: "2"
+  H_CYCLES: "3"
+  L_CYCLES: "6"
+"""
 AXOLOTL = """\
 base_model: HuggingFaceTB/SmolLM2-135M-Instruct
 load_in_4bit: true
@@ -205,7 +222,7 @@ def test_llama_factory() -> None:
         assert f"# - {lost}" in result.stdout
 
 
-@pytest.mark.parametrize("text", [TUNIX, TUNIX_REMOTE, AXOLOTL, LLAMA_FACTORY])
+@pytest.mark.parametrize("text", [TUNIX, TUNIX_REMOTE, AXOLOTL, LLAMA_FACTORY, HOMELAB])
 def test_every_key_is_carried_over_or_told(text: str) -> None:
     """A key that nobody knows is added at each level; each of them is in what is printed."""
     config = yaml.safe_load(text) | {"unheard_of": 17}
@@ -231,3 +248,40 @@ def test_what_cannot_be_a_run_says_why(text: str, code: int, said: str) -> None:
     assert result.exit_code == code
     assert said in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_the_ten_settings_of_a_configmap() -> None:
+    done, spec = imported(HOMELAB)
+    assert done.exit_code == 0, done.stderr
+    assert spec["model"] == {"trm": {"lLayers": 2, "hCycles": 3, "lCycles": 6}}
+    assert spec["training"] == {"method": "TRM", "numTrainEpochs": 50000, "learningRate": 1e-4}
+    by_name = {d["name"]: d for d in spec["datasets"]}
+    assert by_name["code"]["code"] == {"storageUri": "pvc://training-data/workspace/notifi/repos/notifi-services"}
+    assert {n: by_name[n][s]["url"] for n, s in SYSTEMS} == {
+        "metrics": "http://prometheus.monitoring.svc:9090",
+        "logs": "http://loki.monitoring.svc:3100",
+        "traces": "http://tempo.tempo.svc:3200",
+    }
+    assert all(by_name[n][s]["window"] == {"days": 30} for n, s in SYSTEMS)
+    assert "PROMETHEUS_URL names no queries: up is asked" in done.stdout
+    assert "no such field" not in done.stdout, "nothing of it is left"
+
+
+def test_the_same_settings_in_a_secret_and_only_some_of_them() -> None:
+    secret = "kind: Secret\nmetadata: {name: s}\ndata: {EPOCHS: NTAw}\nstringData: {LR: 3e-4, PROMETHEUS_URL: 'http://p:9090'}\n"
+    done, spec = imported(secret)
+    assert (done.exit_code, spec["training"]["numTrainEpochs"], spec["training"]["learningRate"]) == (0, 500, 3e-4)
+    assert "window" not in spec["datasets"][0]["prometheus"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kind: ConfigMap\ndata: {EPOCHS: many}\n", "EPOCHS is 'many', which is no number"),
+        ("kind: Secret\ndata: {LR: '?'}\n", "data.LR of the Secret is not base64"),
+    ],
+)
+def test_settings_that_are_none(text: str, words: str) -> None:
+    done = call("import", "-f", "-", stdin=text)
+    assert done.exit_code != 0
+    assert words in done.stderr

@@ -44,6 +44,13 @@ def elsewhere(cluster: FakeCluster) -> FakeCluster:
     return cluster
 
 
+def test_a_run_that_is_being_stopped_is_not_to_be_stopped_again(cluster: FakeCluster) -> None:
+    runs.training(cluster)
+    assert "stop" in {words[1] for words in commands(call("status", "runbook").stdout)}
+    cluster.run(state="Pending", spec={"suspend": True}, message="suspending: waiting for the pod to stop")
+    assert {words[1] for words in commands(call("status", "runbook").stdout)} == {"resume", "cancel", "checkpoints"}
+
+
 @pytest.mark.parametrize(
     ("verb", "there"),
     [

@@ -50,7 +50,9 @@ class Pod:
 class Laboratory:
     """Started by `with`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environ: str) -> None:
+        """`environ`: further settings of the operator."""
+        self.environ = environ
         self.kube = FakeKube()
         self.folder = folder
         self._loop = asyncio.new_event_loop()
@@ -143,6 +145,7 @@ class Laboratory:
             TRAINYARD_TRIGGERS_ALLOW_LOOPBACK="true",
             TRAINYARD_PROGRESS_INTERVAL_SECONDS="1",
             TRAINYARD_RETRY_BASE_SECONDS="0",
+            **self.environ,
         )
         await (await self.operator.start()).ready()
 

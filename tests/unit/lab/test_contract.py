@@ -446,6 +446,14 @@ def test_each_edge_is_told_once_however_often_a_script_says_it(lab: Laboratory):
 # The trainer
 
 
+def test_each_evaluation_is_shown_also_where_it_equals_the_one_before(lab: Laboratory):
+    client = LabClient(lab.pod("plateau").env)
+    for step in (100, 200, 300):
+        assert client.post_metrics({"step": step, "eval_loss": 0.42, "perplexity": 1.52}) == 200
+    points = client.get_metrics(lab.origin)[1]["metrics"]
+    assert [(p["step"], p["eval_loss"]) for p in points] == [(100, 0.42), (200, 0.42), (300, 0.42)]
+
+
 def test_each_logging_step_each_evaluation_and_the_end_are_reported(lab: Laboratory):
     client = LabClient(lab.pod("logging").env)
     assert train(client, steps=20, logging_steps=5) == 0

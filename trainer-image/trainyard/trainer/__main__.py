@@ -18,6 +18,7 @@ from trainyard.api.addresses import told
 from trainyard.api.exitcodes import ExitCode
 from trainyard.api.steps import STEP_EXPORT, STEP_PROMOTE, STEP_ROLLBACK, STEP_TRAIN, STEPS, step_arguments, train_step
 from trainyard.trainer.context import attempt_number, read_context, termination_log
+from trainyard.trainer.data.hand_over import FORMATS, hand_over
 from trainyard.trainer.errors import UserError, describe
 from trainyard.trainer.log import be_silent, cut_addresses, say
 from trainyard.trainer.machine import threads
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 TOOLS = {
     "serve": "answer requests with a trained Tiny Recursive Model",
     "program": "write one step of a trained Tiny Recursive Model as a torch.export program",
+    "hand-over": "send the lines of the run's dataset to the operator, for whoever has asked it for them",
 }
 """What is done with a result. No step of a run: it needs no run file, and stops when it is told to."""
 
@@ -122,7 +124,8 @@ def follower_of_lab() -> LabFollower | None:
 
 def add_tools(parsers: Any) -> None:
     """Arguments of `TOOLS`."""
-    serve, program = (parsers.add_parser(name, help=text) for name, text in TOOLS.items())
+    serve, program, handing = (parsers.add_parser(name, help=text) for name, text in TOOLS.items())
+    handing.add_argument("--format", required=True, choices=FORMATS)
     for tool in (serve, program):
         tool.add_argument("--model", required=True, help="the model/ folder of a run")
     serve.add_argument("--name", default="trm-homelab", help="name that requests call the model by")
@@ -133,6 +136,8 @@ def add_tools(parsers: Any) -> None:
 
 def run_tool(given: argparse.Namespace) -> int:
     """Run one of `TOOLS` until it ends."""
+    if given.step == "hand-over":
+        return hand_over(given.format)
     threads.apply(threads.available())
     try:
         if given.step == "serve":

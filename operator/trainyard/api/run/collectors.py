@@ -175,28 +175,66 @@ class RunbookSource(ApiModel):
     )
 
 
-class TracesSource(ApiModel):
-    """Reasoning traces from a trace store with the HTTP API of tunix-rt.
+Identifier = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""A name in a database. It is always quoted, so its case counts."""
 
-    With datasetName the server builds a dataset and it is exported; without, its list of traces is read page by page.
+
+class TracesDatabase(ApiModel):
+    """The table of a PostgreSQL database in which a trace store keeps its traces. Its address stands in the Secret."""
+
+    table: Annotated[
+        str, Field(min_length=1, max_length=127, pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$")
+    ] = Field("traces", description="Table or view with a row for each trace; of another schema as schema.table.")
+    id_column: Identifier = Field("id", description="Column that tells traces apart.")
+    time_column: Identifier = Field(
+        "created_at", description="Column with the time of the trace: a timestamp, by which the newest are chosen."
+    )
+    payload_column: Identifier = Field(
+        "payload",
+        description="Column with the trace as json or jsonb: trace_version, prompt, final_answer, steps (each with content), meta.",
+    )
+
+
+class TracesSource(ApiModel):
+    """Reasoning traces from a trace store: over the HTTP API of tunix-rt, or straight from its PostgreSQL database.
+
+    Over HTTP, with datasetName the server builds a dataset and it is exported; without, its list of traces is read page by
+    page. From the database one statement reads the rows in one snapshot, and filters and selection are the database's.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one(
+            "url",
+            "database",
+            message="give exactly one of url (the store's HTTP API) and database (its PostgreSQL table)",
+        ),
         Rule(
             "has(self.datasetName) == has(self.datasetVersion)",
             "datasetName and datasetVersion belong together: give both, or neither",
             lambda s: (s.dataset_name is None) == (s.dataset_version is None),
         ),
         Rule(
-            "self.exportFormat == 'Trace' || has(self.datasetName)",
+            "self.exportFormat == 'Trace' || has(self.datasetName) || has(self.database)",
             "exportFormat needs a dataset that the server builds: give datasetName and datasetVersion",
-            lambda s: s.export_format == "Trace" or s.dataset_name is not None,
+            lambda s: s.export_format == "Trace" or s.dataset_name is not None or s.database is not None,
+        ),
+        Rule(
+            "self.exportFormat != 'TRM' || has(self.database)",
+            "a store exports no TRM: set exportFormat to TrainingExample, or read its database",
+            lambda s: s.export_format != "TRM" or s.database is not None,
         ),
     )
 
-    url: HttpUrl = Field(description="Address of the store, without /api.")
+    url: HttpUrl | None = Field(None, description="Address of the store, without /api.")
+    database: TracesDatabase | None = Field(
+        None,
+        description="The store's table in PostgreSQL. The dataset's secretRef has the database's address as database-url.",
+    )
     dataset_name: str | None = Field(
-        None, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the dataset to build."
+        None,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the dataset to build. Read from a database, it is told in the status with the version.",
     )
     dataset_version: str | None = Field(
         None, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Its version, for example v1."
@@ -207,14 +245,16 @@ class TracesSource(ApiModel):
         json_schema_extra=opaque,
     )
     limit: int = Field(
-        10000, ge=1, le=1000000, description="Most traces. A dataset that the server builds has at most 10000."
+        10000, ge=1, le=1000000, description="Most traces. A dataset that a server builds has at most 10000."
     )
     selection_strategy: Literal["Latest", "Random"] = Field(
         "Latest", description="Which ones, if there are more: the newest, or a random choice by seed."
     )
     seed: int = Field(42, ge=0, le=2147483647, description="Seed of the random choice.")
-    export_format: Literal["Trace", "TrainingExample", "TunixSFT"] = Field(
-        "Trace", description="In which form the server writes a dataset's records."
+    export_format: Literal["Trace", "TrainingExample", "TunixSFT", "TRM"] = Field(
+        "Trace",
+        description="In which form records are written. TRM, of a database alone: the trace as a problem with its steps and its "
+        "solution, of which every other form can be made.",
     )
 
 

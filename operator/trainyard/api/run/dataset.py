@@ -120,6 +120,11 @@ class Dataset(ApiModel):
             lambda d: d.expected_count is None or d.puzzle is None,
         ),
         Rule(
+            "!has(self.traces) || !has(self.traces.database) || has(self.secretRef)",
+            "traces.database has its address in a Secret: set secretRef to one with the key database-url",
+            lambda d: d.traces is None or d.traces.database is None or d.secret_ref is not None,
+        ),
+        Rule(
             "!has(self.timeField) || self.selectionStrategy == 'Latest'",
             "timeField is read by selectionStrategy Latest alone: set that, or remove timeField",
             lambda d: d.time_field is None or d.selection_strategy == "Latest",
@@ -144,7 +149,8 @@ class Dataset(ApiModel):
         None,
         description="Secret with the source's credentials. s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and optionally "
         "AWS_SESSION_TOKEN, AWS_ENDPOINT_URL, AWS_REGION, ca.crt. https and all other sources: username and password, or token, "
-        "optionally ca.crt and tenant (sent as X-Scope-OrgID); of traces also tunix-api-key as the token. hf: token. https with "
+        "optionally ca.crt and tenant (sent as X-Scope-OrgID); of traces also tunix-api-key as the token, of traces.database "
+        "database-url (postgresql://user:password@host:5432/database). hf: token. https with "
         "a signed address: url, which is asked instead of storageUri and told nowhere.",
     )
     inline: Inline | None = Field(None, description="The data itself.")

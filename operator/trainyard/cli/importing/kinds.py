@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainyard.cli.exits import Refused
-from trainyard.cli.importing import axolotl, llamafactory, tunix
+from trainyard.cli.importing import axolotl, homelab, llamafactory, tunix
 from trainyard.cli.importing.reading import Reading
 
-KINDS = {"tunix": tunix, "llamafactory": llamafactory, "axolotl": axolotl}
+KINDS = {"homelab": homelab, "tunix": tunix, "llamafactory": llamafactory, "axolotl": axolotl}
 """In the order in which they are asked."""
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from trainyard.cli.options import add_files
 
-KINDS = ("axolotl", "llamafactory", "tunix")
+KINDS = ("axolotl", "homelab", "llamafactory", "tunix")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def call(options: argparse.Namespace) -> int:
     """Make a TrainingRun of another trainer's configuration.
 
-    Known are tunix-rt (sft_tiny.yaml), Axolotl and LLaMA-Factory. The run goes to standard output; above it, as comments,
-    stands all that could not be carried over. Exit code 1: it was printed and is not valid yet; the faults say what to give.
+    Known are tunix-rt (sft_tiny.yaml), Axolotl, LLaMA-Factory, and a ConfigMap with settings (EPOCHS, LR, ...). The run goes to
+    standard output; above it, as comments, stands all that could not be carried over. Exit code 1: it was printed and is not
+    valid yet; the faults say what to give.
     """
     # Checking the result takes pydantic, and neither --help nor the shell's completion should wait for that.
     from trainyard.cli.importing.printed import print_run

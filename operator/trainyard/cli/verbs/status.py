@@ -81,6 +81,7 @@ def next_commands(run: Run, options: argparse.Namespace) -> tuple[str, ...]:
         Fate.CANCELLED: ("explain", "logs", "retry"),
     }.get(run.fate)
     if words is None:
-        words = ("resume", "cancel", "checkpoints") if run.state == "Suspended" else ("logs -f", "explain", "stop")
+        stops = run.state == "Suspended" or run.spec.get("suspend")
+        words = ("resume", "cancel", "checkpoints") if stops else ("logs -f", "explain", "stop")
     where = same_cluster(options)
     return tuple(f"{options.called_as} {word} {run.name}{where}" for word in words)

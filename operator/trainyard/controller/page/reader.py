@@ -12,7 +12,7 @@ shows nobody more than kubectl would.
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Literal, Protocol
@@ -149,15 +149,16 @@ class Doorman:
         return answer
 
 
-def access_review(person: Person, namespace: str | None) -> dict[str, Any]:
-    """The SubjectAccessReview that asks whether somebody may list runs."""
+def runs_listed(namespace: str | None) -> dict[str, Any]:
+    """What is asked about the page's readers."""
     attributes = {"group": GROUP, "resource": "trainingruns", "verb": "list"}
+    return attributes | ({"namespace": namespace} if namespace else {})
+
+
+def access_review(person: Person, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The SubjectAccessReview that asks whether somebody may do something."""
     return {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
-        "spec": {
-            "user": person.name,
-            "groups": list(person.groups),
-            "resourceAttributes": attributes | ({"namespace": namespace} if namespace else {}),
-        },
+        "spec": {"user": person.name, "groups": list(person.groups), "resourceAttributes": dict(attributes)},
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 from trainyard.controller.kube.cluster import Cluster
 from trainyard.controller.kube.resources import Resource
-from trainyard.controller.page.reader import Person, access_review
+from trainyard.controller.page.reader import Person, access_review, runs_listed
 
 TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False)
@@ -26,7 +26,11 @@ class ApiReviews:
         return Person(str(user["username"]), tuple(map(str, user.get("groups") or ())))
 
     async def may_list_runs(self, person: Person, namespace: str | None) -> bool:
-        return bool((await self._status(ACCESS_REVIEWS, access_review(person, namespace))).get("allowed"))
+        return await self.may(person, runs_listed(namespace))
+
+    async def may(self, person: Person, attributes: Mapping[str, Any]) -> bool:
+        """Whether he may do it; `attributes` as in a SubjectAccessReview's resourceAttributes."""
+        return bool((await self._status(ACCESS_REVIEWS, access_review(person, attributes))).get("allowed"))
 
     async def _status(self, kind: Resource, body: dict[str, Any]) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = (await self._cluster.ask(kind, body)).get("status") or {}

@@ -40,6 +40,7 @@ class Table:
         self._steps = array("q")
         self._columns: dict[str, array[float]] = {}
         self._last: dict[str, float] = {}
+        self._repeats = False
         self._stride = 1
         """One of so many rows stays."""
         self._rows_seen = 0
@@ -55,14 +56,19 @@ class Table:
         """Bytes, about."""
         return _BYTES_OF_A_TABLE + len(self) * (16 + 4 * len(self._columns)) + 200 * len(self.marks)
 
-    def add(self, point: Point) -> Point | None:
+    def add(self, point: Point, *, repeats: bool = False) -> Point | None:
         """The point as it was taken; None where it says nothing new.
 
-        A value of an evaluation is repeated by reports that follow it, and counts once. What is older than the newest point in
-        both time and step has been told before.
+        With `repeats` it is of a reporter that says the value of an evaluation again in reports that follow it: that counts once.
+        What is older than the newest point in both time and step has been told before.
         """
+        self._repeats |= repeats
         values = {
-            name: value for name, value in point.values.items() if math.isfinite(value) and self._is_news(name, value)
+            name: value
+            for name, value in point.values.items()
+            if math.isfinite(value)
+            and self._has_room(name)
+            and not (repeats and name.startswith(RARE) and self._last.get(name) == value)
         }
         same_step = bool(self._steps) and self._steps[-1] == point.step
         if self._steps and point.time <= self._times[-1] and point.step <= self._steps[-1] and not same_step:
@@ -122,8 +128,11 @@ class Table:
         own = self.curves()
         times = [*(point.time for point in own.points), *(mark.time for mark in own.marks)]
         begin = min(times, default=math.inf)
-        for point in (*(p for p in earlier.curves().points if p.time < begin), *own.points):
-            whole.add(point)
+        for point in earlier.curves().points:
+            if point.time < begin:
+                whole.add(point)
+        for point in own.points:
+            whole.add(point, repeats=self._repeats)
         before = [mark for mark in earlier.marks if mark.time < begin]
         whole._stride = max(whole._stride, self._stride, earlier._stride)
         known = {(mark.kind, mark.text or mark.step) for mark in before}
@@ -136,7 +145,7 @@ class Table:
         """One that does not change with this one."""
         other = Table()
         other._times, other._steps, other._last = self._times[:], self._steps[:], dict(self._last)
-        other._stride = self._stride
+        other._stride, other._repeats = self._stride, self._repeats
         other._columns = {name: column[:] for name, column in self._columns.items()}
         other.marks = list(self.marks)
         return other
@@ -183,9 +192,8 @@ class Table:
                 table.mark(Mark(float(time), int(step), cast(MarkKind, kind), str(text)[:256]))
         return table
 
-    def _is_news(self, name: str, value: float) -> bool:
-        known = name in self._columns or (len(self._columns) < COLUMNS and len(name) <= _NAME_LENGTH)
-        return known and not (name.startswith(RARE) and self._last.get(name) == value)
+    def _has_room(self, name: str) -> bool:
+        return name in self._columns or (len(self._columns) < COLUMNS and len(name) <= _NAME_LENGTH)
 
     def _set(self, name: str, value: float) -> None:
         column = self._columns.get(name)

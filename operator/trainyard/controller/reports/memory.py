@@ -87,14 +87,14 @@ class HistoryMemory:
         values = {name: value for name, value in record.metrics.items() if value is not None}
         if record.epoch is not None:
             values["epoch"] = record.epoch
-        self.add(key, record.run_uid, [Point(time, step, values)])
+        self.add(key, record.run_uid, [Point(time, step, values)], repeats=True)
 
-    def add(self, key: Key, uid: str, points: list[Point]) -> None:
-        """Points, oldest first."""
+    def add(self, key: Key, uid: str, points: list[Point], *, repeats: bool = False) -> None:
+        """Points, oldest first (`repeats`: see `Table.add`)."""
         entry = self._entry(key, uid)
         before = entry.table.size
         for point in points:
-            if (taken := entry.table.add(point)) is not None:
+            if (taken := entry.table.add(point, repeats=repeats)) is not None:
                 entry.changed = True
                 self._tell("point", entry.key, uid, point=taken)
         self._used += entry.table.size - before

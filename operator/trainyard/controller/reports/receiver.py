@@ -36,7 +36,7 @@ HEAD = 1024
 OnReport = Callable[[Key, str, Accepted], None]
 """Called after each authenticated record: namespace and name of the run, its uid, what became of the record."""
 OnResult = Callable[[str, str], None]
-"""Called after each request: the format (`trainyard`, `kubeflow` or `lab`) and the result, for metrics."""
+"""Called after each request: the format (`trainyard`, `kubeflow`, `lab` or `export`) and the result, for metrics."""
 Read = Callable[[web.Request], Awaitable[ProgressRecord]]
 
 

@@ -46,8 +46,23 @@ def test_a_curve_of_any_length_has_at_most_two_thousand_points_and_keeps_its_end
 def test_an_evaluation_that_reports_repeat_counts_once():
     table = Table()
     for step in range(10):
-        table.add(Point(float(step), step, {"loss": float(step), "eval_loss": 1.0 if step < 5 else 0.5}))
+        point = Point(float(step), step, {"loss": float(step), "eval_loss": 1.0 if step < 5 else 0.5})
+        table.add(point, repeats=True)
     assert [p.step for p in table.curves().points if "eval_loss" in p.values] == [0, 5]
+    later = Table()
+    later.add(Point(10.0, 10, {"loss": 10.0, "eval_loss": 0.5}), repeats=True)
+    whole = later.preceded_by(Table.unpack(table.pack()))
+    assert [p.step for p in whole.curves().points if "eval_loss" in p.values] == [0, 5], "over a restart, too"
+
+
+def test_an_evaluation_that_was_measured_counts_whatever_it_was_before():
+    table = Table()
+    for step in (100, 200, 300):
+        table.add(Point(float(step), step, {"eval_loss": 0.42}))
+    kept = Table.unpack(table.pack())
+    kept.add(Point(400.0, 400, {"eval_loss": 0.42}))
+    assert [p.step for p in kept.curves().points] == [100, 200, 300, 400]
+    assert [p.step for p in kept.preceded_by(Table()).curves().points] == [100, 200, 300, 400]
 
 
 def test_what_comes_twice_or_late_is_taken_once():

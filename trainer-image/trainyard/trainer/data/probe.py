@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trainyard.api.addresses import told
+from trainyard.api.conditions import Reason
 from trainyard.api.run.dataset import Dataset
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.build import source_name
@@ -106,6 +107,15 @@ def probe(dataset: Dataset, context: RunContext) -> Reached:
 def _system(dataset: Dataset, kind: str, context: RunContext) -> Reached:
     source = getattr(dataset, kind)
     url = getattr(source, "url", None)
+    if getattr(source, "database", None) is not None:
+        from trainyard.trainer.data.collect.traces_database import look
+
+        access = read_access(dataset, volumes=context.volumes_dir, secrets=context.secrets_dir)
+        try:
+            return Reached(dataset.name, look(source, access), "ok")
+        except UserError as error:
+            away = error.reason is Reason.SOURCE_UNAVAILABLE
+            return Reached(dataset.name, kind, "refused" if away else "access refused", str(error))
     if url is None:
         return Reached(dataset.name, getattr(source, "storage_uri", kind) or kind, "ok", "asked when it is read")
     access = read_access(dataset, volumes=context.volumes_dir, secrets=context.secrets_dir)

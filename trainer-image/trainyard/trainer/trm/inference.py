@@ -11,6 +11,7 @@ believes most is taken: more computation, no more training (Probabilistic Tiny R
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from trainyard.trainer.errors import first_line
 from trainyard.trainer.trm.fit import attention_mask
 from trainyard.trainer.trm.model import Latent, Network
 from trainyard.trainer.trm.puzzles import EMPTY_CELL
@@ -30,6 +32,8 @@ from trainyard.trainer.trm.textdata import PAD, Codec
 from trainyard.trainer.trm.texttask import TextExample, read_example
 
 WEIGHTS_FILE = "model.safetensors"
+CHECKPOINT_FILE = "model.ckpt"
+"""The same weights as torch saves them, for scripts that ask for a file of this kind."""
 Problem = str | Sequence[int]
 """A text, or a grid as ids; a Sudoku may be a text of digits with dots for empty cells."""
 
@@ -64,20 +68,21 @@ class TRMModel:
 
     @classmethod
     def load_from_checkpoint(cls, path: str | Path, *, device: str | None = None) -> TRMModel:
-        """Load a `model/` folder, or a training checkpoint beside its data.
+        """Load a `model/` folder, or its model.ckpt.
 
         Args:
-            path: the folder.
+            path: the folder, or the file with the rest of the folder beside it.
             device: cpu or cuda; by default a GPU if there is one.
 
         Raises:
             ValueError: the folder holds no such model.
         """
-        folder = Path(path)
+        given = Path(path)
+        folder = given.parent if given.is_file() else given
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         shape, _ = read_shape(folder)
         network = Network(shape)
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        network.load_state_dict(_of_torch(given) if given.suffix == ".ckpt" else load_file(folder / WEIGHTS_FILE))
         task = json.loads((folder / TASK_FILE).read_text())
         codec = Codec.load(folder / "tokenizer") if task["kind"] == TEXT else None
         return cls(network, task, codec, device=where)
@@ -217,3 +222,12 @@ class TRMModel:
 
 def _probability(logit: float) -> float:
     return float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
+
+
+def _of_torch(file: Path) -> dict[str, torch.Tensor]:
+    """The weights in a file of torch's own; never anything that runs."""
+    try:
+        found: dict[str, torch.Tensor] = torch.load(file, weights_only=True, map_location="cpu")["state_dict"]
+    except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read as weights: {first_line(error)}") from error
+    return found

@@ -36,7 +36,7 @@ from trainyard.trainer.signals import STOP
 from trainyard.trainer.trm.augment import augmentation
 from trainyard.trainer.trm.fit import Fit, Recipe, Report, cache_sized_chunk
 from trainyard.trainer.trm.folder import Split, read_split
-from trainyard.trainer.trm.inference import WEIGHTS_FILE
+from trainyard.trainer.trm.inference import CHECKPOINT_FILE, WEIGHTS_FILE
 from trainyard.trainer.trm.losses import choose_loss
 from trainyard.trainer.trm.measure import Stopped, measure
 from trainyard.trainer.trm.model import Network
@@ -317,6 +317,7 @@ def export(context: RunContext, fit: Fit, best: Best, data: Committed) -> Commit
     def write(folder: Path) -> None:
         tensors = {name: value.float().contiguous().cpu() for name, value in network.state_dict().items()}
         save_file(tensors, folder / WEIGHTS_FILE)
+        torch.save({"state_dict": tensors}, folder / CHECKPOINT_FILE)
         network.shape.write(folder, loss=fit.recipe.loss, step=best.step or fit.step, task=data.manifest["task"])
         for name in (TASK_FILE, "tokenizer"):
             source = context.data_dir / name

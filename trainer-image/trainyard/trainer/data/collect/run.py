@@ -45,10 +45,22 @@ def source_of(dataset: Dataset) -> str | None:
 
 
 def built_of(dataset: Dataset, context: RunContext) -> dict[str, Any] | None:
-    """What a trace store calls a dataset that it has built, once that has been read; None for all others."""
+    """What a dataset that a trace store has built is called there, once it has been read; None for all others. Of one that the
+    run has built from the store's database by a name: the same, with the run in the store's place."""
     if dataset.traces is None and dataset.manifest is None:
         return None
-    return built_elsewhere.noted(context.run_dir / "collected" / dataset.name)
+    noted = built_elsewhere.noted(context.run_dir / "collected" / dataset.name)
+    traces = dataset.traces
+    if noted is None or traces is None or traces.database is None:
+        return noted
+    if traces.dataset_name is None:
+        return None
+    return {
+        "key": f"{traces.dataset_name}-{traces.dataset_version}",
+        "build_id": context.uid,
+        **noted,
+        "manifest_path": f"{context.run_dir.name}/dataset/manifest.json",
+    }
 
 
 def collected(dataset: Dataset, context: RunContext) -> Iterator[Record]:

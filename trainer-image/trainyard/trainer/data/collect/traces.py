@@ -1,4 +1,4 @@
-"""Reasoning traces from a store with the HTTP API of tunix-rt.
+"""Reasoning traces from a store with the HTTP API of tunix-rt, or from its database (`traces_database.py`).
 
 With a dataset's name and version the store builds the dataset (filters, limit and selection are its own) and it is
 exported as lines of JSON. Without, the store's list is read page by page and each trace asked for; filters and selection
@@ -32,6 +32,12 @@ FORMATS = {"Trace": "trace", "TrainingExample": "training_example", "TunixSFT": 
 
 def collect(source: TracesSource, access: Access, window: Window | None, journal: Journal) -> Iterator[Record]:
     """The records of the dataset in the store's order; or the traces of the list, newest first."""
+    if source.database is not None:
+        from trainyard.trainer.data.collect.traces_database import collect_rows
+
+        yield from collect_rows(source, access, journal)
+        return
+    assert source.url is not None, "a rule of the spec"
     client = Client(source.url, access, field="traces.url")
     count = 0
     for record in _exported(source, client, journal) if source.dataset_name else _listed(source, client, journal):
