@@ -78,6 +78,41 @@ def schedule_row(raw: Raw) -> Row:
     return {name: value for name, value in row.items() if value not in (None, "", [])}
 
 
+def sweep_row(raw: Raw) -> Row:
+    """One line of the list of sweeps."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    objective = spec.get("objective") or {}
+    row: Row = {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "state": status.get("state") or "Pending",
+        "message": str(status.get("message") or "")[:MESSAGE_LENGTH],
+        "algorithm": spec.get("algorithm"),
+        "metric": objective.get("metric"),
+        "direction": objective.get("direction"),
+        "trials": status.get("summary"),
+        "best": status.get("best"),
+        "created": metadata.get("creationTimestamp"),
+    }
+    return {name: value for name, value in row.items() if value not in (None, "")}
+
+
+def sweep_detail(raw: Raw) -> dict[str, Any]:
+    """Everything that the page of a sweep shows."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    asha = (spec.get("earlyStopping") or {}).get("asha") or {}
+    return sweep_row(raw) | {
+        "counts": status.get("trialCounts") or {},
+        "table": status.get("trials") or [],
+        "parameters": [
+            {"name": each.get("name"), "log": any((each.get(kind) or {}).get("log") for kind in ("double", "int"))}
+            for each in spec.get("parameters") or ()
+        ],
+        "asha": {name: asha[name] for name in ("minimumSteps", "reductionFactor", "rungs") if name in asha},
+    }
+
+
 def run_detail(raw: Raw) -> dict[str, Any]:
     """Everything that the page of a run shows."""
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
