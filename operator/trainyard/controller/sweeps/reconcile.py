@@ -1,5 +1,6 @@
 """One look at one sweep: read it and its runs, ask the planner, change and make runs, write what has become of it."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -63,7 +64,7 @@ class SweepReconciler:
             await self._refuse(raw, error)
             return None
         seen = await self._observe(raw, SweepRef.of(raw, parsed))
-        decided, sleep = await self._carry_out(seen, plan(seen))
+        decided, sleep = await self._carry_out(seen, await _plan(seen))
         if decided.status != seen.status:
             await self._sweeps.put(raw, decided.status, decided.notices)
             self._count(seen.status, decided.status)
@@ -132,7 +133,7 @@ class SweepReconciler:
             if not refused:
                 return decided, LONGEST_SLEEP_SECONDS
             seen = await self._with_trials(replace(seen, refused={**seen.refused, **refused}))
-            decided = plan(seen)
+            decided = await _plan(seen)
 
     async def _create(self, sweep: SweepRef, number: int, body: Object) -> str | None:
         """Make a run. Returns why it can never be made, if so."""
@@ -192,3 +193,8 @@ class SweepReconciler:
         for entry in new.trials or ():
             if entry.state != before.get(entry.number) and entry.state in _ENDS:
                 self._metrics.trial(_ENDS[entry.state])
+
+
+async def _plan(seen: Observed) -> Plan:
+    """In a thread: a proposal after hundreds of trials takes a second of arithmetic, and others use the loop."""
+    return await asyncio.to_thread(plan, seen)

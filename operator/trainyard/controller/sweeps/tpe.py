@@ -18,7 +18,7 @@ from trainyard.api.sweep.trainingsweep import Parameter
 
 STARTUP = 10
 """Trials before a density says anything."""
-CANDIDATES = 24
+CANDIDATES = 64
 GOOD_SHARE, MOST_GOOD = 0.2, 25
 _STANDARD = NormalDist()
 

@@ -87,6 +87,7 @@ class World:
     steps: int = 0
     """Optimizer steps that all runs together have done."""
     notices: list[Notice] = field(default_factory=list)
+    _read: tuple[int, SweepRef, tuple[str, ...]] | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     """Runs that fail at their next tick, with the message."""
 
@@ -97,8 +98,12 @@ class World:
         return TrainingSweepStatus.model_validate(self.sweep.get("status") or {})
 
     def observe(self) -> Observed:
-        sweep = reference(self.sweep)
-        seen = Observed(sweep, self.sweep["metadata"]["generation"], self.status, self.now, faults=tuple(faults(sweep)))
+        generation = self.sweep["metadata"]["generation"]
+        if self._read is None or self._read[0] != generation:
+            sweep = reference(self.sweep)
+            self._read = (generation, sweep, tuple(faults(sweep)))
+        _, sweep, wrong = self._read
+        seen = Observed(sweep, generation, self.status, self.now, faults=wrong)
         trials, noted = {}, {}
         for raw in self.runs.values():
             number = number_of(sweep.name, raw)
@@ -149,7 +154,7 @@ class World:
     def run_to_the_end(self, ticks: int = 5000) -> "World":
         for _ in range(ticks):
             self.settle()
-            if self.status.completion_time is not None:
+            if "completionTime" in self.sweep["status"]:
                 return self
             self.tick()
         raise AssertionError(f"no end: {self.status.message}")
