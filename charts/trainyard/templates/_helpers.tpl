@@ -48,19 +48,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{/* What the operator may do with the objects of a run. Used cluster-wide or once per watched namespace. */}}
 {{- define "trainyard.rules" -}}
-# Runs are made and cleaned up by schedules, and never changed otherwise.
+# Runs are made and cleaned up by schedules, made, suspended and gone on with by sweeps, and never changed otherwise.
 - apiGroups: [trainyard.dev]
   resources: [trainingruns]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [trainyard.dev]
-  resources: [trainingschedules]
+  resources: [trainingschedules, trainingsweeps]
   verbs: [get, list, watch]
 - apiGroups: [trainyard.dev]
-  resources: [trainingruns/status, trainingschedules/status]
+  resources: [trainingruns/status, trainingschedules/status, trainingsweeps/status]
   verbs: [update]
 # Where admission enforces it, an owner reference that blocks deletion needs this.
 - apiGroups: [trainyard.dev]
-  resources: [trainingruns/finalizers, trainingschedules/finalizers]
+  resources: [trainingruns/finalizers, trainingschedules/finalizers, trainingsweeps/finalizers]
   verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]

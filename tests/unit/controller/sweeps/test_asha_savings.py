@@ -17,7 +17,7 @@ from tests.unit.controller.sweeps.world import RUN_SPEC, World, manifest
 STEPS, EVERY = 270, 10
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 BATCHES = [4, 8, 16]
-ASHA = {"asha": {"minimumSteps": 10, "reductionFactor": 3, "rungs": 3}}
+ASHA = {"asha": {"minimumSteps": 20, "reductionFactor": 4, "rungs": 2}}
 
 
 def curves(seed: int) -> Callable[[Any, int], float]:

@@ -1,7 +1,6 @@
 """The shell around the planner, against an API server of loopback HTTP: what it writes, and what a killed operator leaves."""
 
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -122,14 +121,14 @@ class Lab:
 
 
 @pytest.fixture
-async def labs(kube: FakeKube, cluster: Cluster) -> AsyncIterator[Any]:
+async def labs(kube: FakeKube, cluster: Cluster) -> Any:
     def make(sweep: dict[str, Any]) -> Lab:
         for plural in ("trainingruns", "trainingsweeps"):
             kube.objects[plural].clear()
         kube.requests.clear()
         return Lab(kube, cluster, sweep)
 
-    yield make
+    return make
 
 
 async def test_a_sweep_from_beginning_to_end(labs: Any) -> None:
