@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 import yaml
@@ -109,7 +110,7 @@ def test_schedules_are_listed_as_well(cluster: FakeCluster) -> None:
     same_as("list_schedules", call("list", "--schedules").stdout)
 
 
-SWEEP = {
+SWEEP: dict[str, Any] = {
     "metadata": {"name": "tune", "namespace": "lab", "uid": "u", "creationTimestamp": "2026-03-01T11:00:00Z"},
     "spec": {
         "objective": {"metric": "eval_loss", "direction": "Minimize"},
@@ -130,7 +131,7 @@ SWEEP = {
         ],
     },
 }
-for _trial in SWEEP["status"]["trials"]:  # type: ignore[index]
+for _trial in SWEEP["status"]["trials"]:
     _trial["assignments"] = {"training.learningRate": f"0.00{_trial['number']}", "training.seed": "1"}
 
 
