@@ -100,6 +100,11 @@ def schedules(server: ApiServer, group: Group) -> Objects:
     return _served(Objects(server, group.name, group.namespace, "testtrainingschedules"))
 
 
+@pytest.fixture(scope="session")
+def sweeps(server: ApiServer, group: Group) -> Objects:
+    return _served(Objects(server, group.name, group.namespace, "testtrainingsweeps"))
+
+
 def _served(objects: Objects) -> Objects:
     deadline = time.monotonic() + ESTABLISH_SECONDS
     while (answer := objects.server.request("GET", objects.path)).code != 200:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.api.manifests import COMPLETE, COMPLETE_SCHEDULES, Manifest, run, schedule
+from tests.api.manifests import COMPLETE, COMPLETE_SCHEDULES, COMPLETE_SWEEPS, Manifest, run, schedule, sweep
 from tests.api.places import Place, at, shown
-from trainyard.api.crd import training_run_crd, training_schedule_crd
-from trainyard.api.manifest import parse_run, parse_schedule
+from trainyard.api.crd import training_run_crd, training_schedule_crd, training_sweep_crd
+from trainyard.api.manifest import parse_run, parse_schedule, parse_sweep
 
 Schema = dict[str, Any]
 
@@ -81,6 +81,17 @@ SCHEDULE = Kind(
     complete=COMPLETE_SCHEDULES,
     manifest=schedule,
     parse=parse_schedule,
+    elsewhere=frozenset({("template", "spec")}),
+)
+SWEEP = Kind(
+    fixture="sweeps",
+    spec=_spec_of(training_sweep_crd()),
+    complete=COMPLETE_SWEEPS,
+    manifest=sweep,
+    parse=parse_sweep,
+    changes_meaning=frozenset(
+        ("parameters", 0, kind, bound) for kind in ("double", "int") for bound in ("min", "max")
+    ),  # min < max, and above 0 on a logarithmic scale
     elsewhere=frozenset({("template", "spec")}),
 )
 

@@ -17,6 +17,10 @@ def schedule(spec: dict[str, Any], *, name: str = "a") -> Manifest:
     return {**run(spec, name=name), "kind": "TrainingSchedule"}
 
 
+def sweep(spec: dict[str, Any], *, name: str = "a") -> Manifest:
+    return {**run(spec, name=name), "kind": "TrainingSweep"}
+
+
 TEXT = {"name": "d", "inline": {"text": "hello"}}
 
 FINE_TUNING: dict[str, Any] = {
@@ -581,4 +585,35 @@ BY_DATA: dict[str, Any] = {
     "template": TEMPLATE,
 }
 
+SWEEP: dict[str, Any] = {
+    "template": {
+        "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
+        "spec": {
+            **SCRATCH,
+            "training": {"method": "Pretrain", "maxSteps": 100, "evalSteps": 5},
+            "datasetUpload": {"storageUri": "s3://bucket/datasets", "secretRef": {"name": "store"}},
+        },
+    },
+    "parameters": [
+        {
+            "name": "training.learningRate",
+            "double": {"min": 0.00001, "max": 0.1, "log": True, "points": 5},
+        }
+    ],
+    "objective": {"metric": "eval_loss", "direction": "Minimize", "goal": 0.5},
+    "algorithm": "TPE",
+    "seed": 1,
+    "numTrials": 20,
+    "parallelTrials": 2,
+    "maxFailedTrials": 3,
+    "suspend": False,
+    "earlyStopping": {"asha": {"minimumSteps": 10, "reductionFactor": 2, "rungs": 2}},
+}
+WHOLE_NUMBERS = {
+    **SWEEP,
+    "parameters": [{"name": "training.warmupSteps", "int": {"min": 1, "max": 100, "log": True, "points": 5}}],
+}
+CHOICES = {**SWEEP, "parameters": [{"name": "training.packing", "choice": {"values": [True, False]}}]}
+
+COMPLETE_SWEEPS = (SWEEP, WHOLE_NUMBERS, CHOICES)
 COMPLETE_SCHEDULES = (BY_CLOCK, BY_INTERVAL, BY_ALIAS, BY_STAGE, BY_DATA)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.api.admission import EDIT, EDITOR, KINDS, NAMED, READABLE, Place, approved, place
 from tests.api.conftest import Group, Objects
-from tests.api.manifests import COMPLETE, COMPLETE_SCHEDULES, SCRATCH, Manifest, run, schedule
+from tests.api.manifests import COMPLETE, COMPLETE_SCHEDULES, COMPLETE_SWEEPS, SCRATCH, Manifest, run, schedule, sweep
 from tests.api.server import Answer, ApiServer
 from tests.api.test_crd import EXAMPLES
 from trainyard.api import API_VERSION
@@ -26,20 +26,20 @@ Spec = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def restricted(server: ApiServer, group: Group, runs: Objects, schedules: Objects) -> Iterator[Place]:
+def restricted(server: ApiServer, group: Group, runs: Objects, schedules: Objects, sweeps: Objects) -> Iterator[Place]:
     """The policies with the chart's default values."""
     with place(server, group) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def baseline(server: ApiServer, group: Group, runs: Objects, schedules: Objects) -> Iterator[Place]:
+def baseline(server: ApiServer, group: Group, runs: Objects, schedules: Objects, sweeps: Objects) -> Iterator[Place]:
     with place(server, group, "admissionPolicy.podSecurity=baseline") as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def pods_only(server: ApiServer, group: Group, runs: Objects, schedules: Objects) -> Iterator[Place]:
+def pods_only(server: ApiServer, group: Group, runs: Objects, schedules: Objects, sweeps: Objects) -> Iterator[Place]:
     with place(server, group, "admissionPolicy.authorize=false") as made:
         yield made
 
@@ -485,7 +485,7 @@ def places_of(value: Any, key: str, at: str = "") -> Iterator[tuple[str, Spec]]:
             yield from places_of(inner, key, here)
 
 
-EVERYTHING: list[Manifest] = [*map(run, COMPLETE), *map(schedule, COMPLETE_SCHEDULES)]
+EVERYTHING: list[Manifest] = [*map(run, COMPLETE), *map(schedule, COMPLETE_SCHEDULES), *map(sweep, COMPLETE_SWEEPS)]
 NAMING_SECRETS = [
     (copy.deepcopy(manifest), path) for manifest in EVERYTHING for path, _ in places_of(manifest, "secretRef")
 ]

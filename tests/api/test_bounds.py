@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Objects
-from tests.api.fields import RUN, SCHEDULE, Kind, accepted_values, refused_values
+from tests.api.fields import RUN, SCHEDULE, SWEEP, Kind, accepted_values, refused_values
 from tests.api.places import Place, at, put, shown
 from trainyard.api.manifest import InvalidManifest
 
 pytestmark = pytest.mark.api
 
-KINDS = (RUN, SCHEDULE)
+KINDS = (RUN, SCHEDULE, SWEEP)
 Case = tuple[Kind, Place, Any]
 
 

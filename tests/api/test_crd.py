@@ -47,11 +47,11 @@ def test_the_generated_files_are_accepted_as_they_are(text: str, server: ApiServ
     assert answer.accepted, answer.message
 
 
-@pytest.mark.parametrize("plural", ["testtrainingruns", "testtrainingschedules"])
+@pytest.mark.parametrize("plural", ["testtrainingruns", "testtrainingschedules", "testtrainingsweeps"])
 def test_the_schema_is_structural_and_the_names_are_taken(
-    plural: str, group: Group, runs: Objects, schedules: Objects, server: ApiServer
+    plural: str, group: Group, runs: Objects, schedules: Objects, sweeps: Objects, server: ApiServer
 ) -> None:
-    """`runs` and `schedules` are there to be waited for: before it is served, a CRD has no conditions."""
+    """The objects are there to be waited for: before it is served, a CRD has no conditions."""
     crd = server.request("GET", f"{CRDS}/{plural}.{group.name}").body
     conditions = {c["type"]: c["status"] for c in crd["status"]["conditions"]}
     assert conditions["Established"] == "True"
@@ -85,7 +85,9 @@ def test_an_object_that_nobody_wrote_is_not_stored(runs: Objects) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: str(p.relative_to(ROOT / "examples")))
-def test_every_example_is_accepted_by_kubectl_and_the_api_server(path: Path, runs: Objects, schedules: Objects) -> None:
+def test_every_example_is_accepted_by_kubectl_and_the_api_server(
+    path: Path, runs: Objects, schedules: Objects, sweeps: Objects
+) -> None:
     text = path.read_text().replace(API_VERSION, f"{runs.group}/v1alpha1")
     result = kubectl("apply", "--dry-run=server", "--validate=strict", "-n", runs.namespace, "-f", "-", stdin=text)
     assert result.returncode == 0, result.stderr

@@ -7,7 +7,7 @@ import pytest
 
 from tests.api import formats, sinks
 from tests.api.conftest import Objects
-from tests.api.fields import RUN, SCHEDULE, Kind
+from tests.api.fields import RUN, SCHEDULE, SWEEP, Kind
 from tests.api.manifests import (
     BY_ALIAS,
     CHAMPION,
@@ -25,16 +25,20 @@ from tests.api.manifests import (
     TEXT,
     TRM,
     TRM_TEXT,
+    WHOLE_NUMBERS,
     run,
     schedule,
+    sweep,
 )
+from tests.api.manifests import SWEEP as COMPLETE_SWEEP
 from tests.api.places import Place, at, put, without
 from trainyard.api.addresses import NO_CREDENTIALS
 from trainyard.api.crd import rule_messages
-from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule
+from trainyard.api.manifest import InvalidManifest, parse_run, parse_schedule, parse_sweep
 from trainyard.api.run.changes import ROOT_RULES
 from trainyard.api.run.exports import EXPORTS_LIMIT
 from trainyard.api.schedule.trainingschedule import SCHEDULE_ROOT_RULES
+from trainyard.api.sweep.trainingsweep import SWEEP_ROOT_RULES
 
 pytestmark = pytest.mark.api
 
@@ -614,9 +618,49 @@ CASES += (
     ),
 )
 
+RATE: Place = ("parameters", 0, "double")
+WARM_UP: Place = ("parameters", 0, "int")
+
+
+def sweep_case(message: str, refused: dict[str, Any], accepted: dict[str, Any] = COMPLETE_SWEEP) -> Case:
+    return Case(message, refused, accepted, SWEEP)
+
+
+CASES += (
+    sweep_case("template.spec.suspend would make trials", put(COMPLETE_SWEEP, ("template", "spec", "suspend"), True)),
+    sweep_case(
+        "numTrials says when the sweep ends",
+        without(COMPLETE_SWEEP, ("numTrials",)),
+        {**without(COMPLETE_SWEEP, ("numTrials",)), "algorithm": "Grid"},
+    ),
+    sweep_case(
+        "earlyStopping compares trials while they train",
+        put(COMPLETE_SWEEP, ("objective", "metric"), "eval/loss"),
+        without(put(COMPLETE_SWEEP, ("objective", "metric"), "eval/loss"), ("earlyStopping",)),
+    ),
+    sweep_case(
+        "earlyStopping counts the steps of one training",
+        put(COMPLETE_SWEEP, ("template", "spec", "phases"), [{"name": "one", "training": {"maxSteps": 5}}]),
+    ),
+    sweep_case("a parameter needs exactly one of", without(COMPLETE_SWEEP, RATE)),
+    sweep_case(
+        "a parameter cannot vary which Secret",
+        put(COMPLETE_SWEEP, ("parameters", 0, "name"), "datasets[0].secretRef.name"),
+        put(COMPLETE_SWEEP, ("parameters", 0, "name"), "datasets[0].weight"),
+    ),
+    sweep_case("a parameter's min must be below its max", put(COMPLETE_SWEEP, (*RATE, "min"), 0.1)),
+    sweep_case("a parameter's min must be below its max", put(WHOLE_NUMBERS, (*WARM_UP, "min"), 100), WHOLE_NUMBERS),
+    sweep_case(
+        "a logarithmic scale has no 0",
+        put(COMPLETE_SWEEP, (*RATE, "min"), 0),
+        put(put(COMPLETE_SWEEP, (*RATE, "min"), 0), (*RATE, "log"), False),
+    ),
+    sweep_case("a logarithmic scale has no 0", put(WHOLE_NUMBERS, (*WARM_UP, "min"), 0), WHOLE_NUMBERS),
+)
+
 ADDRESSES = [
     (kind, place)
-    for kind in (RUN, SCHEDULE)
+    for kind in (RUN, SCHEDULE, SWEEP)
     for place, node in kind.fields()
     if node.get("type") == "string" and NO_CREDENTIALS.message in rule_messages(node)
 ]
@@ -661,7 +705,7 @@ def test_what_keeps_the_rule_is_accepted_by_both(case: Case, objects: Objects) -
     case.kind.parse(manifest)
 
 
-@pytest.mark.parametrize("kind", [RUN, SCHEDULE], ids=lambda k: k.fixture)
+@pytest.mark.parametrize("kind", [RUN, SCHEDULE, SWEEP], ids=lambda k: k.fixture)
 def test_every_rule_of_the_spec_has_a_case(kind: Kind) -> None:
     for message in rule_messages(kind.spec):
         assert any(message.startswith(case.message) for case in CASES), f"no case breaks the rule {message!r}"
@@ -754,3 +798,52 @@ def test_the_wrong_version_of_everything_at_once_names_every_fault(runs: Objects
     answer = runs.dry_run(run(spec))
     assert "spec.training.maxSteps" in answer.message
     assert "spec.checkpoints.keepLast" in answer.message
+
+
+@pytest.mark.parametrize("name", ["a" * 47, "with.dot"])
+def test_a_sweeps_name_that_runs_cannot_carry_is_refused_by_both(name: str, sweeps: Objects) -> None:
+    manifest = sweep(COMPLETE_SWEEP, name=name)
+    assert SWEEP_ROOT_RULES[0].message in sweeps.dry_run(manifest).message
+    with pytest.raises(InvalidManifest, match="name"):
+        parse_sweep(manifest)
+
+
+def test_the_longest_name_of_a_sweep_is_accepted_by_both(sweeps: Objects) -> None:
+    manifest = sweep(COMPLETE_SWEEP, name="a" * 46)
+    assert sweeps.dry_run(manifest).accepted
+    parse_sweep(manifest)
+
+
+@pytest.fixture(scope="module")
+def made(sweeps: Objects) -> Objects:
+    assert (answer := sweeps.create(sweep(COMPLETE_SWEEP, name="made"))).accepted, answer.message
+    return sweeps
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "field"),
+    [
+        (("parameters",), [{"name": "training.learningRate", "double": {"min": 0.1, "max": 1}}], "parameters"),
+        (("objective", "direction"), "Maximize", "objective"),
+        (("algorithm",), "Random", "algorithm"),
+        (("seed",), 2, "seed"),
+        (("earlyStopping",), None, "earlyStopping"),
+        (("earlyStopping", "asha", "rungs"), 1, "earlyStopping"),
+        (("template", "spec", "training", "maxSteps"), 90, "template"),
+        (("template", "metadata", "labels"), {"team": "b"}, "template"),
+        (("numTrials",), 19, "numTrials may grow and not shrink"),
+        (("numTrials",), None, "numTrials"),
+    ],
+)
+def test_what_trials_are_compared_by_is_fixed(place: Place, value: Any, field: str, made: Objects) -> None:
+    answer = made.patch("made", {"spec": put({}, place, value)}, dry_run=True)
+    assert answer.code == 422, answer.message
+    assert f"spec.{field}" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("numTrials", 21), ("parallelTrials", 5), ("maxFailedTrials", 0), ("suspend", True)]
+)
+def test_the_rest_may_change_at_any_time(field: str, value: Any, made: Objects) -> None:
+    answer = made.patch("made", {"spec": {field: value}}, dry_run=True)
+    assert answer.accepted, answer.message

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from tests.chart.conftest import CHART, Render, one
 from trainyard.controller.metrics import Metrics
 from trainyard.controller.schedules.metrics import ScheduleMetrics
+from trainyard.controller.sweeps.metrics import SweepMetrics
 
 DASHBOARD = CHART / "files/dashboards/trainyard.json"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
@@ -26,6 +27,7 @@ def operator_metrics() -> Metrics:
     """All metrics of an operator that runs, as app.py puts them together."""
     metrics = Metrics()
     ScheduleMetrics(metrics.registry)
+    SweepMetrics(metrics.registry)
     for name in QUEUE:
         metrics.gauge(name, "", lambda: 0.0)
     return metrics

@@ -49,11 +49,11 @@ def test_each_half_can_be_turned_off(values: tuple[str, ...], expected: set[str]
     assert names(objects) == names(objects, BINDING) == expected
 
 
-def test_they_judge_both_kinds_when_they_are_written_and_nothing_else(render: Render) -> None:
+def test_they_judge_our_kinds_when_they_are_written_and_nothing_else(render: Render) -> None:
     for policy in of_kind(render(), POLICY):
         (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
         assert rule["apiGroups"] == [GROUP]
-        assert rule["resources"] == ["trainingruns", "trainingschedules"]  # not their status
+        assert rule["resources"] == ["trainingruns", "trainingschedules", "trainingsweeps"]  # not their status
         assert rule["operations"] == ["CREATE", "UPDATE"]
 
 

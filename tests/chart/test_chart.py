@@ -12,7 +12,7 @@ from trainyard.api.crd import files
 from trainyard.controller.settings import Settings
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
-KINDS = ("trainingruns", "trainingschedules")
+KINDS = ("trainingruns", "trainingschedules", "trainingsweeps")
 
 
 def container(objects: Objects) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def test_rights_are_no_more_than_the_work_needs(values: tuple[str, ...], render:
     rules = operator_rules(render(*values))
     assert granted(rules) == {
         *(("trainyard.dev", "trainingruns", v) for v in ("get", "list", "watch", "create", "patch", "delete")),
-        *(("trainyard.dev", "trainingschedules", v) for v in ("get", "list", "watch")),
+        *(("trainyard.dev", kind, v) for kind in KINDS[1:] for v in ("get", "list", "watch")),
         *(("trainyard.dev", f"{kind}/{part}", "update") for kind in KINDS for part in ("status", "finalizers")),
         *(("batch", "jobs", v) for v in ("get", "list", "watch", "create", "delete")),
         *(("", "configmaps", v) for v in ("get", "create", "patch")),

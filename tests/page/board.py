@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from trainyard.controller.clock import SystemClock
-from trainyard.controller.kube.resources import TRAININGRUNS, Resource
+from trainyard.controller.kube.resources import TRAININGRUNS, TRAININGSCHEDULES, TRAININGSWEEPS, Resource
 from trainyard.controller.page.application import Page
 from trainyard.controller.page.board import Board
 from trainyard.controller.page.reader import Doorman, Person
@@ -91,10 +91,14 @@ class Stage:
 
     def put(self, raw: Raw) -> Raw:
         metadata = raw["metadata"]
-        is_run = raw["kind"] == TRAININGRUNS.kind
-        plural = TRAININGRUNS.plural if is_run else "trainingschedules"
+        events = {
+            TRAININGRUNS.kind: self.board.run_event,
+            TRAININGSCHEDULES.kind: self.board.schedule_event,
+            TRAININGSWEEPS.kind: self.board.sweep_event,
+        }
+        plural = f"{raw['kind'].lower()}s"
         self.cluster.objects[plural, metadata["namespace"], metadata["name"]] = raw
-        (self.board.run_event if is_run else self.board.schedule_event)("MODIFIED", raw)
+        events[raw["kind"]]("MODIFIED", raw)
         return raw
 
     def delete(self, raw: Raw) -> None:
@@ -154,6 +158,37 @@ def training_run(
             **status,
         },
     }  # fmt: skip
+
+
+def training_sweep() -> Raw:
+    """A sweep with a parameter that may be shown and one that may not."""
+    values = [{"training.learningRate": f"{rate:g}", "args[1]": "hidden-in-the-spec"} for rate in (1e-3, 1e-2, 1e-4)]
+    states = ("Succeeded", "Stopped", "Running")
+    trials = [
+        {"number": n, "run": f"tune-{n}", "state": state, "assignments": given}
+        | ({"value": f"{2 + n / 2}", "rung": 10} if state != "Running" else {})
+        for n, state, given in zip((1, 2, 3), states, values, strict=True)
+    ]
+    return {
+        "apiVersion": TRAININGSWEEPS.api_version,
+        "kind": TRAININGSWEEPS.kind,
+        "metadata": {"name": "tune", "namespace": "lab", "uid": "u", "creationTimestamp": CREATED},
+        "spec": {
+            "objective": {"metric": "eval_loss", "direction": "Minimize"},
+            "algorithm": "TPE",
+            "parameters": [
+                {"name": "training.learningRate", "double": {"min": 1e-5, "max": 1e-1, "log": True}},
+                {"name": "args[1]", "choice": {"values": ["hidden-in-the-spec"]}},
+            ],
+        },
+        "status": {
+            "state": "Running",
+            "summary": "2/4",
+            "best": {"number": 1, "run": "tune-1", "value": "2.5", "assignments": values[0]},
+            "trialCounts": {"total": 4, "running": 1, "stopped": 1, "succeeded": 1, "failed": 0, "cancelled": 0},
+            "trials": trials,
+        },
+    }
 
 
 def curve(steps: int) -> list[Point]:
@@ -248,6 +283,7 @@ async def example() -> Stage:
             },
         }
     )
+    stage.put(training_sweep())
     return stage
 
 

@@ -15,7 +15,7 @@ from trainyard.controller.page.assets import load
 from trainyard.controller.page.reader import Doorman
 
 RUN = "/api/runs/team-a/agent-sre-7"
-ROUTES = ("/api/board", "/api/events", RUN, f"{RUN}/curves", "/api/schedules/lab/trm-monthly")
+ROUTES = ("/api/board", "/api/events", RUN, f"{RUN}/curves", "/api/schedules/lab/trm-monthly", "/api/sweeps/lab/tune")
 
 
 def staged(access: Any) -> Stage:
@@ -62,7 +62,12 @@ async def test_a_run_and_its_curves_can_be_read(session: aiohttp.ClientSession) 
         _, curves = await get(session, stage, "/api/runs/team-a/agent-sre-7/curves")
         assert [p["step"] for p in curves["points"]] == list(range(1, 73))
         assert [m["kind"] for m in curves["marks"]] == ["checkpoint", "checkpoint", "restart", "out-of-memory"]
-        for path in ("/api/runs/team-a/none", "/api/runs/team-a/none/curves", "/api/schedules/lab/none"):
+        for path in (
+            "/api/runs/team-a/none",
+            "/api/runs/team-a/none/curves",
+            "/api/schedules/lab/none",
+            "/api/sweeps/lab/none",
+        ):
             status, said = await get(session, stage, path)
             assert status == 404
             assert "error" in said
@@ -91,7 +96,15 @@ async def test_the_files_are_small_and_may_do_nothing_elsewhere(session: aiohttp
     assets = load()
     assert sum(asset.size for asset in assets.values()) < 150_000
     async with (await example()).served() as stage:
-        for path in ("/", "/runs/a/b", "/compare", "/schedules", "/login", *(f"/static/{name}" for name in assets)):
+        for path in (
+            "/",
+            "/runs/a/b",
+            "/compare",
+            "/schedules",
+            "/sweeps/a/b",
+            "/login",
+            *(f"/static/{name}" for name in assets),
+        ):
             async with session.get(f"http://127.0.0.1:{stage.port}{path}") as answer:
                 assert answer.status == 200
                 policy = answer.headers["Content-Security-Policy"]

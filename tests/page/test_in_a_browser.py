@@ -158,6 +158,16 @@ async def test_a_schedule_says_when_it_starts_next(stage: Stage, tab: Tab) -> No
     assert "Last success" not in await tab.run("document.body.innerText")
 
 
+async def test_a_sweep_ranks_its_trials_and_plots_them(stage: Stage, tab: Tab) -> None:
+    await tab.open(url(stage, "/sweeps"))
+    await tab.until(f"{ROWS} === 1")
+    await tab.run("document.querySelector('td.name a').click()")
+    await tab.until(f"{ROWS} === 3")
+    assert await tab.run("document.querySelector('tbody a').innerText") == "tune-1"
+    assert await tab.run("document.querySelectorAll('.dots circle').length") == 2
+    assert "hidden-in-the-spec" not in await tab.run("document.documentElement.outerHTML")
+
+
 async def test_a_thousand_runs_are_there_at_once_and_move_without_a_freeze(stage: Stage, tab: Tab) -> None:
     for number in range(1000):
         stage.put(training_run(f"run-{number:04}", step=number % 100))
@@ -214,7 +224,14 @@ async def test_where_a_token_is_needed_it_is_asked_for(tab: Tab) -> None:
 async def test_no_view_is_wider_than_the_window(width: int, dark: bool, stage: Stage, tab: Tab) -> None:
     await tab.size(width, 1000)
     await tab.dark(dark)
-    for path in ("/", "/runs/team-a/agent-sre-7", "/schedules", "/schedules/lab/trm-monthly"):
+    for path in (
+        "/",
+        "/runs/team-a/agent-sre-7",
+        "/schedules",
+        "/schedules/lab/trm-monthly",
+        "/sweeps",
+        "/sweeps/lab/tune",
+    ):
         await tab.open(url(stage, path))
         await tab.until("document.getElementById('link').dataset.state === 'live'")
         assert await tab.run("document.documentElement.scrollWidth <= innerWidth"), path

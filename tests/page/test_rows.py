@@ -2,8 +2,8 @@
 
 import json
 
-from tests.page.board import training_run
-from trainyard.controller.page.rows import run_detail, run_row, schedule_row
+from tests.page.board import training_run, training_sweep
+from trainyard.controller.page.rows import run_detail, run_row, schedule_row, sweep_detail, sweep_row
 
 
 def test_a_line_has_the_columns_of_kubectl_and_why_it_waits() -> None:
@@ -52,3 +52,16 @@ def test_a_schedule_says_when_it_starts_next() -> None:
         }
     )
     assert row["next"] == "2026-12-01T02:00:00Z"
+
+
+def test_a_sweep_shows_its_trials_with_what_is_varied() -> None:
+    assert sweep_row(training_sweep()) | {"state": "Running", "trials": "2/4", "metric": "eval_loss"} == sweep_row(
+        training_sweep()
+    )
+    detail = sweep_detail(training_sweep())
+    assert detail["parameters"] == [{"name": "training.learningRate", "log": True}]
+    assert detail["table"][0]["assignments"] == {"training.learningRate": "0.001"}
+
+
+def test_arguments_that_a_sweep_varies_stay_here() -> None:
+    assert "hidden-in-the-spec" not in json.dumps([sweep_row(training_sweep()), sweep_detail(training_sweep())])

@@ -1,8 +1,8 @@
 {{/* What the admission policies have in common. Their CEL keeps to what Kubernetes 1.30 knows. */}}
 
 {{/*
-The spec of a run, or all that a schedule makes runs of: its template, and each variant's patch over it. Whatever stands in a
-run that it makes stands in one of them, so each is judged by itself. `at` is the field's name, for messages.
+The spec of a run, or all that a schedule or a sweep makes runs of: its template, and each variant's patch over it. Whatever stands in
+a run that it makes stands in one of them, so each is judged by itself; what a sweep varies names nothing that is judged. `at` is the field's name, for messages.
 */}}
 {{- define "trainyard.admission.specs" -}}
 request.kind.kind == 'TrainingRun'
@@ -30,7 +30,7 @@ resourceRules:
 - apiGroups: [trainyard.dev]
   apiVersions: ["*"]
   operations: [CREATE, UPDATE]
-  resources: [trainingruns, trainingschedules]
+  resources: [trainingruns, trainingschedules, trainingsweeps]
 {{- end -}}
 
 {{/* A policy alone does nothing. Arguments: root, name. */}}
@@ -68,7 +68,7 @@ patches are free, and an error of CEL's would tell nobody anything. Arguments: t
 {{ include "trainyard.admission.below" (list . "name") }}.filter(n, type(n) == string).join('')
 {{- end -}}
 
-{{/* What the operator makes of a schedule was judged when somebody wrote the schedule. */}}
+{{/* What the operator makes of a schedule or a sweep was judged when somebody wrote that. */}}
 {{- define "trainyard.admission.conditions" -}}
 - name: not-the-operator
   expression: request.userInfo.username != 'system:serviceaccount:{{ .Release.Namespace }}:{{ include "trainyard.serviceAccountName" . }}'

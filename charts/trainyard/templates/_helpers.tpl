@@ -46,26 +46,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- printf "%s-receiver" (include "trainyard.fullname" .) -}}
 {{- end -}}
 
-{{/* What the operator may do with the objects of a run. Used cluster-wide or once per watched namespace. */}}
 {{/* Not empty where the datasets' API is reached over the network. */}}
 {{- define "trainyard.datasetsServed" -}}
 {{- if and .Values.datasets.namespace (eq .Values.datasets.access "Kubernetes") }}yes{{ end -}}
 {{- end -}}
 
+{{/* What the operator may do with the objects of a run. Used cluster-wide or once per watched namespace. */}}
 {{- define "trainyard.rules" -}}
-# Runs are made and cleaned up by schedules, made by the datasets' API, and never changed otherwise.
+# Runs are made and cleaned up by schedules, made by the datasets' API, made, suspended and gone on with by sweeps, and never
+# changed otherwise.
 - apiGroups: [trainyard.dev]
   resources: [trainingruns]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [trainyard.dev]
-  resources: [trainingschedules]
+  resources: [trainingschedules, trainingsweeps]
   verbs: [get, list, watch]
 - apiGroups: [trainyard.dev]
-  resources: [trainingruns/status, trainingschedules/status]
+  resources: [trainingruns/status, trainingschedules/status, trainingsweeps/status]
   verbs: [update]
 # Where admission enforces it, an owner reference that blocks deletion needs this.
 - apiGroups: [trainyard.dev]
-  resources: [trainingruns/finalizers, trainingschedules/finalizers]
+  resources: [trainingruns/finalizers, trainingschedules/finalizers, trainingsweeps/finalizers]
   verbs: [update]
 - apiGroups: [batch]
   resources: [jobs]

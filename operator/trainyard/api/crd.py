@@ -22,6 +22,8 @@ from trainyard.api.run.status import TrainingRunStatus
 from trainyard.api.run.trainingrun import TrainingRunSpec
 from trainyard.api.schedule.status import TrainingScheduleStatus
 from trainyard.api.schedule.trainingschedule import SCHEDULE_ROOT_RULES, TrainingScheduleSpec
+from trainyard.api.sweep.status import TrainingSweepStatus
+from trainyard.api.sweep.trainingsweep import SWEEP_ROOT_RULES, TrainingSweepSpec
 
 Schema = dict[str, Any]
 
@@ -65,6 +67,18 @@ SCHEDULE_COLUMNS = (
     ("Message", "string", ".status.message", 1, "What comes next, or what is in the way"),
 )
 
+SWEEP_COLUMNS = (
+    ("State", "string", ".status.state", 0, "How it stands"),
+    ("Best", "string", ".status.best.value", 0, "Value of the best trial that has trained to its end"),
+    ("Trials", "string", ".status.summary", 0, "Trials that are done, and all"),
+    ("Metric", "string", ".spec.objective.metric", 0, "What is compared"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, "Time since it was created"),
+    ("Run", "string", ".status.best.run", 1, "Run of the best trial"),
+    ("Algorithm", "string", ".spec.algorithm", 1, "How trials are chosen"),
+    ("Failed", "integer", ".status.trialCounts.failed", 1, "Trials that have failed or have no value"),
+    ("Message", "string", ".status.message", 1, "What happens, or what is in the way"),
+)
+
 
 def training_run_crd() -> Schema:
     """The whole CustomResourceDefinition of TrainingRun."""
@@ -89,6 +103,19 @@ def training_schedule_crd() -> Schema:
         spec=TrainingScheduleSpec,
         status=TrainingScheduleStatus,
         rules=SCHEDULE_ROOT_RULES,
+    )
+
+
+def training_sweep_crd() -> Schema:
+    """The whole CustomResourceDefinition of TrainingSweep."""
+    return _definition(
+        "TrainingSweep",
+        short_names=["tsweep"],
+        columns=SWEEP_COLUMNS,
+        description="A template of a TrainingRun, what is varied in it, and which metric is to become best.",
+        spec=TrainingSweepSpec,
+        status=TrainingSweepStatus,
+        rules=SWEEP_ROOT_RULES,
     )
 
 
@@ -280,7 +307,7 @@ def render(crd: Schema) -> str:
 
 def files() -> dict[str, str]:
     """File name to content of everything in `crds/`."""
-    definitions = (training_run_crd(), training_schedule_crd())
+    definitions = (training_run_crd(), training_schedule_crd(), training_sweep_crd())
     return {f"{GROUP}_{d['spec']['names']['plural']}.yaml": render(d) for d in definitions}
 
 

@@ -1,4 +1,4 @@
-"""Reading TrainingRuns and TrainingSchedules from YAML or JSON, with faults that name the field, the value and the way out.
+"""Reading TrainingRuns, TrainingSchedules and TrainingSweeps from YAML or JSON, with faults that name the field, the value and the way out.
 
 kubectl reads YAML 1.2-style numbers, so `learningRate: 1e-4` is a number to the API server; PyYAML's own resolver takes
 it for a string. The loader here follows kubectl, keeps the line of every key, and turns pydantic's errors into messages
@@ -22,6 +22,7 @@ from trainyard.api.run.trainingrun import TrainingRun
 
 if TYPE_CHECKING:
     from trainyard.api.schedule.trainingschedule import TrainingSchedule
+    from trainyard.api.sweep.trainingsweep import TrainingSweep
 
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
@@ -156,6 +157,13 @@ def parse_schedule(value: Any, *, document: Document | None = None) -> "Training
     from trainyard.api.schedule.trainingschedule import TrainingSchedule
 
     return _parse(TrainingSchedule, value, document)
+
+
+def parse_sweep(value: Any, *, document: Document | None = None) -> "TrainingSweep":
+    """The same for a TrainingSweep. Where its parameters lead is checked by `api/sweep/validity.py`."""
+    from trainyard.api.sweep.trainingsweep import TrainingSweep
+
+    return _parse(TrainingSweep, value, document)
 
 
 def _parse(model: type[M], value: Any, document: Document | None) -> M:

@@ -28,6 +28,7 @@ def collect(runs: Runs, name: str, *, log_lines: int) -> Iterator[tuple[str, str
     for run in found:
         yield from _of_run(runs, run, log_lines=log_lines)
     yield from _file("schedules.yaml", lambda: list(runs.api.items(runs.path(plural="trainingschedules"))))
+    yield from _file("sweeps.yaml", lambda: list(runs.api.items(runs.path(plural="trainingsweeps"))))
     yield from _file("nodes.yaml", lambda: [_node(n) for n in runs.api.items("/api/v1/nodes")])
     yield from _file("storageclasses.yaml", lambda: list(runs.api.items("/apis/storage.k8s.io/v1/storageclasses")))
     yield from _of_operator(runs, log_lines=log_lines)

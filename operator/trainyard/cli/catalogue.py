@@ -26,7 +26,7 @@ class Verb:
 
 VERBS = {
     "run": Verb("Runs", "Start a TrainingRun in the cluster, or run it on this machine without one."),
-    "list": Verb("Runs", "List the runs, or the schedules, and how they stand."),
+    "list": Verb("Runs", "List the runs, the schedules or the sweeps, and how they stand."),
     "status": Verb("Runs", "Show one run on one screen: progress, steps, attempts, pods, results."),
     "logs": Verb("Runs", "Print what a run says, over all its steps and attempts."),
     "watch": Verb("Runs", "Print a line whenever a run changes, until it has ended."),
@@ -46,6 +46,7 @@ VERBS = {
     "promote": Verb("Results", "Ask for a run's result to become the champion."),
     "rollback": Verb("Results", "Ask for the champion before this run's result to be set back."),
     "run-now": Verb("Schedules", "Have a TrainingSchedule start its runs now, whatever its clock says."),
+    "sweep": Verb("Sweeps", "Show the trials of a TrainingSweep, the best first."),
     "validate": Verb(
         "Manifests", "Check manifests and list everything that is wrong with them, each fault with its line."
     ),

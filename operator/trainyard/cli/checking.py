@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainyard.api import GROUP
-from trainyard.api.manifest import Document, Fault, InvalidManifest, parse_run, parse_schedule, read_documents
+from trainyard.api.manifest import (
+    Document,
+    Fault,
+    InvalidManifest,
+    parse_run,
+    parse_schedule,
+    parse_sweep,
+    read_documents,
+)
 from trainyard.api.run.trainingrun import TrainingRun, TrainingRunSpec
 from trainyard.cli.exits import Misused
 
 if TYPE_CHECKING:
     from trainyard.api.schedule.trainingschedule import TrainingSchedule
+    from trainyard.api.sweep.trainingsweep import TrainingSweep
 
-KINDS = ("TrainingRun", "TrainingSchedule")
+KINDS = ("TrainingRun", "TrainingSchedule", "TrainingSweep")
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -40,7 +49,7 @@ class ObjectReport:
     namespace: str
     faults: tuple[Fault, ...]
     document: Document
-    model: "TrainingRun | TrainingSchedule | None" = None
+    model: "TrainingRun | TrainingSchedule | TrainingSweep | None" = None
     remarks: tuple[str, ...] = ()
     """What was found in its data, apart from faults."""
 
@@ -50,7 +59,7 @@ class ObjectReport:
 
     @property
     def run_spec(self) -> TrainingRunSpec | None:
-        """The spec of the run, or of the runs that a schedule makes."""
+        """The spec of the run, or of the runs that a schedule or a sweep makes."""
         if self.model is None:
             return None
         return self.model.spec if isinstance(self.model, TrainingRun) else self.model.spec.template.spec
@@ -107,7 +116,12 @@ def check(source: Source) -> FileReport:
     if not ours:
         found = ", ".join(_title(d.value) for d in documents) or "nothing"
         return FileReport(
-            source.name, (Fault("manifest", f"expected a TrainingRun or TrainingSchedule in this file, found {found}"),)
+            source.name,
+            (
+                Fault(
+                    "manifest", f"expected a TrainingRun, TrainingSchedule or TrainingSweep in this file, found {found}"
+                ),
+            ),
         )
     others = tuple(_title(d.value) for d in documents if not _is_ours(d.value))
     return FileReport(source.name, (), tuple(_without_twins([_check_object(d) for d in ours])), others)
@@ -135,6 +149,11 @@ def _check_object(document: Document) -> ObjectReport:
     name = metadata.get("name") or metadata.get("generateName") or ""
     report = ObjectReport(kind, str(name), str(metadata.get("namespace", "")), (), document)
     try:
+        if kind == "TrainingSweep":
+            sweep = parse_sweep(document.value, document=document)
+            if found := tuple(_sweep_faults(sweep, document)):
+                raise InvalidManifest(found)
+            return replace(report, model=sweep)
         if kind != "TrainingSchedule":
             run = parse_run(document.value, document=document)
             return replace(report, model=run, remarks=(DEPRECATED,) if run.spec.push_to_hub is not None else ())
@@ -159,7 +178,20 @@ def _schedule_faults(schedule: "TrainingSchedule", document: Document) -> Iterat
         spec=schedule.spec,
         raw_spec=document.value["spec"],
     )
-    for sentence in faults(reference):
+    yield from _located(faults(reference), document)
+
+
+def _sweep_faults(sweep: "TrainingSweep", document: Document) -> Iterator[Fault]:
+    """The same of a sweep: where its parameters lead, and the runs that their values make."""
+    from trainyard.api.sweep.children import SweepRef
+    from trainyard.api.sweep.validity import faults
+
+    yield from _located(faults(SweepRef.of(document.value, sweep)), document)
+
+
+def _located(sentences: Iterable[str], document: Document) -> Iterator[Fault]:
+    """Sentences that begin with a field, each with its line."""
+    for sentence in sentences:
         field, _, message = sentence.partition(": ")
         words = field.split(" ", 1)[0].replace("[", ".").replace("]", "").split(".")
         path = tuple(int(word) if word.isdecimal() else word for word in words)

@@ -55,10 +55,10 @@ def definitions(runs: Runs) -> Iterator[Finding]:
     """CRDs."""
     # Making our own definitions takes half a second of pydantic; only this check needs them.
     from trainyard.api.compatibility import SCHEMA_ANNOTATION, fields_lacking, schema_of
-    from trainyard.api.crd import training_run_crd, training_schedule_crd
+    from trainyard.api.crd import training_run_crd, training_schedule_crd, training_sweep_crd
 
     install = "install the CRDs of this version: kubectl apply --server-side -f crds/, or the Helm chart"
-    for ours in (training_run_crd(), training_schedule_crd()):
+    for ours in (training_run_crd(), training_schedule_crd(), training_sweep_crd()):
         name = ours["metadata"]["name"]
         try:
             there = runs.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")

@@ -91,12 +91,13 @@ def _from_the_cluster(kind: str, given: dict[str, str]) -> list[str]:
         from trainyard.api.steps import STEPS
 
         return list(STEPS)
-    if kind not in ("run", "schedule", "namespace"):
+    if kind not in ("run", "schedule", "sweep", "namespace"):
         return []
     runs = connect(**given, timeout=SECONDS)
     path = {
         "run": runs.path(),
         "schedule": runs.path(plural="trainingschedules"),
+        "sweep": runs.path(plural="trainingsweeps"),
         "namespace": "/api/v1/namespaces",
     }[kind]
     return sorted(runs.api.names(path))

@@ -7,7 +7,7 @@ from trainyard.cli.exits import Misused
 
 
 def completes(kind: str, action: argparse.Action) -> None:
-    """What the shell offers in the action's place: run, schedule, step or file."""
+    """What the shell offers in the action's place: run, schedule, sweep, step or file."""
     vars(action)["complete"] = kind
 
 

@@ -40,7 +40,7 @@ def _dry_run(report: ObjectReport) -> Iterator[Fault]:
 def _missing(report: ObjectReport) -> Iterator[Fault]:
     if report.run_spec is None:
         return
-    inside = "spec.template." if report.kind == "TrainingSchedule" else ""
+    inside = "spec.template." if report.kind in ("TrainingSchedule", "TrainingSweep") else ""
     for one in references(report.run_spec):
         kind = one.kind.lower()
         result = kubectl(["get", kind, one.name, "-o", "name"], namespace=report.namespace)

@@ -64,6 +64,7 @@ from trainyard.controller.runs.reconcile import Reconciler
 from trainyard.controller.schedules.desk import ScheduleDesk
 from trainyard.controller.schedules.triggers.addresses import Rules
 from trainyard.controller.settings import Settings
+from trainyard.controller.sweeps.desk import SweepDesk
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ START_SECONDS = 60.0
 START_RETRY_SECONDS = 2.0
 WATCH_STOP_SECONDS = 8.0
 FLUSH_SECONDS = 3.0
+SWEEP_WORKERS = 2
 
 
 class CannotStart(RuntimeError):
@@ -114,6 +116,7 @@ class _Operator:
             rules=_trigger_rules(settings),
             look_memory=settings.triggers_memory_mib * 2**20,
         )
+        self._sweeps = SweepDesk(cluster=cluster, clock=clock, registry=metrics.registry)
         self._resync = Resync(
             cluster=cluster,
             clock=clock,
@@ -124,7 +127,10 @@ class _Operator:
             interval=settings.resync_seconds,
         )
         self._watchdog = Watchdog(
-            queue=self._queue, clock=clock, stale=self._resync.overdue, schedules=self._schedules.queue
+            queue=self._queue,
+            clock=clock,
+            stale=self._resync.overdue,
+            others={"schedule": self._schedules.queue, "sweep": self._sweeps.queue},
         )
         self._lease = Lease(
             cluster,
@@ -248,12 +254,13 @@ class _Operator:
                     "give-back": give_back.run(),
                     "history": keeper.run(),
                     "schedules": self._schedules.run(events=events, workers=settings.schedule_workers),
+                    "sweeps": self._sweeps.run(history=history, events=events, workers=SWEEP_WORKERS),
                     **({"lease": self._hold_lease()} if settings.lease else {}),
                 }.items()
             }
             code = await self._until_stopped(tasks)
             self._ready = False
-            queues = (queue, self._schedules.queue)
+            queues = (queue, self._schedules.queue, self._sweeps.queue)
             if not all(await asyncio.gather(*(each.drain(settings.shutdown_seconds) for each in queues))):
                 log.warning("reconciles still run after %g s; the next start takes them up", settings.shutdown_seconds)
             await alerts.close()
@@ -287,6 +294,7 @@ class _Operator:
         await handlers.watch(
             inbox=self._inbox,
             schedules=self._schedules.inbox,
+            sweeps=self._sweeps.inbox,
             board=self._board,
             credentials=self._cluster.credentials,
             namespaces=self._settings.namespaces,

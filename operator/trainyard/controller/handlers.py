@@ -14,10 +14,11 @@ import kopf
 
 from trainyard.api.names import MANAGED_BY, MANAGED_BY_LABEL
 from trainyard.controller.kube.cluster import JOBS, PODS, PVCS, TRAININGRUNS, Credentials, Resource
-from trainyard.controller.kube.resources import TRAININGSCHEDULES
+from trainyard.controller.kube.resources import TRAININGSCHEDULES, TRAININGSWEEPS
 from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.page.board import Board
 from trainyard.controller.schedules.inbox import ScheduleInbox
+from trainyard.controller.sweeps.inbox import SweepInbox
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,14 @@ def watch_settings() -> kopf.OperatorSettings:
 
 
 def watch_registry(
-    inbox: Inbox, credentials: Callable[[], Awaitable[Credentials]], *, schedules: ScheduleInbox, board: Board
+    inbox: Inbox,
+    credentials: Callable[[], Awaitable[Credentials]],
+    *,
+    schedules: ScheduleInbox,
+    sweeps: SweepInbox,
+    board: Board,
 ) -> kopf.OperatorRegistry:
-    """Handlers for schedules, runs and their children, and the login."""
+    """Handlers for schedules, sweeps, runs and their children, and the login."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -76,12 +82,18 @@ def watch_registry(
     async def run_changed(event: Any, **_: Any) -> None:
         inbox.run_event(event["type"], event["object"])
         schedules.run_event(event["type"], event["object"])
+        sweeps.run_event(event["type"], event["object"])
         board.run_event(event["type"], event["object"])
 
     @kopf.on.event(TRAININGSCHEDULES.group, TRAININGSCHEDULES.version, TRAININGSCHEDULES.plural, registry=registry)
     async def schedule_changed(event: Any, **_: Any) -> None:
         schedules.schedule_event(event["type"], event["object"])
         board.schedule_event(event["type"], event["object"])
+
+    @kopf.on.event(TRAININGSWEEPS.group, TRAININGSWEEPS.version, TRAININGSWEEPS.plural, registry=registry)
+    async def sweep_changed(event: Any, **_: Any) -> None:
+        sweeps.sweep_event(event["type"], event["object"])
+        board.sweep_event(event["type"], event["object"])
 
     def watch(child: Resource) -> None:
         @kopf.on.event(child.group, child.version, child.plural, registry=registry, id=f"{child.plural}_changed")
@@ -117,6 +129,7 @@ async def watch(
     *,
     inbox: Inbox,
     schedules: ScheduleInbox,
+    sweeps: SweepInbox,
     board: Board,
     credentials: Callable[[], Awaitable[Credentials]],
     namespaces: Sequence[str],
@@ -129,7 +142,7 @@ async def watch(
     """
     ours = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
-        registry=watch_registry(inbox, credentials, schedules=schedules, board=board),
+        registry=watch_registry(inbox, credentials, schedules=schedules, sweeps=sweeps, board=board),
         settings=watch_settings(),
         clusterwide=not namespaces,
         namespaces=list(namespaces),

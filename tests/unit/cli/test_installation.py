@@ -14,7 +14,7 @@ from tests import ROOT
 from tests.unit.cli import runs
 from tests.unit.cli.calling import call
 from tests.unit.cli.fake_cluster import FakeCluster
-from trainyard.api.crd import training_run_crd, training_schedule_crd
+from trainyard.api.crd import training_run_crd, training_schedule_crd, training_sweep_crd
 from trainyard.cli.catalogue import OTHER_NAMES, VERBS
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -23,7 +23,7 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 @pytest.fixture
 def installed(cluster: FakeCluster) -> FakeCluster:
     """Trainyard as the chart installs it, in a cluster with a GPU."""
-    for definition in (training_run_crd(), training_schedule_crd()):
+    for definition in (training_run_crd(), training_schedule_crd(), training_sweep_crd()):
         cluster.put(f"{CRDS}/{definition['metadata']['name']}", definition)
     labels = {"app.kubernetes.io/name": "trainyard"}
     container = {"name": "operator", "image": "trainyard:0.1.0", "env": [{"name": "TRAINYARD_NAMESPACES", "value": ""}]}

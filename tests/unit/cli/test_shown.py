@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 import yaml
@@ -141,6 +142,51 @@ def test_schedules_are_listed_as_well(cluster: FakeCluster) -> None:
         },
     )
     same_as("list_schedules", call("list", "--schedules").stdout)
+
+
+SWEEP: dict[str, Any] = {
+    "metadata": {"name": "tune", "namespace": "lab", "uid": "u", "creationTimestamp": "2026-03-01T11:00:00Z"},
+    "spec": {
+        "objective": {"metric": "eval_loss", "direction": "Minimize"},
+        "parameters": [{"name": "training.learningRate"}, {"name": "training.seed"}],
+    },
+    "status": {
+        "state": "Running",
+        "message": "1 of 6 trials under way",
+        "summary": "5/6",
+        "best": {"number": 3, "run": "tune-3", "value": "2.1"},
+        "trials": [
+            {"number": 1, "run": "tune-1", "state": "Stopped", "value": "3.1", "rung": 10},
+            {"number": 2, "run": "tune-2", "state": "Failed", "message": "the loss is not a number at step 4"},
+            {"number": 3, "run": "tune-3", "state": "Succeeded", "value": "2.1", "rung": 30},
+            {"number": 4, "run": "tune-4", "state": "Stopped", "value": "2.2", "rung": 30},
+            {"number": 5, "run": "tune-5", "state": "Succeeded", "value": "2.4", "rung": 30},
+            {"number": 6, "run": "tune-6", "state": "Running"},
+        ],
+    },
+}
+for _trial in SWEEP["status"]["trials"]:
+    _trial["assignments"] = {"training.learningRate": f"0.00{_trial['number']}", "training.seed": "1"}
+
+
+def test_sweeps_are_listed_and_their_trials_ranked(cluster: FakeCluster) -> None:
+    cluster.put("/apis/trainyard.dev/v1alpha1/namespaces/lab/trainingsweeps/tune", SWEEP)
+    same_as("list_sweeps", call("list", "--sweeps").stdout)
+    same_as("sweep", call("sweep", "tune").stdout)
+    assert json.loads(call("sweep", "tune", "-o", "json").stdout) == SWEEP
+
+
+def test_the_largest_comes_first_where_more_is_better(cluster: FakeCluster) -> None:
+    upwards = {**SWEEP, "spec": {**SWEEP["spec"], "objective": {"metric": "accuracy", "direction": "Maximize"}}}
+    cluster.put("/apis/trainyard.dev/v1alpha1/namespaces/lab/trainingsweeps/tune", upwards)
+    rows = [line.split()[0] for line in call("sweep", "tune").stdout.splitlines() if line.startswith("tune-")]
+    assert rows == ["tune-5", "tune-3", "tune-4", "tune-1", "tune-2", "tune-6"]
+
+
+def test_a_sweep_that_is_not_there_is_named(cluster: FakeCluster) -> None:
+    result = call("sweep", "tune")
+    assert result.exit_code == 3
+    assert "there is no TrainingSweep 'tune' in namespace lab" in result.stderr
 
 
 def test_a_run_that_no_operator_has_seen_sends_to_the_doctor(cluster: FakeCluster) -> None:

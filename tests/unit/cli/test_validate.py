@@ -109,7 +109,7 @@ def test_one_name_twice_is_a_fault() -> None:
 def test_a_file_without_a_run_is_a_fault(text: str) -> None:
     code, output = run("-f", "-", stdin=text)
     assert code == 1
-    assert "expected a TrainingRun or TrainingSchedule" in output
+    assert "expected a TrainingRun, TrainingSchedule or TrainingSweep" in output
 
 
 def test_a_slip_in_the_kind_is_not_passed_over() -> None:
@@ -134,6 +134,46 @@ spec:
       datasets: [{name: d, inline: {text: x}}]
       training: {method: SFT}
 """
+
+
+SWEEP = """\
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingSweep
+metadata: {name: tune}
+spec:
+  objective: {metric: eval_loss}
+  numTrials: 5
+  parameters:
+  - name: training.learningRate
+    double: {min: 0.1, max: 20}
+  - name: datasets[3].weight
+    int: {min: 1, max: 2}
+  template:
+    spec:
+      model: {storageUri: hf://org/name}
+      datasets: [{name: d, inline: {text: x}}]
+      training: {method: SFT, evalSteps: 5}
+"""
+
+
+def test_a_sweep_is_checked_with_its_parameters_and_the_runs_that_they_make() -> None:
+    code, output = run("-f", "-", stdin=SWEEP)
+    assert code == 1
+    assert (
+        "standard input:10: spec.parameters[1].name: datasets[3].weight leads nowhere: the template has 1 entries"
+        in output
+    )
+    code, output = run("-f", "-", stdin=SWEEP.replace("datasets[3].weight", "datasets[0].weight"))
+    assert code == 1
+    assert (
+        "standard input:8: spec.parameters[0] (training.learningRate = 20.0): spec.training.learningRate: 20.0 is not "
+        "allowed: must be at most 10" in output
+    )
+    fine = SWEEP.replace("datasets[3].weight", "datasets[0].weight").replace("max: 20", "max: 1")
+    assert run("-f", "-", stdin=fine) == (
+        0,
+        "standard input: TrainingSweep tune is valid: prepare -> train\n",
+    )
 
 
 def test_a_schedule_is_checked_with_its_clock_and_its_variants() -> None:

@@ -26,6 +26,7 @@ from trainyard.controller.kube.resources import (
     SERVICES,
     TRAININGRUNS,
     TRAININGSCHEDULES,
+    TRAININGSWEEPS,
     Resource,
 )
 
@@ -40,7 +41,9 @@ class FakeKube:
     """`objects[plural][namespace, name]`; `requests` is every request as `METHOD plural[/subresource]`."""
 
     def __init__(self, *resources: Resource) -> None:
-        self.resources = {r.plural: r for r in (*CORE, *(resources or (TRAININGRUNS, TRAININGSCHEDULES)))}
+        self.resources = {
+            r.plural: r for r in (*CORE, *(resources or (TRAININGRUNS, TRAININGSCHEDULES, TRAININGSWEEPS)))
+        }
         self.objects: dict[str, dict[Key, dict[str, Any]]] = {plural: {} for plural in self.resources}
         self.requests: list[str] = []
         self.queries: list[tuple[str, dict[str, str]]] = []

@@ -10,8 +10,9 @@ from trainyard.controller.kube.transport import Credentials
 from trainyard.controller.loop.inbox import Inbox
 from trainyard.controller.page.board import Board
 from trainyard.controller.schedules.inbox import ScheduleInbox
+from trainyard.controller.sweeps.inbox import SweepInbox
 
-WATCHED = {"trainingruns", "trainingschedules", "jobs", "pods", "persistentvolumeclaims"}
+WATCHED = {"trainingruns", "trainingschedules", "trainingsweeps", "jobs", "pods", "persistentvolumeclaims"}
 
 
 class Keys:
@@ -44,6 +45,7 @@ async def watching(kube: FakeKube, *namespaces: str):
         handlers.watch(
             inbox=Inbox(queue=keys, runs=Runs()),
             schedules=ScheduleInbox(queue=keys),
+            sweeps=SweepInbox(queue=keys),
             board=keys.board,
             credentials=credentials,
             namespaces=namespaces,
@@ -79,6 +81,8 @@ async def test_runs_and_children_arrive_as_keys_and_nothing_is_written(kube: Fak
         await eventually(lambda: keys.all.count(("ns", "listed")) == 2)
         kube.put("trainingschedules", run("monthly"))
         await eventually(lambda: keys.board.rows("schedule"))
+        kube.put("trainingsweeps", run("tune"))
+        await eventually(lambda: keys.board.rows("sweep"))
         assert [row["name"] for row in keys.board.rows("run")] == ["fresh"]
     assert kube.writes() == []
     assert kube.authorizations == {"Bearer secret"}
@@ -114,7 +118,7 @@ async def test_children_are_selected_by_the_api_server(kube: FakeKube):
         kube.put("jobs", job("ours"))
         await eventually(lambda: ("ns", "ours") in keys.all)
     sent = {path.rpartition("/")[2]: query for path, query in kube.queries}
-    for child in WATCHED - {"trainingruns", "trainingschedules"}:
+    for child in WATCHED - {"trainingruns", "trainingschedules", "trainingsweeps"}:
         for request in (child, f"{child}?watch"):
             assert sent[request]["labelSelector"] == "app.kubernetes.io/managed-by=trainyard", request
     for request in ("trainingruns", "trainingruns?watch"):

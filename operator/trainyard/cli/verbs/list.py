@@ -1,7 +1,7 @@
-"""`trainyard list`: runs or schedules, as `kubectl get` shows them."""
+"""`trainyard list`: runs, schedules or sweeps, as `kubectl get` shows them."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trainyard.cli.cluster import add_cluster, runs_of, same_cluster
@@ -13,10 +13,14 @@ from trainyard.cli.watching import print_changes
 from trainyard.client import Run, Runs
 
 SCHEDULE_COLUMNS = ("NAME", "STATE", "SCHEDULE", "SUSPEND", "ACTIVE", "LAST", "NEXT", "AGE")
+SWEEP_COLUMNS = ("NAME", "STATE", "BEST", "TRIALS", "METRIC", "AGE")
+Cells = Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--schedules", action="store_true", help="TrainingSchedules instead of runs.")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--schedules", action="store_true", help="TrainingSchedules instead of runs.")
+    kinds.add_argument("--sweeps", action="store_true", help="TrainingSweeps instead of runs.")
     parser.add_argument(
         "-l", "--selector", default="", metavar="LABELS", help="Only those with these labels: agent=sre."
     )
@@ -28,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> None:
-    """List the runs, or the schedules, and how they stand.
+    """List the runs, the schedules or the sweeps, and how they stand.
 
     The columns are those of kubectl get trainingruns; -o wide adds node, phase, checkpoint and message.
     """
@@ -36,7 +40,9 @@ def call(options: argparse.Namespace) -> None:
         raise Misused("--cost is a table of runs: leave out --schedules and --watch")
     runs = runs_of(options)
     if options.schedules:
-        _print_schedules(runs, options)
+        _print_others("schedules", SCHEDULE_COLUMNS, _schedule, runs, options)
+    elif options.sweeps:
+        _print_others("sweeps", SWEEP_COLUMNS, _sweep, runs, options)
     elif options.watch:
         print_changes(runs, selector=options.selector, state=options.state, form=options.output)
     else:
@@ -71,23 +77,24 @@ def _nothing(what: str, runs: Runs, options: argparse.Namespace) -> str:
     return f"no {what} {where}{further}"
 
 
-def _print_schedules(runs: Runs, options: argparse.Namespace) -> None:
+def _print_others(what: str, columns: tuple[str, ...], cells: Cells, runs: Runs, options: argparse.Namespace) -> None:
     query = {"labelSelector": options.selector} if options.selector else {}
-    found = list(runs.api.items(runs.path(plural="trainingschedules"), **query))
+    found = list(runs.api.items(runs.path(plural=f"training{what}"), **query))
 
     def as_table() -> list[str]:
         if not found:
-            return [_nothing("schedules", runs, options)]
-        space = ("NAMESPACE",) if options.all_namespaces else ()
-        return table((*space, *SCHEDULE_COLUMNS), [_schedule(raw, namespaces=options.all_namespaces) for raw in found])
+            return [_nothing(what, runs, options)]
+        if not options.all_namespaces:
+            return table(columns, [cells(raw) for raw in found])
+        return table(("NAMESPACE", *columns), [(str(raw["metadata"]["namespace"]), *cells(raw)) for raw in found])
 
-    print_objects(found, options.output, kind="trainingschedule", as_table=as_table)
+    print_objects(found, options.output, kind=f"training{what}".removesuffix("s"), as_table=as_table)
 
 
-def _schedule(raw: Mapping[str, Any], *, namespaces: bool) -> tuple[str, ...]:
+def _schedule(raw: Mapping[str, Any]) -> tuple[str, ...]:
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     last = age(status.get("lastScheduleTime"))
-    cells = (
+    return (
         str(metadata["name"]),
         str(status.get("state") or ""),
         str(
@@ -100,4 +107,15 @@ def _schedule(raw: Mapping[str, Any], *, namespaces: bool) -> tuple[str, ...]:
         str(status.get("nextScheduleTime") or ""),
         age(metadata.get("creationTimestamp")),
     )
-    return ((str(metadata["namespace"]), *cells)) if namespaces else cells
+
+
+def _sweep(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    return (
+        str(metadata["name"]),
+        str(status.get("state") or ""),
+        str((status.get("best") or {}).get("value") or ""),
+        str(status.get("summary") or ""),
+        str((spec.get("objective") or {}).get("metric") or ""),
+        age(metadata.get("creationTimestamp")),
+    )

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainyard.api.compatibility import SCHEMA_ANNOTATION, fields_lacking, schema_of
-from trainyard.api.crd import training_run_crd, training_schedule_crd
+from trainyard.api.crd import training_run_crd, training_schedule_crd, training_sweep_crd
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import TRAININGRUNS, Cluster
-from trainyard.controller.kube.resources import CRDS, TRAININGSCHEDULES
+from trainyard.controller.kube.resources import CRDS, TRAININGSCHEDULES, TRAININGSWEEPS
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,11 @@ _INSTALL = "install the CRDs first: kubectl apply --server-side -f crds/, or the
 
 async def fault(cluster: Cluster) -> str | None:
     """Why this version cannot work under what is installed, with the way out; None if it can. Raises `ClusterError`."""
-    for kind, ours in ((TRAININGRUNS, training_run_crd()), (TRAININGSCHEDULES, training_schedule_crd())):
+    for kind, ours in (
+        (TRAININGRUNS, training_run_crd()),
+        (TRAININGSCHEDULES, training_schedule_crd()),
+        (TRAININGSWEEPS, training_sweep_crd()),
+    ):
         if not await cluster.serves(kind):
             return f"the API server does not know {kind.plural}.{kind.group}/{kind.version}; {_INSTALL}"
         try:

@@ -39,6 +39,7 @@ class Resource:
 
 TRAININGRUNS = Resource(GROUP, VERSION, "trainingruns", "TrainingRun")
 TRAININGSCHEDULES = Resource(GROUP, VERSION, "trainingschedules", "TrainingSchedule")
+TRAININGSWEEPS = Resource(GROUP, VERSION, "trainingsweeps", "TrainingSweep")
 JOBS = Resource("batch", "v1", "jobs", "Job")
 PODS = Resource("", "v1", "pods", "Pod")
 PVCS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")

@@ -6,7 +6,7 @@ API server lists were also delivered by the watch.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from trainyard.controller.clock import Clock
@@ -38,10 +38,10 @@ class Watchdog:
         queue: Queue,
         clock: Clock,
         stale: Callable[[], list[tuple[str, str]]],
-        schedules: Queue | None = None,
+        others: Mapping[str, Queue] | None = None,
     ) -> None:
-        """`schedules` is their own queue, `stale` names the runs whose changes the watch has not delivered in time."""
-        self._queues = {"run": queue, **({"schedule": schedules} if schedules is not None else {})}
+        """`others` are queues of other kinds, by kind; `stale` names the runs whose changes the watch has not delivered in time."""
+        self._queues = {"run": queue, **(others or {})}
         self._clock = clock
         self._stale = stale
         self._reached_at = clock.monotonic()

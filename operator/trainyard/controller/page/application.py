@@ -1,11 +1,12 @@
 """The page's routes. All of them read; none changes anything but who is logged in.
 
-    /, /runs/..., /compare, /schedules/...    index.html; which view it is, the browser knows by the path
+    /, /runs/..., /compare, /schedules/..., /sweeps/...    index.html; which view it is, the browser knows by the path
     /static/PATH                              scripts and styles
     /login                                    where a token is needed: a form's token becomes a session
-    /api/board                                lines of all runs and schedules that the reader may see
+    /api/board                                lines of all runs, schedules and sweeps that the reader may see
     /api/runs/NAMESPACE/NAME                  one run; .../curves its numbers over time
     /api/schedules/NAMESPACE/NAME             one schedule
+    /api/sweeps/NAMESPACE/NAME                one sweep
     /api/events[?run=NAMESPACE/NAME]          server-sent events: lines that change; with `run` its points and marks, too
 
 Whoever comes back with Last-Event-ID is told what he has missed, or to load anew.
@@ -23,11 +24,11 @@ from aiohttp import web
 
 from trainyard.controller.kube import errors
 from trainyard.controller.kube.cluster import Cluster
-from trainyard.controller.kube.resources import TRAININGRUNS, TRAININGSCHEDULES, Resource
+from trainyard.controller.kube.resources import TRAININGRUNS, TRAININGSCHEDULES, TRAININGSWEEPS, Resource
 from trainyard.controller.page.assets import Asset, load
 from trainyard.controller.page.board import Board, Bundle, TooManyReaders
 from trainyard.controller.page.reader import TOKEN_LENGTH, Doorman, Person, Refused
-from trainyard.controller.page.rows import run_detail, schedule_detail
+from trainyard.controller.page.rows import run_detail, schedule_detail, sweep_detail
 from trainyard.controller.ports import last
 from trainyard.controller.reports.history import Curves, History, News
 
@@ -60,7 +61,8 @@ class Page:
     def application(self) -> web.Application:
         """To be served on the page's port."""
         app = web.Application(client_max_size=2 * TOKEN_LENGTH)
-        for path in ("/", "/compare", "/schedules", "/runs/{namespace}/{name}", "/schedules/{namespace}/{name}"):
+        views = ("/runs/{namespace}/{name}", "/schedules/{namespace}/{name}", "/sweeps/{namespace}/{name}")
+        for path in ("/", "/compare", "/schedules", "/sweeps", *views):
             app.router.add_get(path, self._index)
         app.router.add_get("/login", self._index)
         app.router.add_post("/login", self._log_in)
@@ -71,6 +73,8 @@ class Page:
         app.router.add_get("/api/runs/{namespace}/{name}/curves", self._for_reader(self._curves))
         schedule = self._one(TRAININGSCHEDULES, schedule_detail)
         app.router.add_get("/api/schedules/{namespace}/{name}", self._for_reader(schedule))
+        sweep = self._one(TRAININGSWEEPS, sweep_detail)
+        app.router.add_get("/api/sweeps/{namespace}/{name}", self._for_reader(sweep))
         return app
 
     # ---- files
@@ -136,6 +140,7 @@ class Page:
                 "id": now,
                 "runs": [row for row in self._board.rows("run") if row["namespace"] in visible],
                 "schedules": [row for row in self._board.rows("schedule") if row["namespace"] in visible],
+                "sweeps": [row for row in self._board.rows("sweep") if row["namespace"] in visible],
             }
         )
 
@@ -238,6 +243,7 @@ def _lines_of(bundle: Bundle, visible: set[str]) -> dict[str, Any]:
     return {
         "runs": [row for place, row in shown if place[0] == "run" and row],
         "schedules": [row for place, row in shown if place[0] == "schedule" and row],
+        "sweeps": [row for place, row in shown if place[0] == "sweep" and row],
         "gone": [list(place) for place, row in shown if row is None],
     }
 

@@ -1,4 +1,4 @@
-"""What the lists of the page show now: a line for each run and each schedule, kept up to date by the operator's own watch.
+"""What the lists of the page show now: a line for each run, schedule and sweep, kept up to date by the operator's own watch.
 
 Nothing is asked of the API server for it. A line is some hundred bytes, so a thousand runs are less than a megabyte. Readers are
 told what has changed in bundles: nothing is made while nobody reads, and a bundle is made once for all of them.
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainyard.controller.clock import Clock
-from trainyard.controller.page.rows import Row, run_row, schedule_row
+from trainyard.controller.page.rows import Row, run_row, schedule_row, sweep_row
 
-Kind = Literal["run", "schedule"]
+Kind = Literal["run", "schedule", "sweep"]
 Place = tuple[Kind, str, str]
 """Kind, namespace and name."""
 
@@ -68,6 +68,10 @@ class Board:
     def schedule_event(self, type_: str | None, schedule: Mapping[str, Any]) -> None:
         """The same of a TrainingSchedule."""
         self._take("schedule", type_, schedule, schedule_row)
+
+    def sweep_event(self, type_: str | None, sweep: Mapping[str, Any]) -> None:
+        """The same of a TrainingSweep."""
+        self._take("sweep", type_, sweep, sweep_row)
 
     def _take(self, kind: Kind, type_: str | None, raw: Mapping[str, Any], row: Callable[[Any], Row]) -> None:
         place: Place = (kind, raw["metadata"]["namespace"], raw["metadata"]["name"])

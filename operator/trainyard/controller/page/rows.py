@@ -32,6 +32,8 @@ _SPEC = (
     "checkpoints",
     "phases",
 )
+_CONFIDENTIAL = ("args", "podTemplate")
+"""Where parameters of a sweep may lie whose values are not shown."""
 _ATTEMPT = (
     "number", "state", "reason", "counted", "exitCode", "message", "startTime", "completionTime", "node", "firstStep", "lastStep",
     "lastLogLines",
@@ -76,6 +78,49 @@ def schedule_row(raw: Raw) -> Row:
         "runs": status.get("runs"),
     }
     return {name: value for name, value in row.items() if value not in (None, "", [])}
+
+
+def sweep_row(raw: Raw) -> Row:
+    """One line of the list of sweeps."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    objective = spec.get("objective") or {}
+    row: Row = {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "state": status.get("state") or "Pending",
+        "message": str(status.get("message") or "")[:MESSAGE_LENGTH],
+        "algorithm": spec.get("algorithm"),
+        "metric": objective.get("metric"),
+        "direction": objective.get("direction"),
+        "trials": status.get("summary"),
+        "best": _without_secrets(status.get("best") or {}),
+        "created": metadata.get("creationTimestamp"),
+    }
+    return {name: value for name, value in row.items() if value not in (None, "", {})}
+
+
+def sweep_detail(raw: Raw) -> dict[str, Any]:
+    """Everything that the page of a sweep shows."""
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
+    asha = (spec.get("earlyStopping") or {}).get("asha") or {}
+    return sweep_row(raw) | {
+        "counts": status.get("trialCounts") or {},
+        "table": [_without_secrets(trial) for trial in status.get("trials") or ()],
+        "parameters": [
+            {"name": each.get("name"), "log": any((each.get(kind) or {}).get("log") for kind in ("double", "int"))}
+            for each in spec.get("parameters") or ()
+            if not str(each.get("name")).startswith(_CONFIDENTIAL)
+        ],
+        "asha": {name: asha[name] for name in ("minimumSteps", "reductionFactor", "rungs") if name in asha},
+    }
+
+
+def _without_secrets(trial: Raw) -> Row:
+    """A trial without its values of arguments and environment."""
+    values = trial.get("assignments") or {}
+    shown = {name: value for name, value in values.items() if not name.startswith(_CONFIDENTIAL)}
+    return {**trial, **({"assignments": shown} if values else {})}
 
 
 def run_detail(raw: Raw) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from tests.unit.controller.fake_api import FakeApi, Seen, fake_api, status
 from trainyard.api.compatibility import SCHEMA_ANNOTATION
-from trainyard.api.crd import training_run_crd, training_schedule_crd
+from trainyard.api.crd import training_run_crd, training_schedule_crd, training_sweep_crd
 from trainyard.controller.kube import definitions, errors
 from trainyard.controller.kube.resources import CRDS
 
@@ -55,10 +55,10 @@ async def fault(handler: Any) -> tuple[str | None, list[Seen]]:
 
 
 async def test_its_own_definitions_are_fine_and_their_schemas_are_not_even_read() -> None:
-    found, seen = await fault(served(training_run_crd(), training_schedule_crd()))
+    found, seen = await fault(served(training_run_crd(), training_schedule_crd(), training_sweep_crd()))
     assert found is None
     reads = [each for each in seen if each.path.startswith(CRDS.path())]
-    assert len(reads) == 2
+    assert len(reads) == 3
     assert all("PartialObjectMetadata" in each.headers["Accept"] for each in reads)
 
 
@@ -71,7 +71,7 @@ async def test_a_kind_that_is_not_served_is_named() -> None:
 
 
 async def test_under_older_definitions_it_says_what_they_lack_and_what_to_do() -> None:
-    found, _ = await fault(served(without("placement", "nodeNames"), training_schedule_crd()))
+    found, _ = await fault(served(without("placement", "nodeNames"), training_schedule_crd(), training_sweep_crd()))
     assert found is not None
     assert "trainingruns.trainyard.dev is older than this operator: it lacks spec.placement.nodeNames, which" in found
     assert "kubectl apply --server-side -f crds/" in found
@@ -80,7 +80,7 @@ async def test_under_older_definitions_it_says_what_they_lack_and_what_to_do() -
 async def test_of_many_fields_the_first_are_named() -> None:
     empty = without("suspend")
     empty["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"] = {}
-    found, _ = await fault(served(empty, training_schedule_crd()))
+    found, _ = await fault(served(empty, training_schedule_crd(), training_sweep_crd()))
     assert found is not None
     assert found.count("spec.") == definitions.SHOWN
     assert " and " in found
@@ -91,14 +91,14 @@ async def test_a_newer_definition_is_only_told_about(caplog: pytest.LogCaptureFi
     fields = newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     fields["novelty"] = {"type": "string"}
     newer["metadata"]["annotations"][SCHEMA_ANNOTATION] = "0123456789abcdef"
-    found, _ = await fault(served(newer, training_schedule_crd()))
+    found, _ = await fault(served(newer, training_schedule_crd(), training_sweep_crd()))
     assert found is None
     assert "trainingruns.trainyard.dev is of another version than this operator" in caplog.text
 
 
 async def test_without_the_right_to_read_them_it_starts() -> None:
     """With rights in some namespaces only, nobody can tell."""
-    found, _ = await fault(served(without("suspend"), training_schedule_crd(), refused=True))
+    found, _ = await fault(served(without("suspend"), training_schedule_crd(), training_sweep_crd(), refused=True))
     assert found is None
 
 

@@ -16,12 +16,13 @@ async function route() {
   view = undefined;
   const [, section, namespace, name] = location.pathname.split("/").map(decodeURIComponent);
   const query = new URLSearchParams(location.search);
-  document.querySelectorAll("nav a").forEach((a) => a.toggleAttribute("aria-current", a.dataset.view === (section === "schedules" ? "schedules" : "runs")));
+  document.querySelectorAll("nav a").forEach((a) => a.toggleAttribute("aria-current", a.dataset.view === (["schedules", "sweeps"].includes(section) ? section : "runs")));
   try {
     if (section === "login") logIn(query.has("again"));
     else if (section === "runs") view = await (await import("./run.js")).run(namespace, name);
     else if (section === "compare") view = await (await import("./compare.js")).compare(query);
     else if (section === "schedules") { const module = await import("./schedules.js"); await (name ? module.schedule(namespace, name) : module.schedules()); }
+    else if (section === "sweeps") { const module = await import("./sweeps.js"); await (name ? module.sweep(namespace, name) : module.sweeps()); }
     else await lines(query);
   } catch (error) {
     show(problem(`${error.message}. `), h("button", { type: "button", onclick: route }, "Try again"));

@@ -1,0 +1,1 @@
+"""TrainingSweeps: trials of a template, proposed, compared, stopped and gone on with."""

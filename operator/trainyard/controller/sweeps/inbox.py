@@ -1,0 +1,49 @@
+"""From events to the keys of sweeps: which sweep an event is about, and whether it says anything new.
+
+A sweep's own status changes are dropped. Of its runs it is of interest that they came, ended, went or were suspended, and how far
+they have trained, because trials are compared on the way.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainyard.api.sweep.trainingsweep import SWEEP_LABEL
+from trainyard.controller.loop.inbox import SOON, Key, Keys
+
+
+class SweepInbox:
+    """Takes the watch engine's events."""
+
+    def __init__(self, *, queue: Keys) -> None:
+        self._queue = queue
+        self._sweeps: dict[Key, tuple[Any, ...]] = {}
+        self._runs: dict[str, tuple[Any, ...]] = {}  # by uid
+
+    def sweep_event(self, type_: str | None, sweep: Mapping[str, Any]) -> None:
+        """A TrainingSweep was listed (None), ADDED, MODIFIED or DELETED."""
+        metadata = sweep["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        if type_ == "DELETED":
+            self._sweeps.pop(key, None)
+            self._queue.add(key, urgent=True)
+            return
+        meaning = (metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"))
+        if type_ is None or self._sweeps.get(key) != meaning:
+            self._sweeps[key] = meaning
+            self._queue.add(key, urgent=True)
+
+    def run_event(self, type_: str | None, run: Mapping[str, Any]) -> None:
+        """A TrainingRun was listed (None), ADDED, MODIFIED or DELETED."""
+        metadata, status = run["metadata"], run.get("status") or {}
+        sweep = (metadata.get("labels") or {}).get(SWEEP_LABEL)
+        if sweep is None:
+            return
+        step = (status.get("trainerStatus") or {}).get("step")
+        meaning = (status.get("state"), step, (run.get("spec") or {}).get("suspend"))
+        if type_ == "DELETED":
+            self._runs.pop(metadata["uid"], None)
+        elif self._runs.get(metadata["uid"]) == meaning:
+            return
+        else:
+            self._runs[metadata["uid"]] = meaning
+        self._queue.add_after((metadata["namespace"], sweep), SOON)
