@@ -10,7 +10,12 @@ from trainyard.api import GROUP
 
 POLICY, BINDING = "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"
 PODS = "trainyard-pods"
-WRITTEN = {"trainyard-written-configmaps", "trainyard-restarted-deployments", "trainyard-written-inferenceservices"}
+WRITTEN = {
+    "trainyard-written-configmaps",
+    "trainyard-restarted-deployments",
+    "trainyard-written-inferenceservices",
+    "trainyard-yielding-deployments",
+}
 AUTHORS = {
     "trainyard-approvals",
     "trainyard-secrets",
