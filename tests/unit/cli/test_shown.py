@@ -117,6 +117,12 @@ def test_a_run_that_no_operator_has_seen_sends_to_the_doctor(cluster: FakeCluste
     assert "trainyard doctor" in said
 
 
+def test_memory_is_told_in_a_size_that_people_read(cluster: FakeCluster) -> None:
+    runs.training(cluster)
+    cluster.read()["status"]["trainerStatus"]["metrics"] = [{"name": "memory_bytes", "value": "600690688"}]
+    assert "memory 601 MB" in call("status", "runbook").stdout
+
+
 def test_a_pod_that_is_silent_is_told(cluster: FakeCluster) -> None:
     runs.training(cluster)
     cluster.read()["status"]["trainerStatus"]["lastUpdatedTime"] = "2026-03-01T11:50:00Z"
