@@ -440,6 +440,13 @@ SOURCES: tuple[dict[str, Any], ...] = (
     {"runbook": {"storageUri": "pvc://claim/docs/"}},
     {
         "traces": {
+            "database": {"table": "s.traces", "idColumn": "id", "timeColumn": "created_at", "payloadColumn": "payload"},
+            "exportFormat": "TRM",
+        },
+        "secretRef": {"name": "s"},
+    },
+    {
+        "traces": {
             "url": "http://traces.example.org:8000",
             "datasetName": "d",
             "datasetVersion": "v1",
@@ -449,13 +456,6 @@ SOURCES: tuple[dict[str, Any], ...] = (
             "seed": 1,
             "exportFormat": "TrainingExample",
         }
-    },
-    {
-        "traces": {
-            "database": {"table": "s.traces", "idColumn": "id", "timeColumn": "created_at", "payloadColumn": "payload"},
-            "exportFormat": "TRM",
-        },
-        "secretRef": {"name": "s"},
     },
     {"manifest": {"storageUri": "s3://bucket/set/manifest.json", "include": ["train*"]}},
 )

@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainyard.api.exitcodes import ExitCode
 from trainyard.api.names import checkpoints_claim_name
 from trainyard.client import NotAllowed, Run, Runs
+
+STOPPED = f"failed with exit code {ExitCode.RESUME.value} "
+"""What the Job controller says of a pod that has written its checkpoint."""
 
 
 def events_about(runs: Runs, run: Run, pods: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
@@ -20,10 +24,13 @@ def events_about(runs: Runs, run: Run, pods: Sequence[Mapping[str, Any]] = ()) -
 
 
 def warnings_about(runs: Runs, run: Run, pods: Sequence[Mapping[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Warnings of what is there now; the run's own stand in its status anyway."""
-    found = events_about(runs, run, pods)
+    """Warnings of what is there now; the run's own stand in its status anyway, and a pod that was told to stop is none."""
     return [
-        e for e in found if e.get("type") == "Warning" and (e.get("involvedObject") or {}).get("kind") != "TrainingRun"
+        event
+        for event in events_about(runs, run, pods)
+        if event.get("type") == "Warning"
+        and (event.get("involvedObject") or {}).get("kind") != "TrainingRun"
+        and STOPPED not in str(event.get("message"))
     ]
 
 

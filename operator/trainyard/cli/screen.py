@@ -5,7 +5,7 @@ from typing import Any
 
 from trainyard.api.names import ATTEMPT_LABEL, STEP_LABEL
 from trainyard.cli.events import moment
-from trainyard.cli.printing import age, bold, paint, table, wrapped
+from trainyard.cli.printing import age, bold, paint, readable_size, table, wrapped
 from trainyard.client import Run
 
 BAR = 30
@@ -46,8 +46,16 @@ def _progress(run: Run) -> Iterator[str]:
         eta = f"  ETA {summary['eta']}" if summary.get("eta") else ""
         steps = f"  step {summary['step']}" if summary.get("step") else ""
         yield from _fact("Progress", f"[{'#' * filled}{'.' * (BAR - filled)}] {share}%{steps}{eta}")
-    numbers = [f"{m['name']} {m['value']}" for m in (trainer.get("metrics") or ())[:METRICS_SHOWN]]
+    numbers = [_told(m["name"], m["value"]) for m in (trainer.get("metrics") or ())[:METRICS_SHOWN]]
     yield from _fact("Metrics", "  ".join(numbers))
+
+
+def _told(name: str, value: Any) -> str:
+    """A metric, with bytes in a size that people read."""
+    text = str(value)
+    if name.endswith("_bytes") and text.isdecimal():
+        return f"{name.removesuffix('_bytes')} {readable_size(int(text))}"
+    return f"{name} {text}"
 
 
 def _facts(run: Run) -> Iterator[str]:

@@ -38,13 +38,12 @@ class ChangePrinter:
             print(texts.get(self._form, lambda: f"trainingrun/{run.name}")(), flush=True)
             return
         cells = row(run, wide=self._form == "wide", namespaces=self._namespaces)
+        kept = {self._headings[at]: cells[at] for at in self._kept}
         # Age alone is no news.
-        place = self._headings.index("AGE")
-        if self._shown.get(run.uid) == (shown := (*cells[:place], *cells[place + 1 :])):
+        if self._shown.get(run.uid) == (shown := tuple(kept[name] for name in kept if name != "AGE")):
             return
         self._shown[run.uid] = shown
-        names = [self._headings[at] for at in self._kept]
-        lines = table(names, [[cells[at] for at in self._kept]], widths=[WIDTHS[name] for name in names])
+        lines = table(tuple(kept), [tuple(kept.values())], widths=[WIDTHS[name] for name in kept])
         print("\n".join(lines[self._begun :]), flush=True)
         self._begun = True
 

@@ -97,6 +97,16 @@ def test_watch_leaves_out_columns_that_a_terminal_has_no_room_for(
     assert {"NAME", "STATE", "PROGRESS", "STEP", "ETA", "AGE"} <= set(table[0].split())
 
 
+def test_what_a_narrow_terminal_does_not_show_is_no_change(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainyard.cli.watching.terminal_width", lambda: 80)
+    cluster.run(state="Pending")
+    cluster.later = [lambda: cluster.run(state="Pending", summary={"method": "SFT"}), lambda: end(cluster, well=True)]
+    lines = call("watch", "runbook").stdout.splitlines()
+    assert [line.split()[1] for line in lines[:3]] == ["STATE", "Pending", "Succeeded"]
+
+
 def test_watch_prints_a_line_for_each_change_and_ends_as_the_run_does(cluster: FakeCluster) -> None:
     cluster.run(state="Preparing")
     cluster.later = [

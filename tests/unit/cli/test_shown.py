@@ -197,6 +197,28 @@ def test_a_run_that_no_operator_has_seen_sends_to_the_doctor(cluster: FakeCluste
     assert "trainyard doctor" in said
 
 
+@pytest.mark.parametrize(("code", "told"), [(75, False), (65, True)])
+def test_a_pod_that_was_told_to_stop_is_no_warning(cluster: FakeCluster, code: int, told: bool) -> None:
+    runs.training(cluster)
+    message = f"Container trainer for pod lab/x failed with exit code {code} matching FailJob rule at index 1"
+    event = {
+        "metadata": {"name": "e", "namespace": "lab"},
+        "type": "Warning",
+        "reason": "PodFailurePolicy",
+        "message": message,
+        "involvedObject": {"kind": "Job", "name": "runbook-prepare-1"},
+        "lastTimestamp": "2026-03-01T12:09:58Z",
+    }
+    cluster.put("/api/v1/namespaces/lab/events/e", event)
+    assert ("PodFailurePolicy" in call("status", "runbook").stdout) is told
+
+
+def test_memory_is_told_in_a_size_that_people_read(cluster: FakeCluster) -> None:
+    runs.training(cluster)
+    cluster.read()["status"]["trainerStatus"]["metrics"] = [{"name": "memory_bytes", "value": "600690688"}]
+    assert "memory 601 MB" in call("status", "runbook").stdout
+
+
 def test_a_pod_that_is_silent_is_told(cluster: FakeCluster) -> None:
     runs.training(cluster)
     cluster.read()["status"]["trainerStatus"]["lastUpdatedTime"] = "2026-03-01T11:50:00Z"

@@ -106,6 +106,11 @@ def test_download_goes_on_where_it_broke_off(volume: Path, tmp_path: Path) -> No
     assert same(tmp_path / "runbook/model", volume / FOLDER / "model")
 
 
+def test_another_word_for_the_folder(volume: Path, tmp_path: Path) -> None:
+    assert call("download", "runbook", "--output-dir", "artifacts/models/v1").exit_code == 0
+    assert same(tmp_path / "artifacts/models/v1", volume / FOLDER / "model")
+
+
 def test_a_stream_that_ends_early_is_asked_for_the_rest(volume: Path, tmp_path: Path) -> None:
     fake_kubectl(tmp_path, volume, pieces=70_000)
     result = call("download", "runbook", "model", "-d", "here")

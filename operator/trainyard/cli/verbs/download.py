@@ -25,7 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="In the run's folder (model, exports/gguf, logs), a checkpoint (step-10000), or a path on the volume that begins "
         "with /. Default: model, or adapter where there is no model.",
     )
-    parser.add_argument("-d", "--directory", type=Path, metavar="FOLDER", help="Where to. Default: ./RUN/PATH.")
+    parser.add_argument(
+        "-d", "--directory", "--output-dir", type=Path, metavar="FOLDER", help="Where to. Default: ./RUN/PATH."
+    )
     add_inspection(parser)
     add_cluster(parser)
 

@@ -19,10 +19,10 @@ from trainyard.controller.datasets.relay import Piece, Relay
 from trainyard.controller.datasets.request import (
     DATASET_LABEL,
     FORMATS,
-    KEY_LENGTH,
     BuildRequest,
     Place,
     differences,
+    is_key,
     is_over,
     refusal_of,
     request_of,
@@ -127,7 +127,10 @@ class Datasets:
 
     async def _newest(self, key: str) -> Object | None:
         found = await self._cluster.list(TRAININGRUNS, self._place.namespace, label_selector=f"{DATASET_LABEL}={key}")
-        return max(found, key=lambda run: str(run["metadata"].get("creationTimestamp")), default=None)
+        # Times are told in seconds, and what failed within one has been built anew.
+        return max(
+            found, key=lambda run: (run["metadata"]["creationTimestamp"], state_of(run) != "Failed"), default=None
+        )
 
     async def _ended(self, run: Object) -> Object:
         """The run when it is over; as it is, where that takes long."""
@@ -161,12 +164,13 @@ class Datasets:
         ref = RunRef.of(run, parse_run(run))
         export = self._relay.open((ref.namespace, ref.name), ref.uid)
         job = hand_over_job(ref, export=export.id, form=form, defaults=self._defaults)
-        name = job["metadata"]["name"]
+        name, came = job["metadata"]["name"], True
         try:
             await self._cluster.create(JOBS, ref.namespace, job)
             pieces = self._pieces(export.pieces)
             first = await anext(pieces, None)
             if first is None:
+                came = False
                 where = f"kubectl -n {ref.namespace} describe job {name}"
                 raise Refusal(504, f"no pod has read the dataset within {START_SECONDS:g} s; see why: {where}")
             if first.is_problem:
@@ -174,10 +178,11 @@ class Datasets:
             return await _streamed(request, first, pieces)
         finally:
             self._relay.close(export)
-            await asyncio.shield(self._cluster.delete(JOBS, ref.namespace, name))
+            if came:  # else somebody is to look at it; its pod ends by itself when it finds that nobody waits
+                await asyncio.shield(self._cluster.delete(JOBS, ref.namespace, name))
 
     async def _built(self, key: str) -> Object:
-        run = await self._newest(key) if len(key) <= KEY_LENGTH else None
+        run = await self._newest(key) if is_key(key) else None
         if run is None:
             raise Refusal(404, f"there is no dataset {key[:100]!r}; POST /api/datasets/build makes one")
         if not is_over(run):

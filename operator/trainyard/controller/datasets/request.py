@@ -81,6 +81,11 @@ def request_of(body: bytes) -> BuildRequest:
     return validated(BuildRequest, given)
 
 
+def is_key(text: str) -> bool:
+    """Whether a dataset can be called so: whatever else stands in an address is no part of a question to the API server."""
+    return len(text) <= KEY_LENGTH and re.fullmatch(_NAME, text) is not None
+
+
 def run_of(asked: BuildRequest, place: Place) -> Object:
     """The run that builds it, ready to be created."""
     traces: Object = {

@@ -231,6 +231,9 @@ async def test_an_export_that_breaks_off_is_not_taken_for_the_whole() -> None:
 def test_exports_that_cannot_be(store: Store, pods: Pods) -> None:
     status, told = ask(store, "/api/datasets/none-v1/export.jsonl")
     assert (status, "POST /api/datasets/build makes one" in told["error"]) == (404, True)
+    asked = len(store.kube.queries)
+    assert ask(store, "/api/datasets/a,trainyard.dev%2Fdataset/export.jsonl")[0] == 404
+    assert not [q for _, q in store.kube.queries[asked:] if "," in q.get("labelSelector", "")]
     build(store, dataset_version="form")
     status, told = ask(store, "/api/datasets/high_card_duel_prod-form/export.jsonl?format=csv")
     assert (status, told["error"]) == (422, "format: 'csv' is none; there are trace, training_example, tunix_sft")
