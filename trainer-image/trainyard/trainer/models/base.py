@@ -87,10 +87,13 @@ def check_model(context: RunContext) -> None:
     spec = context.run.spec
     if fields := spec.code_runs():
         check_sandbox(fields[0])
-    for path, other in (*spec.reward_models(), *spec.teachers()):
-        uri = other.storage_uri
-        if uri is not None and not uri.startswith("hf://") and not _is_handed_on(uri, context):
-            folder = model_folder(Address(uri, other.secret_ref, field=path), context)
+    others = [(path, reward.storage_uri, reward.secret_ref) for path, reward in spec.reward_models()]
+    others += [
+        (path, teacher.storage_uri, teacher.secret_ref) for path, teacher in spec.teachers() if teacher.storage_uri
+    ]
+    for path, uri, secret_ref in others:
+        if not uri.startswith("hf://") and not _is_handed_on(uri, context):
+            folder = model_folder(Address(uri, secret_ref, field=path), context)
             check_weights(folder, uri)
 
 
