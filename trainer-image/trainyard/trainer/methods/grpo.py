@@ -133,7 +133,8 @@ class Grpo(Generating):
         assert isinstance(settings, GRPOConfig)
         assert prompts is not None
         group, drawn = settings.num_generations, 0
-        parts, scores = list(map(responses.rows, torch.arange(self._at_once).split(group))), scores.clone()
+        parts = list(map(responses.rows, torch.split(torch.arange(self._at_once), group)))
+        scores = scores.clone()
         for attempt in range(settings.max_resamples):
             alike = (scores.view(-1, group).std(dim=1) < SMALLEST).nonzero()[:, 0].tolist()
             if not alike:
