@@ -41,6 +41,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     from trainyard.trainer.methods.rollouts import sample
+    from trainyard.trainer.models.quick import quicken
     from trainyard.trainer.volume.gguf import unpack
 
     folder = Path(asked.model)
@@ -49,6 +50,8 @@ def main() -> None:
         unpack(folder, place, str(folder))
         folder = place
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    trained: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    quicken(trained)  # as a model is while it is trained
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     texts = [QUESTIONS[n % len(QUESTIONS)] for n in range(asked.prompts) for _ in range(asked.group)]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
@@ -64,7 +67,7 @@ def main() -> None:
 
     def ours() -> int:
         made = sample(
-            model, prompts, length=asked.tokens, temperature=1.0, ends=[], padding_id=tokenizer.pad_token_id,
+            trained, prompts, length=asked.tokens, temperature=1.0, ends=[], padding_id=tokenizer.pad_token_id,
             batch_size=len(prompts), device="cpu", autocast=contextlib.nullcontext, seed=[1],
         )  # fmt: skip
         return int(made.mask.sum())

@@ -1,6 +1,6 @@
 """GRPO on real weights: does a reward that can be checked grow, and does it stay where it is if the rewards are dealt out at random?
 
-    python benchmarks/grpo.py [--steps 40] [--only rewarded|shuffled]
+    python benchmarks/grpo.py [--steps 22] [--only rewarded|shuffled]
 
 SmolLM2-135M-Instruct gets the alerts of examples/agent-sre/RUNBOOK.md, after one alert that is answered, and is rewarded for a
 well-formed kubectl command of one line (1) and for naming the alert's own namespace (1). Printed are both, as shares of the
@@ -101,7 +101,7 @@ def contestant(name: str, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=22)
     parser.add_argument("--only", choices=["rewarded", "shuffled"])
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

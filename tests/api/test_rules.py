@@ -307,7 +307,7 @@ CASES: tuple[Case, ...] = (
     Case("evaluation.compareWith.secretRef is for", put(JUDGED[0], CHAMPIONS_SECRET, {"name": "a"}), JUDGED[1]),
     Case("evaluation.gates with minimumGain need", {**HELD_OUT, "evaluation": GAIN}, JUDGED[0]),
     Case("evaluation.compareWith is what a gain is over", without(JUDGED[0], (*JUDGING, "gates")), JUDGED[0]),
-    Case("only method SFT learns answers", put(JUDGED[0], (*GATE, "metric"), "accuracy"), JUDGED[0]),
+    Case("only methods SFT and Distillation learn answers", put(JUDGED[0], (*GATE, "metric"), "accuracy"), JUDGED[0]),
     Case("evaluation.compareWith.mlflow asks the server", without(CHAMPION, ("tracking",)), CHAMPION),
     Case("evaluation.metrics, gates and compareWith judge answers", {**REWARDED, "evaluation": MINIMUM}, HELD_OUT),
     Case("method TRM is judged by gates", {**TRM, "evaluation": TOKEN_GAIN}, {**TRM, "evaluation": EXACT}),

@@ -8,7 +8,7 @@ from typing import Any
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "PPO": {"response_length": 16, "num_mini_batches": 2, "num_ppo_epochs": 2},
-    "GRPO": {"max_completion_length": 16, "num_generations": 4, "num_iterations": 2, "beta": 0.02},
+    "GRPO": {"max_completion_length": 16, "num_generations": 4, "num_iterations": 2, "beta": 0.02, "max_resamples": 2},
     "RLOO": {"max_completion_length": 16, "num_generations": 2},
 }
 REWARDED = tuple(ARGUMENTS)

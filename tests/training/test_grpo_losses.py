@@ -6,15 +6,16 @@ import math
 import statistics
 from collections import defaultdict
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from trainyard.trainer.errors import UserError
-from trainyard.trainer.methods.grpo import advantages_of, divisor, summed_loss
+from trainyard.trainer.methods.grpo import Grpo, advantages_of, divisor, summed_loss
 from trainyard.trainer.methods.grpo_config import GRPOConfig, RLOOConfig, grpo_settings, rloo_settings
+from trainyard.trainer.methods.rollouts import Responses
 
 pytestmark = pytest.mark.slow
 LENGTH = 7
@@ -198,3 +199,44 @@ def test_wrong_arguments_are_told(read: Any, extra: dict[str, Any], told: str) -
     with pytest.raises(UserError) as caught:
         read(extra)
     assert told in caught.value.hint
+
+
+def test_groups_that_are_scored_alike_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups of two: the second is alike at first, and again once; the first is never touched."""
+    settings = GRPOConfig(num_generations=2, max_resamples=3)
+    means = SimpleNamespace(
+        micro_batch=2, accumulation=2, seed=1, prompts=list(range(50)), tokenizer=SimpleNamespace(pad_token_id=0)
+    )
+    method = Grpo(settings, cast("Any", means))
+    asked: list[Any] = []
+
+    def responses(*tokens: int) -> Responses:
+        ids = torch.tensor(tokens)[:, None].repeat(1, 2)
+        mask = torch.ones(len(tokens), 1, dtype=torch.bool)
+        return Responses(ids, torch.ones_like(ids), mask, mask[:, 0])
+
+    def respond(model: Any, prompts: Any, chosen: list[int], seed: list[int], batch_size: int) -> Responses:
+        asked.append((chosen, seed))
+        return responses(*([20, 20] if len(asked) == 1 else [30, 31]))
+
+    def score(prompts: Any, chosen: list[int], made: Responses) -> Any:
+        return made.input_ids[:, 1].float(), {}
+
+    monkeypatch.setattr(method, "respond", respond)
+    monkeypatch.setattr(method, "score", score)
+    scores = torch.tensor([1.0, 2.0, 7.0, 7.0])
+    made, found, metrics = method._resampled(None, 4, responses(1, 2, 7, 7), scores)
+    assert found.tolist() == [1, 2, 30, 31]
+    assert made.input_ids[:, 1].tolist() == [1, 2, 30, 31]
+    assert metrics == {"resampled_groups": 2.0}
+    assert [seed[1:] for _, seed in asked] == [[4, 0], [4, 1]]
+    assert all(chosen[0] == chosen[1] for chosen, _ in asked)
+    first, asked = asked[0], []
+    method._resampled(None, 4, responses(1, 2, 7, 7), scores)
+    assert asked[0] == first, "the same prompt and seed when it is done again"
+    assert scores.tolist() == [1.0, 2.0, 7.0, 7.0]
+
+
+def test_a_number_of_resamples_is_not_negative() -> None:
+    with pytest.raises(UserError, match="max_resamples -1 is out of range"):
+        grpo_settings({"max_resamples": -1})

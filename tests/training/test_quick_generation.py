@@ -95,6 +95,8 @@ def test_packed_weights_give_the_same_and_are_put_away(adapted: bool, bias: bool
         assert torch.equal(model(ids).logits, plain), "as before"
         with packed(model, available=0) as count:
             assert count == 0, "no room for a second copy"
+        with torch.autocast("cpu", torch.bfloat16), packed(model, available=1 << 30) as count:
+            assert count == 0, "another precision"
     assert torch.allclose(quick, plain, atol=1e-4)
 
 

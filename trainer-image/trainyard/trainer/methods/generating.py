@@ -21,7 +21,7 @@ from trainyard.trainer.methods.objective import Batch
 from trainyard.trainer.methods.rewards import Judge, Response
 from trainyard.trainer.methods.rollouts import Responses, forward, sample
 
-ORDER, SAMPLING, MINI_BATCHES, HELD_OUT = 0, 1, 2, 3
+ORDER, SAMPLING, MINI_BATCHES, HELD_OUT, RESAMPLING = 0, 1, 2, 3, 5
 """Streams of random numbers that are drawn from the run's seed."""
 
 

@@ -20,6 +20,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         super().__init__()
         self._room = room
         self._tables: list[torch.Tensor] = []
+        self.keys: Any
+        self.values: Any
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """Takes [rows, heads, new, size] of each; returns all that is there by now."""

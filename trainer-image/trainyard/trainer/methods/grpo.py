@@ -26,12 +26,14 @@ from typing import Any
 import torch
 
 from trainyard.trainer.methods.batches import TOKEN_COUNT
-from trainyard.trainer.methods.generating import SAMPLING, Generating, Means, turn_off_dropout
+from trainyard.trainer.methods.generating import RESAMPLING, SAMPLING, Generating, Means, turn_off_dropout
 from trainyard.trainer.methods.grpo_config import Grouped, GRPOConfig, RLOOConfig
 from trainyard.trainer.methods.objective import Batch
-from trainyard.trainer.methods.rollouts import Responses, forward
+from trainyard.trainer.methods.rollouts import Responses, forward, joined
 
 STATE_FILE = "grpo.pt"
+SMALLEST = 1e-8
+"""Rewards that deviate less are all alike."""
 SMALL = 1e-4
 """Added to a deviation that is divided by."""
 
@@ -100,6 +102,9 @@ class Grpo(Generating):
         chosen = [self.prompt_of(first + n // group) for n in range(count)]
         responses = self.respond(model, means.prompts, chosen, [SAMPLING, iteration], means.micro_batch)
         scores, metrics = self.score(means.prompts, chosen, responses)
+        if getattr(settings, "max_resamples", 0):
+            responses, scores, more = self._resampled(model, iteration, responses, scores)
+            metrics |= more
         compares = settings.beta != 0
         log_probs = reference = None
         if compares or settings.num_iterations > 1:
@@ -113,11 +118,37 @@ class Grpo(Generating):
         deviation = scores.view(-1, group).std(dim=1)
         metrics |= {
             "reward_std": float(deviation.mean()),
-            "frac_reward_zero_std": float((deviation < 1e-8).float().mean()),
+            "frac_reward_zero_std": float((deviation < SMALLEST).float().mean()),
         }
         if settings.num_iterations == 1:
             log_probs = None
         return Comparison(iteration, responses, advantages_of(settings, scores), log_probs, reference, metrics)
+
+    def _resampled(
+        self, model: Any, iteration: int, responses: Responses, scores: torch.Tensor
+    ) -> tuple[Responses, torch.Tensor, dict[str, float]]:
+        """The same with other prompts in the place of those that nothing can be learned from. Which ones depends on the seed, the
+        iteration and the try alone. Metrics of rewards stay those of the first draw, which no choice has made better."""
+        settings, prompts, padding = self._settings, self.means.prompts, self.means.tokenizer.pad_token_id
+        assert isinstance(settings, GRPOConfig)
+        assert prompts is not None
+        group, drawn = settings.num_generations, 0
+        parts = list(map(responses.rows, torch.split(torch.arange(self._at_once), group)))
+        scores = scores.clone()
+        for attempt in range(settings.max_resamples):
+            alike = (scores.view(-1, group).std(dim=1) < SMALLEST).nonzero()[:, 0].tolist()
+            if not alike:
+                break
+            drawn += len(alike)
+            indices = self.random(RESAMPLING, iteration, attempt).integers(len(prompts), size=len(alike))
+            chosen = [int(index) for index in indices for _ in range(group)]
+            fresh = self.respond(model, prompts, chosen, [RESAMPLING, iteration, attempt], self.means.micro_batch)
+            found, _ = self.score(prompts, chosen, fresh)
+            for number, place in enumerate(alike):
+                rows = torch.arange(number * group, (number + 1) * group)
+                parts[place] = fresh.rows(rows)
+                scores[place * group : (place + 1) * group] = found[rows]
+        return joined(parts, padding), scores, {"resampled_groups": float(drawn)}
 
     @property
     def _at_once(self) -> int:

@@ -36,6 +36,8 @@ class GRPOConfig:
     """Whether probabilities are compared by token, or by sequence as in GSPO."""
     mask_truncated_completions: bool = False
     """Whether nothing is learned from completions that did not come to an end."""
+    max_resamples: int = 0
+    """How often, at most, another prompt takes the place of one whose completions were all scored alike, as in DAPO."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ CHOICES = {
     "scale_rewards": ("group", "batch", "none"),
     "importance_sampling_level": ("token", "sequence"),
 }
+NOT_NEGATIVE = ("beta", "max_resamples")
 POSITIVE = ("max_completion_length", "temperature", "num_iterations", "epsilon", "epsilon_high")
 
 
@@ -103,9 +106,9 @@ def _settings(kind: type[T], extra: dict[str, Any]) -> T:
             raise invalid_config(
                 f"{FIELD}.{name}: {getattr(settings, name)!r} is not offered", hint=f"use {', '.join(choices)}"
             )
-    for name in (*POSITIVE, "beta"):
-        value = getattr(settings, name)
-        if value is not None and (value < 0 if name == "beta" else value <= 0):
-            wanted = "0 or more" if name == "beta" else "above 0"
+    for name in (*POSITIVE, "beta", "max_resamples"):
+        value = getattr(settings, name, None)
+        if value is not None and (value < 0 if name in NOT_NEGATIVE else value <= 0):
+            wanted = "0 or more" if name in NOT_NEGATIVE else "above 0"
             raise invalid_config(f"{FIELD}.{name} {value} is out of range", hint=f"it has to be {wanted}")
     return settings

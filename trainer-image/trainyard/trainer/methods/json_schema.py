@@ -29,7 +29,7 @@ def matches(value: Any, schema: Any) -> bool:
     if "enum" in schema and not any(_same(value, one) for one in schema["enum"]):
         return False
     if KINDS["number"](value):
-        return schema.get("minimum", value) <= value <= schema.get("maximum", value)
+        return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))
     if isinstance(value, str):
         fits = schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value))
         return fits and ("pattern" not in schema or re.search(schema["pattern"], value) is not None)

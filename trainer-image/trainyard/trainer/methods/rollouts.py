@@ -92,7 +92,7 @@ def sample(
     finally:
         model.train(was_training)
         state.restore_generators(before)
-    return _join(parts, padding_id)
+    return joined(parts, padding_id)
 
 
 def _sample_batch(
@@ -119,7 +119,11 @@ def _sample_batch(
     there = torch.arange(len(prompts), device=device)
     """Which of the responses each row of the batch is."""
     lengths = attended.sum(dim=1)
-    inputs = {"input_ids": ids, "attention_mask": attended, "position_ids": (attended.cumsum(dim=1) - 1).clamp(min=0)}
+    inputs: dict[str, Any] = {
+        "input_ids": ids,
+        "attention_mask": attended,
+        "position_ids": (attended.cumsum(dim=1) - 1).clamp(min=0),
+    }
     for step in range(length):
         if STOP.requested:
             raise Interrupted
@@ -171,7 +175,7 @@ def _left_padded(prompts: list[NDArray[np.int64]], padding_id: int, device: str)
     return ids.to(device), attended.to(device)
 
 
-def _join(parts: list[Responses], padding_id: int) -> Responses:
+def joined(parts: list[Responses], padding_id: int) -> Responses:
     """One table: prompts end, and responses begin, at the same column."""
     prompt = max(part.attention_mask.shape[1] - part.length for part in parts)
     length = max(part.length for part in parts)

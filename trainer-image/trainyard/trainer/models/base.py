@@ -13,7 +13,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trainyard.api.base import SecretRef
 from trainyard.api.run.methods import METHODS
+from trainyard.api.run.trainingrun import TrainingRunSpec
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.machine.sandbox import check_sandbox
@@ -87,11 +89,19 @@ def check_model(context: RunContext) -> None:
     spec = context.run.spec
     if fields := spec.code_runs():
         check_sandbox(fields[0])
-    for path, other in (*spec.reward_models(), *spec.teachers()):
-        uri = other.storage_uri
-        if uri is not None and not uri.startswith("hf://") and not is_handed_on(uri, context):
-            folder = model_folder(Address(uri, other.secret_ref, field=path), context)
+    for path, uri, secret_ref, _ in other_models(spec):
+        if not uri.startswith("hf://") and not is_handed_on(uri, context):
+            folder = model_folder(Address(uri, secret_ref, field=path), context)
             check_weights(folder, uri)
+
+
+def other_models(spec: TrainingRunSpec) -> list[tuple[str, str, SecretRef | None, bool]]:
+    """Models beside the one that is trained: field, storageUri, its Secret, and whether it scores texts."""
+    found = [(path, reward.storage_uri, reward.secret_ref, True) for path, reward in spec.reward_models()]
+    for path, teacher in spec.teachers():
+        if teacher.storage_uri is not None:
+            found.append((path, teacher.storage_uri, teacher.secret_ref, False))
+    return found
 
 
 def is_handed_on(uri: str, context: RunContext) -> bool:

@@ -17,7 +17,7 @@ from trainyard.trainer.context import RunContext
 from trainyard.trainer.errors import UserError, first_line, invalid_config
 from trainyard.trainer.log import warn
 from trainyard.trainer.machine.imports import quick_imports
-from trainyard.trainer.models.base import check_model, is_handed_on, read_configuration
+from trainyard.trainer.models.base import check_model, is_handed_on, other_models, read_configuration
 from trainyard.trainer.volume.bases import Address, base_folder, is_made, model_folder
 
 SHOWN = 3
@@ -39,13 +39,10 @@ def check_base_model(context: RunContext) -> None:
     scores = METHODS[context.training.method].makes_scores
     if uri is not None and _at_hand(uri, context):
         _try(base_folder(context), uri, scores=scores, new_head=scores)
-    rewards, teachers = context.run.spec.reward_models(), context.run.spec.teachers()
-    for others, scores in ((rewards, True), (teachers, False)):
-        for path, other in others:
-            uri = other.storage_uri
-            if uri is not None and _at_hand(uri, context):
-                folder = model_folder(Address(uri, other.secret_ref, field=path), context)
-                _try(folder, f"{path}.storageUri {uri}", scores=scores, new_head=False)
+    for path, other, secret_ref, scores in other_models(context.run.spec):
+        if _at_hand(other, context):
+            folder = model_folder(Address(other, secret_ref, field=path), context)
+            _try(folder, f"{path}.storageUri {other}", scores=scores, new_head=False)
 
 
 def _at_hand(uri: str, context: RunContext) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +30,8 @@ def packed(model: Any, *, available: int) -> Iterator[int]:
     Args:
         available: bytes of host memory that are free.
     """
-    found = dict(_layers(model)) if torch.backends.mkldnn.is_available() else {}
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    found = dict(_layers(model)) if there and not torch.is_autocast_enabled("cpu") else {}
     if sum(weight.numel() * weight.element_size() for _, weight, _ in found.values()) > SHARE * available:
         found = {}
     ways: dict[Any, _Forward] = {}
@@ -44,7 +46,7 @@ def packed(model: Any, *, available: int) -> Iterator[int]:
     finally:
         for layer, forward in own.items():
             if forward is None:
-                vars(layer).pop("forward", None)
+                layer.__dict__.pop("forward", None)
             else:
                 layer.forward = forward
 
@@ -75,10 +77,10 @@ def _layers(model: Any) -> Iterator[tuple[Any, tuple[Any, torch.Tensor, Callable
             )
             if plain and names[0] not in module.lora_variant and _fits(base) and module.lora_B[names[0]].bias is None:
                 inside.update(module.modules())
-                yield module, (base, base.weight, lambda module=module, name=names[0]: module.get_delta_weight(name))
+                yield module, (base, base.weight, partial(module.get_delta_weight, names[0]))
         elif type(module) is torch.nn.Linear and module not in inside and _fits(module):
             yield module, (module, module.weight, None)
 
 
 def _fits(linear: Any) -> bool:
-    return linear.weight.device.type == "cpu" and linear.weight.dtype == torch.float32
+    return bool(linear.weight.device.type == "cpu" and linear.weight.dtype == torch.float32)
