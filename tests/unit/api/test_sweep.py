@@ -148,3 +148,15 @@ def test_rungs_grow_by_the_factor() -> None:
     sweep = reference(manifest(earlyStopping={"asha": {"minimumSteps": 10, "reductionFactor": 4, "rungs": 3}}))
     assert rungs_of(sweep.spec) == (10, 40, 160)
     assert rungs_of(reference(manifest()).spec) == ()
+
+
+def test_rungs_beyond_any_training_are_refused() -> None:
+    with pytest.raises(ValidationError, match="the last rung lies beyond step 100 000 000"):
+        reference(manifest(earlyStopping={"asha": {"minimumSteps": 1000, "reductionFactor": 16, "rungs": 10}}))
+
+
+def test_sweep_names_leave_room_for_the_number() -> None:
+    raw = manifest()
+    raw["metadata"]["name"] = "a" * 47
+    with pytest.raises(ValidationError, match="at most 46"):
+        reference(raw)

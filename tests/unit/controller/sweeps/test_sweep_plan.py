@@ -214,6 +214,29 @@ def test_more_trials_after_the_end_go_on_with_the_next_number() -> None:
     assert world.created == ["tune-1", "tune-2", "tune-3"]
 
 
+def test_a_sweep_that_has_ended_is_not_suspended_any_more() -> None:
+    world = World(manifest(numTrials=2)).run_to_the_end()
+    world.edit(suspend=True)
+    world.settle()
+    assert world.status.state == "Succeeded"
+    world.edit(numTrials=3)
+    world.settle()
+    assert world.status.state == "Suspended"
+    assert len(world.created) == 2
+
+
+def test_a_trial_that_is_being_suspended_keeps_its_place_until_its_pod_is_gone() -> None:
+    world = World(manifest(numTrials=9, earlyStopping=ASHA), stride=15)
+    world.settle()
+    world.tick()
+    world.settle()
+    assert world.runs["tune-1"]["spec"]["suspend"] is True
+    assert world.created == ["tune-1"]
+    world.tick()
+    world.settle()
+    assert world.created == ["tune-1", "tune-2"]
+
+
 def test_a_cancelled_trial_is_neither_a_failure_nor_made_again() -> None:
     world = World(manifest(numTrials=2, maxFailedTrials=0))
     world.settle()
