@@ -175,7 +175,7 @@ def _of_trial(old: TrialStatus | None, new: TrialStatus) -> Iterator[Notice]:
     if was == new.state:
         return
     if new.state == "Stopped":
-        told = f"{new.run} stops at step {new.rung} with {new.value or 'no value'}: others were better"
+        told = f"{new.run} stops at step {new.rung} with {new.value or 'no value'}, unless it turns out among the best"
         yield Notice("Normal", SweepReason.TRIAL_STOPPED, told)
     elif new.state == "Running":
         yield Notice("Normal", SweepReason.TRIAL_PROMOTED, f"{new.run} goes on from step {new.rung}")
