@@ -46,6 +46,15 @@ def unit_of(parameter: Parameter, value: float) -> float:
     return min(max((_scaled(value, log=bounds.log) - low) / (high - low), 0.0), 1.0)
 
 
+def fits(parameter: Parameter, value: Any) -> bool:
+    """Whether it is one that the parameter may have."""
+    bounds = number_of(parameter)
+    if bounds is None:
+        assert parameter.choice is not None
+        return any(type(value) is type(option) and value == option for option in parameter.choice.values)
+    return isinstance(value, int | float) and bounds.min <= value <= bounds.max
+
+
 def edges(parameter: Parameter) -> tuple[float, float]:
     """Where the unit interval begins and ends on the parameter's scale. Each whole number owns half a step to both sides."""
     bounds = number_of(parameter)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-from trainyard.api.sweep.space import Assignments, grid, value_at
+from trainyard.api.sweep.space import Assignments, fits, grid, value_at
 from trainyard.api.sweep.trainingsweep import Parameter, TrainingSweepSpec
 from trainyard.controller.sweeps import sobol, tpe
 from trainyard.controller.sweeps.trial import Trial
@@ -43,7 +43,7 @@ def _learned(spec: TrainingSweepSpec, number: int, trials: Mapping[int, Trial]) 
         trial = trials.get(earlier)
         if trial is None or not trial.told:
             return None
-        if trial.state != "Cancelled" and trial.assignments.keys() == {p.name for p in spec.parameters}:
+        if trial.state != "Cancelled" and all(fits(p, trial.assignments.get(p.name)) for p in spec.parameters):
             told.append(tpe.Told(trial.assignments, _loss(spec, trial)))
     return tpe.suggest(spec.parameters, told, seed=f"{spec.seed}/{number}")
 

@@ -6,6 +6,7 @@ is wrong.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -99,7 +100,8 @@ def read_texts(parameters: Sequence[Parameter], texts: Mapping[str, str]) -> Ass
         if text is None:
             continue
         if parameter.choice is None:
-            found[parameter.name] = json.loads(text)
+            with suppress(ValueError):  # somebody has written something else on the run
+                found[parameter.name] = json.loads(text)
         else:
             found.update((parameter.name, value) for value in parameter.choice.values if _text(value) == text)
     return found

@@ -133,7 +133,7 @@ def _names(status: Raw) -> Iterable[str]:
 def noted_rungs(raw: Raw) -> dict[int, float | None]:
     """The rungs that have been written down on the run."""
     noted = _mapping((raw["metadata"].get("annotations") or {}).get(RUNGS_ANNOTATION))
-    return {int(step): _finite(value) for step, value in noted.items() if step.isdecimal()}
+    return {int(step): _finite(value) for step, value in noted.items() if _is_step(step)}
 
 
 def passed(raw: Raw, rungs: Iterable[int]) -> list[int]:
@@ -158,7 +158,7 @@ def _is_told(point: Point, metric: str) -> bool:
 def _mapping(text: Any) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -166,10 +166,14 @@ def _mapping(text: Any) -> dict[str, Any]:
 def _finite(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
 def _whole(text: Any) -> int:
-    return int(text) if isinstance(text, str) and text.isdecimal() else 0
+    return int(text) if isinstance(text, str) and _is_step(text) else 0
+
+
+def _is_step(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 18

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.controller.sweeps.world import ASHA, METRIC, RATE, RUN_SPEC, World, bowl, manifest
 from trainyard.controller.sweeps.observed import Create
+from trainyard.controller.sweeps.trial import noted_rungs
 
 LAYERS = {"name": "training.seed", "choice": {"values": [1, 2]}}
 
@@ -235,6 +236,32 @@ def test_a_trial_that_is_being_suspended_keeps_its_place_until_its_pod_is_gone()
     world.tick()
     world.settle()
     assert world.created == ["tune-1", "tune-2"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "[" * 100_000, "[1]", '{"training.learningRate": "x"}', '{"training.learningRate": 1e999}', "{}"]
+)
+def test_annotations_that_somebody_has_overwritten_end_nothing(text: str) -> None:
+    world = World(manifest(algorithm="TPE", numTrials=12, earlyStopping=ASHA), curve=lambda values, step: 1.0)
+    for name in ("assignments", "rungs", "promoted-beyond"):
+        while "tune-2" not in world.runs:
+            world.settle()
+            world.tick()
+        given = world.points(world.runs["tune-2"])
+        world.points = lambda raw, given=given: given  # type: ignore[method-assign, misc]
+        world.runs["tune-2"]["metadata"]["annotations"][f"trainyard.dev/{name}"] = text
+        world.settle()
+    del world.points  # type: ignore[method-assign]
+    world.runs["tune-2"]["metadata"]["annotations"]["trainyard.dev/assignments"] = '{"training.learningRate": "x"}'
+    world.run_to_the_end()
+    assert world.status.summary == "12/12"
+
+
+@pytest.mark.parametrize("text", ['{"10": 1' + "0" * 400 + "}", '{"' + "9" * 5000 + '": 1}', '{"x": 1, "10": [1]}'])
+def test_rungs_that_are_none_are_passed_over(text: str) -> None:
+    raw = {"metadata": {"name": "tune-1", "annotations": {"trainyard.dev/rungs": text}}}
+    assert set(noted_rungs(raw).values()) <= {None}
+    assert set(noted_rungs(raw)) <= {10}
 
 
 def test_a_cancelled_trial_is_neither_a_failure_nor_made_again() -> None:
