@@ -14,6 +14,7 @@ from trainyard.api.sweep.trainingsweep import (
     EVALUATION_PREFIX,
     PROMOTED_ANNOTATION,
     RUNGS_ANNOTATION,
+    TRIALS_LIMIT,
 )
 from trainyard.controller.reports.history import Point
 
@@ -77,7 +78,8 @@ class Trial:
 def number_of(sweep: str, raw: Raw) -> int | None:
     """By the run's name, because a label can be written by anybody."""
     tail = str(raw["metadata"]["name"]).removeprefix(f"{sweep}-")
-    return int(tail) if tail.isdecimal() and trial_name(sweep, int(tail)) == raw["metadata"]["name"] else None
+    number = int(tail) if tail.isdecimal() else 0
+    return number if 1 <= number <= TRIALS_LIMIT and trial_name(sweep, number) == raw["metadata"]["name"] else None
 
 
 def read_trial(number: int, raw: Raw, *, metric: str, reached: Mapping[int, float | None]) -> Trial:

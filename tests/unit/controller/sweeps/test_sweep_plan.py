@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.controller.sweeps.world import ASHA, METRIC, RATE, RUN_SPEC, World, bowl, manifest
 from trainyard.controller.sweeps.observed import Create
-from trainyard.controller.sweeps.trial import noted_rungs
+from trainyard.controller.sweeps.trial import noted_rungs, number_of
 
 LAYERS = {"name": "training.seed", "choice": {"values": [1, 2]}}
 
@@ -255,6 +255,14 @@ def test_annotations_that_somebody_has_overwritten_end_nothing(text: str) -> Non
     world.runs["tune-2"]["metadata"]["annotations"]["trainyard.dev/assignments"] = '{"training.learningRate": "x"}'
     world.run_to_the_end()
     assert world.status.summary == "12/12"
+
+
+@pytest.mark.parametrize(
+    "name", ["tune-0", "tune-501", "tune-01", "tune-x", "tune-", "other-1", "tune-99999999999999999999"]
+)
+def test_a_name_that_no_trial_has_is_no_trials(name: str) -> None:
+    assert number_of("tune", {"metadata": {"name": name}}) is None
+    assert number_of("tune", {"metadata": {"name": "tune-500"}}) == 500
 
 
 @pytest.mark.parametrize("text", ['{"10": 1' + "0" * 400 + "}", '{"' + "9" * 5000 + '": 1}', '{"x": 1, "10": [1]}'])
