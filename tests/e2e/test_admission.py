@@ -71,6 +71,17 @@ def schedule_with(**spec: Any) -> Object:
     return {"apiVersion": API_VERSION, "kind": "TrainingSchedule", "metadata": metadata, "spec": whole}
 
 
+def sweep_with(**spec: Any) -> Object:
+    whole = {
+        "suspend": True,
+        "numTrials": 1,
+        "objective": {"metric": "loss"},
+        "parameters": [{"name": "training.seed", "int": {"min": 1, "max": 9}}],
+        "template": {"spec": run_with(**spec)["spec"]},
+    }
+    return {"apiVersion": API_VERSION, "kind": "TrainingSweep", "metadata": {"name": "judged"}, "spec": whole}
+
+
 def volume(**source: Any) -> Object:
     return {"podTemplate": {"volumes": [{"name": "x", **source}]}}
 
@@ -89,7 +100,7 @@ BORROWED: dict[str, Object] = {
 }
 
 
-@pytest.mark.parametrize("build", [run_with, schedule_with], ids=["run", "schedule"])
+@pytest.mark.parametrize("build", [run_with, schedule_with, sweep_with], ids=["run", "schedule", "sweep"])
 @pytest.mark.parametrize("spec", POWERS.values(), ids=POWERS)
 def test_nobody_gets_more_than_a_restricted_pod(spec: Object, build: Any, place: str) -> None:
     for user in (EDITOR, EDIT, account(place)):
@@ -98,7 +109,7 @@ def test_nobody_gets_more_than_a_restricted_pod(spec: Object, build: Any, place:
         assert f"ValidatingAdmissionPolicy '{NAME}-" in done.stderr
 
 
-@pytest.mark.parametrize("build", [run_with, schedule_with], ids=["run", "schedule"])
+@pytest.mark.parametrize("build", [run_with, schedule_with, sweep_with], ids=["run", "schedule", "sweep"])
 @pytest.mark.parametrize("spec", BORROWED.values(), ids=BORROWED)
 def test_the_editors_role_alone_lends_nothing_that_it_does_not_have(spec: Object, build: Any, place: str) -> None:
     done = apply(place, EDITOR, build(**spec))

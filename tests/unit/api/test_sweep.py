@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from tests.unit.controller.sweeps.world import ASHA, RATE, RUN_SPEC, manifest, reference
 from trainyard.api.sweep.children import rungs_of
-from trainyard.api.sweep.space import assigned, grid, grid_values, unit_of, value_at
+from trainyard.api.sweep.space import assigned, combination, grid_size, grid_values, unit_of, value_at
 from trainyard.api.sweep.trainingsweep import Parameter
 from trainyard.api.sweep.validity import faults
 
@@ -33,7 +33,7 @@ def wrong(**spec: Any) -> list[str]:
     ],
 )
 def test_the_values_of_a_grid(fields: dict[str, Any], values: list[Any]) -> None:
-    assert grid_values(parameter(**fields)) == values
+    assert list(grid_values(parameter(**fields))) == values
 
 
 def test_a_grid_is_every_combination_in_order() -> None:
@@ -41,7 +41,14 @@ def test_a_grid_is_every_combination_in_order() -> None:
         Parameter.model_validate({"name": f"training.{name}", "choice": {"values": values}})
         for name, values in (("seed", [1, 2]), ("optim", ["x", "y"]))
     ]
-    assert [tuple(each.values()) for each in grid(two)] == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
+    assert grid_size(two) == 4
+    assert [tuple(combination(two, n).values()) for n in range(4)] == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
+
+
+def test_the_first_of_billions_of_combinations_cost_nothing() -> None:
+    seeds = Parameter.model_validate({"name": "training.seed", "int": {"min": 0, "max": 2**31 - 1}})
+    assert grid_size([seeds] * 3) == 2**93
+    assert combination([seeds], 7) == {"training.seed": 7}
 
 
 @pytest.mark.parametrize("value", [1e-5, 3e-4, 1e-1])
@@ -148,3 +155,10 @@ def test_rungs_grow_by_the_factor() -> None:
     sweep = reference(manifest(earlyStopping={"asha": {"minimumSteps": 10, "reductionFactor": 4, "rungs": 3}}))
     assert rungs_of(sweep.spec) == (10, 40, 160)
     assert rungs_of(reference(manifest()).spec) == ()
+
+
+def test_sweep_names_leave_room_for_the_number() -> None:
+    raw = manifest()
+    raw["metadata"]["name"] = "a" * 47
+    with pytest.raises(ValidationError, match="at most 46"):
+        reference(raw)

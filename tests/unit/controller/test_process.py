@@ -148,6 +148,27 @@ async def test_a_run_becomes_a_job_and_sigterm_ends_it_all_in_order(kube: FakeKu
     assert process.messages()[-2:] == ["stopping", "stopped"]
 
 
+async def test_a_sweep_becomes_a_run_and_that_a_job(kube: FakeKube, operator):
+    spec = {
+        "template": {"spec": SPEC},
+        "objective": {"metric": "loss"},
+        "parameters": [{"name": "training.learningRate", "choice": {"values": [0.1, 0.2]}}],
+        "algorithm": "Grid",
+    }
+    process = await (await operator()).ready()
+    kube.put(
+        "trainingsweeps", {"metadata": {"namespace": "team", "name": "tune"}, "spec": json.loads(json.dumps(spec))}
+    )
+    await eventually(lambda: {name for _, name in kube.objects["jobs"]} == {"tune-1-prepare-1"}, 20)
+    assert kube.objects["trainingruns"]["team", "tune-1"]["spec"]["training"]["learningRate"] == 0.1
+    await eventually(
+        lambda: kube.objects["trainingsweeps"]["team", "tune"].get("status", {}).get("summary") == "0/2", 20
+    )
+    _, metrics = await process.get(process.metrics, "/metrics")
+    assert "trainyard_sweeps 1.0" in metrics
+    assert 'trainyard_sweep_trials_total{result="created"} 1.0' in metrics
+
+
 async def test_an_idle_operator_writes_nothing_but_its_lease(kube: FakeKube, operator):
     apply_run(kube, "alpha")
     await (await operator(command=("-c", IN_A_HURRY), TRAINYARD_RESYNC_SECONDS="10")).ready()

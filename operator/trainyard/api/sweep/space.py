@@ -7,8 +7,7 @@ none of them knows what a parameter means.
 import copy
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainyard.api.sweep.trainingsweep import Double, Int, Parameter
@@ -46,6 +45,15 @@ def unit_of(parameter: Parameter, value: float) -> float:
     return min(max((_scaled(value, log=bounds.log) - low) / (high - low), 0.0), 1.0)
 
 
+def fits(parameter: Parameter, value: Any) -> bool:
+    """Whether it is one that the parameter may have."""
+    bounds = number_of(parameter)
+    if bounds is None:
+        assert parameter.choice is not None
+        return any(type(value) is type(option) and value == option for option in parameter.choice.values)
+    return isinstance(value, int | float) and bounds.min <= value <= bounds.max
+
+
 def edges(parameter: Parameter) -> tuple[float, float]:
     """Where the unit interval begins and ends on the parameter's scale. Each whole number owns half a step to both sides."""
     bounds = number_of(parameter)
@@ -62,14 +70,14 @@ def _unscaled(value: float, *, log: bool) -> float:
     return math.exp(value) if log else value
 
 
-def grid_values(parameter: Parameter) -> list[Any]:
+def grid_values(parameter: Parameter) -> Sequence[Any]:
     """All values that algorithm Grid tries. Raises ValueError where their number is not known."""
     if parameter.choice is not None:
-        return list(parameter.choice.values)
+        return parameter.choice.values
     bounds = number_of(parameter)
     assert bounds is not None
     if bounds.points is None and isinstance(bounds, Int):
-        return list(range(bounds.min, bounds.max + 1))
+        return range(bounds.min, bounds.max + 1)  # of billions, nobody wants a list
     if bounds.points is None:
         raise ValueError("algorithm Grid needs to know how many values are tried: give points, or a choice of values")
     low, high = _scaled(bounds.min, log=bounds.log), _scaled(bounds.max, log=bounds.log)
@@ -81,21 +89,17 @@ def grid_values(parameter: Parameter) -> list[Any]:
 
 def grid_size(parameters: Sequence[Parameter]) -> int:
     """How many combinations there are. Raises ValueError."""
-    return math.prod(_count(parameter) for parameter in parameters)
+    return math.prod(len(grid_values(parameter)) for parameter in parameters)
 
 
-def _count(parameter: Parameter) -> int:
-    bounds = number_of(parameter)
-    if isinstance(bounds, Int) and bounds.points is None:  # may be billions, which nobody wants as a list
-        return bounds.max - bounds.min + 1
-    return len(grid_values(parameter))
-
-
-def grid(parameters: Sequence[Parameter]) -> Iterator[Assignments]:
-    """All combinations; the last parameter changes fastest."""
-    names = [parameter.name for parameter in parameters]
-    for values in product(*map(grid_values, parameters)):
-        yield dict(zip(names, values, strict=True))
+def combination(parameters: Sequence[Parameter], index: int) -> Assignments:
+    """The combination of this index, from 0; the last parameter changes fastest."""
+    found = {}
+    for parameter in reversed(parameters):
+        values = grid_values(parameter)
+        index, at = divmod(index, len(values))
+        found[parameter.name] = values[at]
+    return {parameter.name: found[parameter.name] for parameter in parameters}
 
 
 def parts_of(path: str) -> list[str | int]:

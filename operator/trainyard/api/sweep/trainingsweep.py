@@ -136,14 +136,6 @@ class Objective(ApiModel):
 class Asha(ApiModel):
     """Asynchronous successive halving: of the trials that have reached a rung, only the best train beyond it."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            None,
-            "the last rung lies beyond step 100 000 000: lower rungs, reductionFactor or minimumSteps",
-            lambda a: a.minimum_steps * a.reduction_factor ** (a.rungs - 1) <= 100_000_000,
-        ),
-    )
-
     minimum_steps: int = Field(ge=1, le=100_000_000, description="Optimizer steps up to the first rung.")
     reduction_factor: int = Field(
         3,

@@ -1,7 +1,7 @@
 """From events to the keys of sweeps: which sweep an event is about, and whether it says anything new.
 
-A sweep's own status changes are dropped. Of its runs it is of interest that they came, ended, went or were suspended, and how far
-they have trained, because trials are compared on the way.
+A sweep's own status changes are dropped. Of its runs it is of interest that they came, ended, went or were suspended, and that they
+have passed a rung; their progress is written every few seconds.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ class SweepInbox:
     def __init__(self, *, queue: Keys) -> None:
         self._queue = queue
         self._sweeps: dict[Key, tuple[Any, ...]] = {}
+        self._rungs: dict[Key, tuple[int, ...]] = {}
         self._runs: dict[str, tuple[Any, ...]] = {}  # by uid
 
     def sweep_event(self, type_: str | None, sweep: Mapping[str, Any]) -> None:
@@ -25,9 +26,11 @@ class SweepInbox:
         key = (metadata["namespace"], metadata["name"])
         if type_ == "DELETED":
             self._sweeps.pop(key, None)
+            self._rungs.pop(key, None)
             self._queue.add(key, urgent=True)
             return
         meaning = (metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"))
+        self._rungs[key] = _rungs(sweep)
         if type_ is None or self._sweeps.get(key) != meaning:
             self._sweeps[key] = meaning
             self._queue.add(key, urgent=True)
@@ -38,12 +41,23 @@ class SweepInbox:
         sweep = (metadata.get("labels") or {}).get(SWEEP_LABEL)
         if sweep is None:
             return
-        step = (status.get("trainerStatus") or {}).get("step")
-        meaning = (status.get("state"), step, (run.get("spec") or {}).get("suspend"))
+        key = (metadata["namespace"], sweep)
+        step = (status.get("trainerStatus") or {}).get("step") or 0
+        passed = sum(step > rung for rung in self._rungs.get(key, ()))
+        meaning = (status.get("state"), passed, (run.get("spec") or {}).get("suspend"))
         if type_ == "DELETED":
             self._runs.pop(metadata["uid"], None)
         elif self._runs.get(metadata["uid"]) == meaning:
             return
         else:
             self._runs[metadata["uid"]] = meaning
-        self._queue.add_after((metadata["namespace"], sweep), SOON)
+        self._queue.add_after(key, SOON)
+
+
+def _rungs(sweep: Mapping[str, Any]) -> tuple[int, ...]:
+    """Those of a sweep as the API server has it, with defaults filled in; none where it is not as it should be."""
+    asha = ((sweep.get("spec") or {}).get("earlyStopping") or {}).get("asha") or {}
+    try:
+        return tuple(asha["minimumSteps"] * asha["reductionFactor"] ** n for n in range(asha["rungs"]))
+    except (KeyError, TypeError):
+        return ()

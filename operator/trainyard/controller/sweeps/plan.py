@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trainyard.api.manifest import InvalidManifest, parse_run
+from trainyard.api.manifest import parse_run
 from trainyard.api.sweep.children import rungs_of, trial_name
 from trainyard.api.sweep.status import SweepReason, SweepState
 from trainyard.api.sweep.trainingsweep import PROMOTED_ANNOTATION, RUNGS_ANNOTATION
@@ -55,8 +55,10 @@ def plan(seen: Observed) -> Plan:
         draft.trials[number] = _stillborn(seen, number, why)
     ending = _verdict(draft)
     if ending is None and seen.sweep.spec.suspend:
-        return _finish(draft, _suspended(draft), hold=True)
-    if ending is None:
+        ending = _exhausted(draft) if seen.status.state == SweepState.SUCCEEDED.value else None
+        if ending is None:
+            return _finish(draft, _suspended(draft), hold=True)
+    elif ending is None:
         _go_on(draft)
         ending = _verdict(draft) or _exhausted(draft)
         if ending is not None:
@@ -102,7 +104,7 @@ def _make_new(draft: _Draft) -> None:
         try:
             body = build_child(seen.sweep, number, assignments)
             parse_run({**body, "metadata": {"name": body["metadata"]["name"]}})
-        except (ValueError, InvalidManifest) as wrong:
+        except ValueError as wrong:
             draft.trials[number] = replace(_stillborn(seen, number, str(wrong)), assignments=assignments)
             continue
         draft.creates.append(Create(number, body))

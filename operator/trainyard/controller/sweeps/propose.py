@@ -8,9 +8,8 @@ ends at any moment, and one that is slow, propose the same.
 import math
 import random
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
-from trainyard.api.sweep.space import Assignments, grid, value_at
+from trainyard.api.sweep.space import Assignments, combination, fits, value_at
 from trainyard.api.sweep.trainingsweep import Parameter, TrainingSweepSpec
 from trainyard.controller.sweeps import sobol, tpe
 from trainyard.controller.sweeps.trial import Trial
@@ -23,7 +22,7 @@ def propose(spec: TrainingSweepSpec, number: int, trials: Mapping[int, Trial]) -
     """
     match spec.algorithm:
         case "Grid":
-            return next(islice(grid(spec.parameters), number - 1, None))
+            return combination(spec.parameters, number - 1)
         case "Random":
             chance = random.Random(f"random/{spec.seed}/{number}")
             return _at(spec.parameters, [chance.random() for _ in spec.parameters])
@@ -43,7 +42,7 @@ def _learned(spec: TrainingSweepSpec, number: int, trials: Mapping[int, Trial]) 
         trial = trials.get(earlier)
         if trial is None or not trial.told:
             return None
-        if trial.state != "Cancelled" and trial.assignments.keys() == {p.name for p in spec.parameters}:
+        if trial.state != "Cancelled" and all(fits(p, trial.assignments.get(p.name)) for p in spec.parameters):
             told.append(tpe.Told(trial.assignments, _loss(spec, trial)))
     return tpe.suggest(spec.parameters, told, seed=f"{spec.seed}/{number}")
 

@@ -6,6 +6,7 @@ is wrong.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -99,7 +100,8 @@ def read_texts(parameters: Sequence[Parameter], texts: Mapping[str, str]) -> Ass
         if text is None:
             continue
         if parameter.choice is None:
-            found[parameter.name] = json.loads(text)
+            with suppress(ValueError):  # somebody has written something else on the run
+                found[parameter.name] = json.loads(text)
         else:
             found.update((parameter.name, value) for value in parameter.choice.values if _text(value) == text)
     return found
@@ -175,7 +177,7 @@ def _of_trial(old: TrialStatus | None, new: TrialStatus) -> Iterator[Notice]:
     if was == new.state:
         return
     if new.state == "Stopped":
-        told = f"{new.run} stops at step {new.rung} with {new.value or 'no value'}: others were better"
+        told = f"{new.run} stops at step {new.rung} with {new.value or 'no value'}, unless it turns out among the best"
         yield Notice("Normal", SweepReason.TRIAL_STOPPED, told)
     elif new.state == "Running":
         yield Notice("Normal", SweepReason.TRIAL_PROMOTED, f"{new.run} goes on from step {new.rung}")

@@ -14,6 +14,7 @@ from trainyard.api.sweep.trainingsweep import (
     EVALUATION_PREFIX,
     PROMOTED_ANNOTATION,
     RUNGS_ANNOTATION,
+    TRIALS_LIMIT,
 )
 from trainyard.controller.reports.history import Point
 
@@ -77,7 +78,8 @@ class Trial:
 def number_of(sweep: str, raw: Raw) -> int | None:
     """By the run's name, because a label can be written by anybody."""
     tail = str(raw["metadata"]["name"]).removeprefix(f"{sweep}-")
-    return int(tail) if tail.isdecimal() and trial_name(sweep, int(tail)) == raw["metadata"]["name"] else None
+    number = int(tail) if tail.isdecimal() else 0
+    return number if 1 <= number <= TRIALS_LIMIT and trial_name(sweep, number) == raw["metadata"]["name"] else None
 
 
 def read_trial(number: int, raw: Raw, *, metric: str, reached: Mapping[int, float | None]) -> Trial:
@@ -133,7 +135,7 @@ def _names(status: Raw) -> Iterable[str]:
 def noted_rungs(raw: Raw) -> dict[int, float | None]:
     """The rungs that have been written down on the run."""
     noted = _mapping((raw["metadata"].get("annotations") or {}).get(RUNGS_ANNOTATION))
-    return {int(step): _finite(value) for step, value in noted.items() if step.isdecimal()}
+    return {int(step): _finite(value) for step, value in noted.items() if _is_step(step)}
 
 
 def passed(raw: Raw, rungs: Iterable[int]) -> list[int]:
@@ -158,7 +160,7 @@ def _is_told(point: Point, metric: str) -> bool:
 def _mapping(text: Any) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -166,10 +168,14 @@ def _mapping(text: Any) -> dict[str, Any]:
 def _finite(value: Any) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
 def _whole(text: Any) -> int:
-    return int(text) if isinstance(text, str) and text.isdecimal() else 0
+    return int(text) if isinstance(text, str) and _is_step(text) else 0
+
+
+def _is_step(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 18

@@ -17,6 +17,8 @@ from tests.unit.controller.sweeps.world import RUN_SPEC, World, manifest
 STEPS, EVERY = 270, 10
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
 BATCHES = [4, 8, 16]
+pytestmark = pytest.mark.slow
+
 ASHA = {"asha": {"minimumSteps": 20, "reductionFactor": 4, "rungs": 2}}
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.controller.sweeps.world import ASHA, METRIC, RATE, RUN_SPEC, World, bowl, manifest
 from trainyard.controller.sweeps.observed import Create
+from trainyard.controller.sweeps.trial import noted_rungs, number_of
 
 LAYERS = {"name": "training.seed", "choice": {"values": [1, 2]}}
 
@@ -212,6 +213,63 @@ def test_more_trials_after_the_end_go_on_with_the_next_number() -> None:
     world.edit(numTrials=3)
     world.run_to_the_end()
     assert world.created == ["tune-1", "tune-2", "tune-3"]
+
+
+def test_a_sweep_that_has_ended_is_not_suspended_any_more() -> None:
+    world = World(manifest(numTrials=2)).run_to_the_end()
+    world.edit(suspend=True)
+    world.settle()
+    assert world.status.state == "Succeeded"
+    world.edit(numTrials=3)
+    world.settle()
+    assert world.status.state == "Suspended"
+    assert len(world.created) == 2
+
+
+def test_a_trial_that_is_being_suspended_keeps_its_place_until_its_pod_is_gone() -> None:
+    world = World(manifest(numTrials=9, earlyStopping=ASHA), stride=15)
+    world.settle()
+    world.tick()
+    world.settle()
+    assert world.runs["tune-1"]["spec"]["suspend"] is True
+    assert world.created == ["tune-1"]
+    world.tick()
+    world.settle()
+    assert world.created == ["tune-1", "tune-2"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "[" * 100_000, "[1]", '{"training.learningRate": "x"}', '{"training.learningRate": 1e999}', "{}"]
+)
+def test_annotations_that_somebody_has_overwritten_end_nothing(text: str) -> None:
+    world = World(manifest(algorithm="TPE", numTrials=12, earlyStopping=ASHA), curve=lambda values, step: 1.0)
+    for name in ("assignments", "rungs", "promoted-beyond"):
+        while "tune-2" not in world.runs:
+            world.settle()
+            world.tick()
+        given = world.points(world.runs["tune-2"])
+        world.points = lambda raw, given=given: given  # type: ignore[method-assign, misc]
+        world.runs["tune-2"]["metadata"]["annotations"][f"trainyard.dev/{name}"] = text
+        world.settle()
+    del world.points  # type: ignore[method-assign]
+    world.runs["tune-2"]["metadata"]["annotations"]["trainyard.dev/assignments"] = '{"training.learningRate": "x"}'
+    world.run_to_the_end()
+    assert world.status.summary == "12/12"
+
+
+@pytest.mark.parametrize(
+    "name", ["tune-0", "tune-501", "tune-01", "tune-x", "tune-", "other-1", "tune-99999999999999999999"]
+)
+def test_a_name_that_no_trial_has_is_no_trials(name: str) -> None:
+    assert number_of("tune", {"metadata": {"name": name}}) is None
+    assert number_of("tune", {"metadata": {"name": "tune-500"}}) == 500
+
+
+@pytest.mark.parametrize("text", ['{"10": 1' + "0" * 400 + "}", '{"' + "9" * 5000 + '": 1}', '{"x": 1, "10": [1]}'])
+def test_rungs_that_are_none_are_passed_over(text: str) -> None:
+    raw = {"metadata": {"name": "tune-1", "annotations": {"trainyard.dev/rungs": text}}}
+    assert set(noted_rungs(raw).values()) <= {None}
+    assert set(noted_rungs(raw)) <= {10}
 
 
 def test_a_cancelled_trial_is_neither_a_failure_nor_made_again() -> None:

@@ -10,8 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
+from tests.unit.controller.runs import crd_schema
+from trainyard.api.crd import training_sweep_crd
 from trainyard.api.sweep.children import SweepRef, rungs_of
 from trainyard.api.sweep.status import TrainingSweepStatus
 from trainyard.api.sweep.trainingsweep import ASSIGNMENTS_ANNOTATION, TrainingSweep
@@ -34,6 +37,14 @@ RUN_SPEC: dict[str, Any] = {
     "training": {"method": "Pretrain", "maxSteps": 90, "evalSteps": 10},
 }
 ASHA = {"asha": {"minimumSteps": 10, "reductionFactor": 3, "rungs": 2}}
+
+
+@cache
+def status_schema() -> dict[str, Any]:
+    version = training_sweep_crd()["spec"]["versions"][0]
+    found: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["status"]
+    return found
+
 
 Values = Mapping[str, Any]
 Curve = Callable[[Values, int], float]
@@ -66,10 +77,6 @@ def reference(raw: dict[str, Any]) -> SweepRef:
 def bowl(values: Values, step: int) -> float:
     """Best at a learning rate of 1e-3; falls with the steps, so that who is ahead early is ahead late."""
     return (math.log10(values["training.learningRate"]) + 3) ** 2 + 1 / (1 + step)
-
-
-class Died(Exception):
-    """The operator ended between two requests."""
 
 
 @dataclass
@@ -125,6 +132,7 @@ class World:
             budget -= 1
         if budget > 0:
             self.sweep["status"] = decided.status.model_dump(by_alias=True, exclude_none=True)
+            assert not list(crd_schema.faults(self.sweep["status"], status_schema()))
             self.notices += decided.notices
         return decided
 
