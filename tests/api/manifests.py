@@ -247,6 +247,15 @@ OTHERWISE_REWARDED = tuple({**REWARDED, "training": {"method": "PPO", "rewards":
 
 SCRIPT: dict[str, Any] = {"image": "example.org/own:1", "command": ["python", "train.py"], "args": ["--fast"]}
 
+FETCHED_SCRIPT: dict[str, Any] = {
+    **SCRIPT,
+    "storage": {
+        "workspace": {
+            "script": {"url": "https://files.example.org/train.py", "sha256": "0" * 64, "secretRef": {"name": "git"}}
+        }
+    },
+}
+
 WORKSPACE: dict[str, Any] = {
     **SCRIPT,
     "storage": {
@@ -441,6 +450,7 @@ COMPLETE = (
     SERVED,
     SCRIPT,
     WORKSPACE,
+    FETCHED_SCRIPT,
     PHASED,
     PHASED_BY_EPOCHS,
     PHASED_REWARDED,
