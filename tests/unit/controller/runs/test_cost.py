@@ -169,6 +169,19 @@ def test_a_limit_without_a_price_is_refused_with_the_way_out() -> None:
     assert world.created == []
 
 
+def test_a_limit_whose_price_is_taken_away_holds_back_the_next_attempt() -> None:
+    world = training(cost={**RATE, "limit": 5})
+    world.edit(cost={"limit": 5})
+    world.settle()
+    assert world.status().state == "Training"
+    world.end(exit_code=75)
+    world.settle()
+    world.pass_time(1000)
+    world.settle()
+    assert condition(world, "Stalled") == ("True", "InvalidSpec")
+    assert world.created[-1] == "tiny-train-1"
+
+
 @pytest.mark.parametrize("refusing", [None, "", "false"])
 def test_a_run_waits_for_its_approval_with_what_it_may_cost(refusing: str | None) -> None:
     spec = {"cost": {**RATE, "requireApproval": True, "limit": 20}, "activeDeadlineSeconds": 5000}
