@@ -161,6 +161,16 @@ def test_a_limit_holds_back_no_step_without_gpus() -> None:
     assert world.created[-1] == "tiny-evaluate-1", "the training was just done"
 
 
+def test_a_limit_holds_back_every_step_with_gpus() -> None:
+    one = {"limits": {"nvidia.com/gpu": 1}}
+    world = training(cost={**RATE, "limit": 1}, stepResources={"evaluate": one})
+    world.pass_time(600)
+    world.end(record={})
+    world.settle()
+    assert world.created[-1] == "tiny-train-1"
+    assert condition(world, "Suspended") == ("True", "CostLimitReached")
+
+
 def test_a_limit_without_a_price_is_refused_with_the_way_out() -> None:
     world = World(run=manifest(resources=TWO, cost={"limit": 5}))
     world.settle()
