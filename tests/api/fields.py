@@ -72,7 +72,7 @@ RUN = Kind(
             ("exports", 0, "when"),
         }
     ),
-    free=frozenset({("podTemplate", "env", 0)}),
+    free=frozenset({("podTemplate", "env", 0), ("podTemplate", "initContainers", 0, "env", 0)}),
     elsewhere=frozenset({("phases", 0, "training", "rewards")}),
 )
 SCHEDULE = Kind(

@@ -272,6 +272,15 @@ SCRIPT: dict[str, Any] = {
     "placement": {"yieldFrom": [{"deployment": "ollama"}, {"deployment": "vllm", "namespace": "serving"}]},
 }
 
+FETCHED_SCRIPT: dict[str, Any] = {
+    **SCRIPT,
+    "storage": {
+        "workspace": {
+            "script": {"url": "https://files.example.org/train.py", "sha256": "0" * 64, "secretRef": {"name": "git"}}
+        }
+    },
+}
+
 WORKSPACE: dict[str, Any] = {
     **SCRIPT,
     "storage": {
@@ -478,6 +487,7 @@ COMPLETE = (
     SERVED,
     SCRIPT,
     WORKSPACE,
+    FETCHED_SCRIPT,
     PHASED,
     PHASED_BY_EPOCHS,
     PHASED_REWARDED,

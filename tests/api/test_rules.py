@@ -500,6 +500,16 @@ CASES: tuple[Case, ...] = (
         for name in ("TRAINYARD_STEP", "KUBEFLOW_TRAINER_SERVER_URL")
     ),
     Case(
+        "storage.workspace is either a repository (git) or one file (script)",
+        {**SCRIPT, "storage": {"workspace": {}}},
+        {**SCRIPT, "storage": {"workspace": {"script": {"url": "https://a.example.org/a/x.py", "sha256": "0" * 64}}}},
+    ),
+    Case(
+        "storage.workspace.script.url must end with the name of a file",
+        {**SCRIPT, "storage": {"workspace": {"script": {"url": "https://a.example.org/x.py/", "sha256": "0" * 64}}}},
+        {**SCRIPT, "storage": {"workspace": {"script": {"url": "https://a.example.org/x.py?raw", "sha256": "0" * 64}}}},
+    ),
+    Case(
         "an init container is called trainer",
         put(SCRATCH, ("podTemplate", "initContainers"), [{"name": "trainer", "image": "a"}]),
         put(SCRATCH, ("podTemplate", "initContainers"), [{"name": "fetch", "image": "a"}]),

@@ -78,7 +78,8 @@ def sources(spec: TrainingRunSpec) -> Iterator[Reference]:
         yield from _at(field, dataset.secret_ref, fetching | script, dataset.addresses())
     if (workspace := spec.storage.workspace) is not None:
         # Not for the script: it gets the files, and whoever wrote them is not to have the login.
-        yield from _at("spec.storage.workspace.git", workspace.git.secret_ref, {STEP_PREPARE})
+        for kind, source in (("git", workspace.git), ("script", workspace.script)):
+            yield from _at(f"spec.storage.workspace.{kind}", source.secret_ref if source else None, {STEP_PREPARE})
     if (upload := spec.dataset_upload) is not None:
         yield from _at("spec.datasetUpload", upload.secret_ref, {STEP_PREPARE} | script)
     if spec.tracking is not None and (mlflow := spec.tracking.mlflow) is not None:

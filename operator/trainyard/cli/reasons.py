@@ -28,7 +28,7 @@ ADVICE: dict[str, Advice] = {
     ),
     Reason.COST_LIMIT: Advice(
         "the run's GPUs have cost what spec.cost.limit allows; it has written a checkpoint and holds none",
-        "raise the limit, and it goes on from there: kubectl edit trainingrun {run}",
+        "raise the limit, and it goes on from there: {called} resume {run} --cost-limit AMOUNT",
     ),
     Reason.RESUMED: Advice("the run goes on after a suspension"),
     Reason.SUCCEEDED: Advice(

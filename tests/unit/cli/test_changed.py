@@ -114,6 +114,16 @@ def test_cancel_is_an_annotation_with_the_reason(cluster: FakeCluster) -> None:
     assert "trainyard.dev/cancel" in cluster.bodies("PATCH")[1]["metadata"]["annotations"]
 
 
+def test_a_run_at_its_cost_limit_goes_on_when_that_is_raised(cluster: FakeCluster) -> None:
+    suspended = [runs.condition("Suspended", "True", "CostLimitReached")]
+    cluster.run("dear", spec={"cost": {"limit": 1}}, state="Suspended", conditions=suspended, message="it is reached")
+    refused = call("resume", "dear")
+    assert refused.exit_code == 1
+    assert "--cost-limit AMOUNT raises it" in refused.stderr
+    assert call("resume", "dear", "--cost-limit", "2.5").exit_code == 0
+    assert only(cluster, "PATCH") == {"spec": {"suspend": False, "cost": {"limit": 2.5}}}
+
+
 def of_old(cluster: FakeCluster) -> None:
     """Runs that ended three months ago, and what holds some of them."""
     over = [runs.condition("Complete", "True", "Succeeded")]

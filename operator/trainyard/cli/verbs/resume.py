@@ -2,6 +2,7 @@
 
 import argparse
 
+from trainyard.api.conditions import Reason
 from trainyard.cli.cluster import add_cluster, add_run, name_of, runs_of, same_cluster
 from trainyard.cli.exits import Refused
 from trainyard.cli.printing import print_next
@@ -19,6 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "with the same volume.",
     )
     parser.add_argument("--name", dest="new_name", default="", metavar="NAME", help="With --from: the new run's name.")
+    parser.add_argument(
+        "--cost-limit", type=float, metavar="AMOUNT", help="Raise spec.cost.limit, for a run that has reached it."
+    )
     add_cluster(parser)
 
 
@@ -40,10 +44,13 @@ def call(options: argparse.Namespace) -> None:
             f"{name} has ended ({run.state}) and stays so: {options.called_as} retry {name}{same_cluster(options)} makes a "
             "new run that goes on from its newest checkpoint"
         )
-    elif not run.spec.get("suspend"):
+    elif run.condition("Suspended").get("reason") == Reason.COST_LIMIT and options.cost_limit is None:
+        raise Refused(f"{name} has reached its limit: {run.message}; --cost-limit AMOUNT raises it")
+    elif not run.spec.get("suspend") and options.cost_limit is None:
         print(f"{name} is not suspended: {run.standing}")
     else:
-        runs.patch(name, {"spec": {"suspend": False}})
+        cost = {} if options.cost_limit is None else {"cost": {"limit": options.cost_limit}}
+        runs.patch(name, {"spec": {"suspend": False, **cost}})
         step = (run.status.get("checkpoint") or {}).get("step")
         print(f"{name} goes on" + (f" from step {step}" if step is not None else ""))
     called, it = options.called_as, name + same_cluster(options)

@@ -13,9 +13,9 @@ NOT_APPROVED = ("", "false")
 
 
 def hold(case: Case) -> Plan | None:
-    """A run that has not begun, and may not yet."""
+    """A run that may not begin yet, or not go on."""
     cost = case.seen.run.spec.cost
-    if cost is None or case.status.start_time is not None:
+    if cost is None or case.working:
         return None
     if cost.limit is not None and case.rate is None and gpus_of_training(case.seen.run.spec):
         message = (
@@ -23,7 +23,8 @@ def hold(case: Case) -> Plan | None:
             "spec.cost.hourlyRate, or have the chart's value cost.prices name the product or '*'"
         )
         return finish(case, Standing(State.PENDING, Reason.INVALID_SPEC, message, stalled=True))
-    if cost.require_approval and (case.seen.approved or "").strip().lower() in NOT_APPROVED:
+    waits = cost.require_approval and case.status.start_time is None
+    if waits and (case.seen.approved or "").strip().lower() in NOT_APPROVED:
         message = f"waits for approval ({_outlook(case)}): trainyard approve {case.seen.run.name}"
         return finish(case, Standing(State.PENDING, Reason.WAITING_FOR_APPROVAL, message))
     return None

@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Any, Self
 
 from trainyard.api import names
+from trainyard.api.gpus import gpus_in
 from trainyard.api.run.status import StepStatus, TrainingRunStatus
-from trainyard.api.steps import is_train
-from trainyard.controller.runs.cost import HOUR, gpus_of_training, spent, worked
+from trainyard.controller.manifests.job import step_resources
+from trainyard.controller.runs.cost import HOUR, spent, worked
 from trainyard.controller.runs.ledger import Ledger, last_attempt, restarts
 from trainyard.controller.runs.observed import Observed, Policy
 from trainyard.controller.runs.views import JobView, PodView, parse_time
@@ -116,7 +117,8 @@ class Case:
         cost, rate = self.seen.run.spec.cost, self.rate
         if cost is None or cost.limit is None or not rate:
             return None
-        if not any(is_train(work.step.name) for work in self.open) or not gpus_of_training(self.seen.run.spec):
+        wanted = (step_resources(self.seen.run, work.step.name) for work in self.open)
+        if not any(gpus_in({**one.requests, **one.limits}) for one in wanted):
             return None
         return float(Decimal(repr(cost.limit)) / rate * HOUR) - spent(self.status.steps or (), until=self.seen.now)
 

@@ -161,12 +161,35 @@ def test_a_limit_holds_back_no_step_without_gpus() -> None:
     assert world.created[-1] == "tiny-evaluate-1", "the training was just done"
 
 
+def test_a_limit_holds_back_every_step_with_gpus() -> None:
+    one = {"limits": {"nvidia.com/gpu": 1}}
+    world = training(cost={**RATE, "limit": 1}, stepResources={"evaluate": one})
+    world.pass_time(600)
+    world.end(record={})
+    world.settle()
+    assert world.created[-1] == "tiny-train-1"
+    assert condition(world, "Suspended") == ("True", "CostLimitReached")
+
+
 def test_a_limit_without_a_price_is_refused_with_the_way_out() -> None:
     world = World(run=manifest(resources=TWO, cost={"limit": 5}))
     world.settle()
     assert condition(world, "Stalled") == ("True", "InvalidSpec")
     assert "spec.cost.hourlyRate" in message(world)
     assert world.created == []
+
+
+def test_a_limit_whose_price_is_taken_away_holds_back_the_next_attempt() -> None:
+    world = training(cost={**RATE, "limit": 5})
+    world.edit(cost={"limit": 5})
+    world.settle()
+    assert world.status().state == "Training"
+    world.end(exit_code=75)
+    world.settle()
+    world.pass_time(1000)
+    world.settle()
+    assert condition(world, "Stalled") == ("True", "InvalidSpec")
+    assert world.created[-1] == "tiny-train-1"
 
 
 @pytest.mark.parametrize("refusing", [None, "", "false"])

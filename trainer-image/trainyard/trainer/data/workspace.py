@@ -18,6 +18,7 @@ from trainyard.api.names import WORKSPACE_FOLDER
 from trainyard.api.run.workspace import GitCheckout
 from trainyard.trainer.context import RunContext
 from trainyard.trainer.data.collect.git import answers, attempt, environment, explain, fetch_into, last_line
+from trainyard.trainer.data.script import fetch_script
 from trainyard.trainer.data.sources import secret_values
 from trainyard.trainer.errors import UserError, invalid_config, source_unavailable
 from trainyard.trainer.log import say
@@ -26,7 +27,7 @@ from trainyard.trainer.volume.commit import TEMPORARY, flush_folder
 
 FIELD = "spec.storage.workspace.git"
 NOTE = "trainyard-commit"
-"""In the folder .git: the commit. Only a workspace that is complete has one in its place."""
+"""In the folder .git: the commit, or of a single file the digest. Only a workspace that is complete has one in its place."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,29 @@ def check_out(context: RunContext, reporter: Reporter) -> None:
     wanted = context.run.spec.storage.workspace
     if wanted is None:
         return
-    folder = context.run_dir / WORKSPACE_FOLDER
+    folder, source = context.run_dir / WORKSPACE_FOLDER, wanted.git or wanted.script
+    assert source is not None
     if folder.is_dir():
-        say(f"the workspace is there already: commit {_commit_of(folder)[:12]}")
+        say(f"the workspace is there already: {_version_of(folder)[:19]}")
     else:
-        reporter.report(message=told(f"fetching {wanted.git.url}"))
+        reporter.report(message=told(f"fetching {source.url}"))
         context.run_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}workspace-", dir=context.run_dir) as beside:
-            _fill(Path(beside) / "files", wanted.git, context, Path(beside))
-            (Path(beside) / "files").rename(folder)
+            files = Path(beside) / "files"
+            if wanted.git is not None:
+                _fill(files, wanted.git, context, Path(beside))
+            if wanted.script is not None:
+                (files / ".git").mkdir(parents=True)
+                digest = fetch_script(wanted.script, files, secrets=context.secrets_dir)
+                (files / ".git" / NOTE).write_text(digest)
+            files.rename(folder)
         flush_folder(context.run_dir)
-    commit = _commit_of(folder)
-    say(f"workspace: {told(wanted.git.url)} at {wanted.git.ref or 'HEAD'} is commit {commit[:12]}")
-    reporter.report(provenance={"workspace": f"{told(wanted.git.url)}@{commit}"})
+    version = _version_of(folder)
+    say(f"workspace: {told(source.url)} is {version[:19]}")
+    reporter.report(provenance={"workspace": f"{told(source.url)}@{version}"})
 
 
-def _commit_of(folder: Path) -> str:
+def _version_of(folder: Path) -> str:
     return (folder / ".git" / NOTE).read_text()
 
 

@@ -57,7 +57,7 @@ def states_of(callbacks: Sequence[TrainerCallback]) -> States:
     found: States = {}
     for callback in callbacks:
         if isinstance(callback, ExportableState):
-            name = type(callback).spelled  # type: ignore[attr-defined]
+            name = type(callback).spelled
             try:
                 found[name] = json.loads(json.dumps(callback.state().get("attributes") or {}))
             except (TypeError, ValueError) as error:
@@ -68,7 +68,7 @@ def states_of(callbacks: Sequence[TrainerCallback]) -> States:
 def restore(callbacks: Sequence[TrainerCallback], states: Mapping[str, Mapping[str, Any]]) -> None:
     """Give each the state that a checkpoint has of it."""
     for callback in callbacks:
-        for attribute, value in states.get(type(callback).spelled, {}).items():  # type: ignore[attr-defined]
+        for attribute, value in states.get(type(callback).spelled, {}).items():
             setattr(callback, attribute, value)
 
 
