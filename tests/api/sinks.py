@@ -74,6 +74,11 @@ BROKEN: tuple[tuple[str, list[dict[str, Any]], list[dict[str, Any]]], ...] = (
         [_STORE, {"name": "other", "mlflow": REGISTERED}],
         _exports("mlflow", REGISTERED),
     ),
+    (
+        "alias is the tag of image itself",
+        _exports("oci", IMAGE, image="registry.example.org/lab/sre:champion"),
+        _exports("oci", IMAGE, image="registry.example.org/lab/sre:the-champion"),
+    ),
 )
 """The beginning of a rule's message, exports that break it, and some that just do not."""
 MALFORMED: tuple[tuple[str, list[dict[str, Any]]], ...] = (

@@ -5,7 +5,7 @@ expression in the CRD, and in `trainyard validate` and the operator, where it is
 in one `Rule`, so that they are read, changed and tested together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -46,6 +46,12 @@ class Rule:
     """CEL that makes the message, where it depends on what is wrong; `message` is said when it cannot be evaluated."""
     about: Fetched | None = None
     """A value that `cel` reads by name."""
+    who: Callable[[Any], Iterable[str]] | None = None
+    """Names of the entries that break it, for a rule without CEL: the API server says the same of all entries."""
+
+    def told(self, broken: Any) -> str:
+        """The message, with the names."""
+        return f"{self.message} ({', '.join(self.who(broken))})" if self.who else self.message
 
 
 def exactly_one(*fields: str, message: str) -> Rule:
@@ -84,7 +90,7 @@ class ApiModel(BaseModel):
 
     def broken_rules(self) -> list[str]:
         """What is wrong between the fields, as sentences."""
-        return [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+        return [rule.told(self) for rule in self.rules if rule.holds is not None and not rule.holds(self)]
 
     @model_validator(mode="after")
     def _check_rules(self) -> Self:

@@ -3,6 +3,7 @@
 `SPEC_RULES` has them in the order in which they are told. What a method allows is made of its row in `methods.py`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -286,6 +287,7 @@ EXPORT_RULES = (
             or s.training.method not in SCORING
             or all(e.kind not in _FORMATS for e in s.exports or ())
         ),
+        who=lambda s: [e.name for e in s.exports if e.kind in _FORMATS],
     ),
     _formats_only_if(
         "!has(self.model.trm)",
@@ -301,6 +303,7 @@ EXPORT_RULES = (
         None,
         "two exports have the same name: rename one of them",
         lambda s: len({e.name for e in s.exports or ()}) == len(s.exports or ()),
+        who=lambda s: sorted(name for name, n in Counter(e.name for e in s.exports).items() if n > 1),
     ),
     Rule(
         "exports.all(e, !has(e.dependsOn) || e.dependsOn.all(n, exports.exists(o, o.name == n)))",
@@ -311,7 +314,7 @@ EXPORT_RULES = (
     Rule(
         _acyclic(),
         "exports wait for each other in a circle: take one of the names out of dependsOn",
-        lambda s: _depend_on_unknown(s) or len(in_order(s.exports or ())) == len(s.exports or ()),
+        lambda s: _depend_on_unknown(s) or len(in_order(s.exports or ())) == len({e.name for e in s.exports or ()}),
         about=_EXPORTS,
     ),
     Rule(

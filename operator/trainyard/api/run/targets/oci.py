@@ -1,10 +1,10 @@
 """`oci`: an image in a registry."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from trainyard.api.base import ApiModel, SecretRef
+from trainyard.api.base import ApiModel, Rule, SecretRef
 from trainyard.api.run.placeholders import WITH_PLACEHOLDERS, Template
 
 _TAG = r"[A-Za-z0-9_{][A-Za-z0-9_{}.-]*"
@@ -13,6 +13,14 @@ _Tag = Annotated[str, Field(max_length=128, pattern=f"^{_TAG}$"), *WITH_PLACEHOL
 
 class OciImage(ApiModel):
     """An image that holds nothing but the model below /models, for image volumes and whatever else mounts one."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.alias) || !self.image.endsWith(':' + self.alias)",
+            "alias is the tag of image itself, which never moves: give image a tag of its own, such as {version}",
+            lambda i: i.alias is None or not i.image.endswith(f":{i.alias}"),
+        ),
+    )
 
     image: Template = Field(
         max_length=384,

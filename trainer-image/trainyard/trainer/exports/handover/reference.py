@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +69,9 @@ def prompt_of(tokenizer: Any, question: Question) -> tuple[str, list[int]]:
 
 def positions_of(model: Path) -> int | None:
     """How many tokens a model folder takes at once; None where its configuration does not say."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model, local_files_only=True).get_text_config()
-    found = getattr(config, "max_position_embeddings", None)
+    config = json.loads((model / "config.json").read_text())
+    text = config.get("text_config") or config
+    found = text.get("max_position_embeddings", text.get("n_positions"))
     return found if isinstance(found, int) and found > 0 else None
 
 
