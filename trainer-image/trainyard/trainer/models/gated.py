@@ -36,7 +36,8 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
         ctx.kind = kind
-        return ACTIVATIONS[kind][0](gate).mul_(up)
+        opened: torch.Tensor = ACTIVATIONS[kind][0](gate)
+        return opened.mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> Any:
@@ -81,7 +82,7 @@ def quicken_gates(model: Any) -> int:
 
 def _kind_of(layer: Any) -> str | None:
     """Its activation, or None for a layer of another kind."""
-    parts = [getattr(layer, name, None) for name in PARTS]
+    parts: list[Any] = [getattr(layer, name, None) for name in PARTS]
     if not type(layer).__name__.endswith("MLP") or None in parts or len(list(layer.children())) != len(PARTS):
         return None
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in layer.parameters()):
