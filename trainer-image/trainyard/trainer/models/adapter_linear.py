@@ -41,8 +41,8 @@ def backward(
     weight: torch.Tensor,
     down: torch.Tensor,
     up: torch.Tensor,
-    scaling: float,
     *,
+    scaling: float,
     reaches_x: bool,
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
     """Gradients of x, A and B."""

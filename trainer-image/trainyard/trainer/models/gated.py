@@ -36,7 +36,8 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, kind: str) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
         ctx.kind = kind
-        return ACTIVATIONS[kind][0](gate).mul_(up)
+        opened: torch.Tensor = ACTIVATIONS[kind][0](gate)
+        return opened.mul_(up)
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> Any:
@@ -81,18 +82,21 @@ def quicken_gates(model: Any) -> int:
 
 def _kind_of(layer: Any) -> str | None:
     """Its activation, or None for a layer of another kind."""
-    parts = [getattr(layer, name, None) for name in PARTS]
+    parts: list[Any] = [getattr(layer, name, None) for name in PARTS]
     if not type(layer).__name__.endswith("MLP") or None in parts or len(list(layer.children())) != len(PARTS):
+        return None
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in layer.parameters()):
         return None
     gate_proj, up_proj, down_proj, act_fn = parts
     x = torch.linspace(-3, 3, 2 * gate_proj.in_features).view(2, -1)
-    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in layer.parameters()):
-        return None
-    with torch.no_grad():
-        gate, up = gate_proj(x), up_proj(x)
-        for kind, (forward, _) in ACTIVATIONS.items():
-            if torch.equal(forward(x), act_fn(x)) and torch.equal(down_proj(act_fn(gate) * up), layer(x)):
-                return kind
+    training = layer.training
+    layer.eval()  # an adapter's dropout is no part of the form
+    try:
+        with torch.no_grad():
+            if torch.equal(down_proj(act_fn(gate_proj(x)) * up_proj(x)), layer(x)):
+                return next((kind for kind, (act, _) in ACTIVATIONS.items() if torch.equal(act(x), act_fn(x))), None)
+    finally:
+        layer.train(training)
     return None
 
 

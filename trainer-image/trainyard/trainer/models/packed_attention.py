@@ -78,10 +78,8 @@ class _Attended(torch.autograd.Function):
             )
         found = []
         for of_groups, x in zip(zip(*gradients, strict=True), (query, key, value), strict=True):
-            of_rows = _in_rows(plan, of_groups).view(x.shape[0], x.shape[2], heads, -1)
-            if x.shape[1] < heads:
-                of_rows = of_rows.unflatten(2, (x.shape[1], -1)).sum(3)
-            found.append(of_rows.transpose(1, 2))
+            of_rows = _in_rows(plan, of_groups).view(x.shape[0], x.shape[2], x.shape[1], heads // x.shape[1], -1)
+            found.append((of_rows.sum(3) if x.shape[1] < heads else of_rows.squeeze(3)).transpose(1, 2))
         return *found, None, None
 
 
