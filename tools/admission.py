@@ -101,9 +101,11 @@ def _below(nodes: str, path: Path, label: str, numbers: Iterator[int]) -> str:
     field, *rest = path
     if "/" in field:
         first, last = field.split("/")
-        before, text = (f"[m.?{name}.orValue('')].filter(n, type(n) == string).join('')" for name in (first, last))
-        place = _then(label, f".{last}")
-        return f"{nodes}.map(m, type(m) == map && {text} != '', {before} + '/' + {text} + ':' + {place}).join(' ')"
+        before, text = (
+            f"{nodes}.map(m, type(m) == map, m.?{name}.orValue('')).filter(n, type(n) == string).join('')"
+            for name in (first, last)
+        )
+        return f"{nodes}.map(n, {text} != '', {before} + '/' + {text} + ':' + {_then(label, f'.{last}')}).join(' ')"
     if field not in (ITEMS, ANY):
         nodes, label = f"{nodes}.map(m, type(m) == map, m.?{field}.orValue(''))", _then(label, f".{field}")
         if rest:

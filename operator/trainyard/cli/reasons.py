@@ -62,6 +62,10 @@ ADVICE: dict[str, Advice] = {
         "the cluster's admission refuses the pod",
         "change what the message names in spec.podTemplate or spec.placement, or have the namespace's policy changed",
     ),
+    Reason.YIELDING: Advice(
+        "A Deployment makes room for the training (placement.yieldFrom), and its pods are still there.",
+        "It begins by itself when they are gone. If they stay, look at them with kubectl describe pod.",
+    ),
     Reason.NODE_LOST: Advice(
         "the pod's node has stopped reporting",
         "get the node back, or delete it from the cluster: then the run goes on elsewhere, if its volume can",

@@ -220,7 +220,7 @@ class World:
                     self.created.append(name)
             case Patch(resource, name, body):
                 version = self._store(resource.plural)[name]["metadata"].get("resourceVersion")
-                if body["metadata"].get("resourceVersion") != version:
+                if version is not None and body["metadata"].get("resourceVersion") != version:
                     raise Died  # a conflict: the shell looks again later
                 there = self._store(resource.plural)[name]
                 there |= {part: merge_patched(there[part], value) for part, value in body.items() if part != "metadata"}
