@@ -254,7 +254,7 @@ TEACHER: dict[str, Any] = {
         "url": "https://large.example.org/v1",
         "model": "large",
         "topLogprobs": 5,
-        "secretRef": {"name": "large"},
+        "secretRef": {"name": "hub"},
     }
 }
 TAUGHT: dict[str, Any] = {
@@ -269,7 +269,7 @@ SCRIPT: dict[str, Any] = {
     "image": "example.org/own:1",
     "command": ["python", "train.py"],
     "args": ["--fast"],
-    "placement": {"yieldFrom": [{"deployment": "ollama"}, {"deployment": "vllm", "namespace": "serving"}]},
+    "placement": {"yieldFrom": [{"deployment": "vllm", "namespace": "serving"}, {"deployment": "ollama"}]},
 }
 
 FETCHED_SCRIPT: dict[str, Any] = {
@@ -305,9 +305,12 @@ PHASED: dict[str, Any] = {
             "datasets": ["d"],
             "activeDeadlineSeconds": 7200,
             "expectedDurationSeconds": 3600,
-            "training": {k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
+            "training": {
+                **{k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
+                "attention": "SDPA",
+            },
         },
-        {"name": "second", "training": {"numTrainEpochs": 0.5, "attention": "SDPA"}},
+        {"name": "second", "training": {"numTrainEpochs": 0.5}},
     ],
     "runPhases": ["second"],
 }
@@ -406,7 +409,8 @@ PHASED_BY_EPOCHS: dict[str, Any] = {
 }
 
 PHASED_TAUGHT = tuple(
-    {**one, "phases": [{"name": "first", "training": one["training"]}]} for one in (TAUGHT, OTHERWISE_TAUGHT)
+    {**one, "phases": [{"name": "first", "training": copy.deepcopy(one["training"])}]}
+    for one in (TAUGHT, OTHERWISE_TAUGHT)
 )
 PHASED_REWARDED: dict[str, Any] = {**REWARDED, "phases": [{"name": "first", "training": REWARDED["training"]}]}
 

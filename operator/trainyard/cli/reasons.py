@@ -63,8 +63,8 @@ ADVICE: dict[str, Advice] = {
         "change what the message names in spec.podTemplate or spec.placement, or have the namespace's policy changed",
     ),
     Reason.YIELDING: Advice(
-        "A Deployment makes room for the training (placement.yieldFrom), and its pods are still there.",
-        "It begins by itself when they are gone. If they stay, look at them with kubectl describe pod.",
+        "a Deployment makes room for the training (spec.placement.yieldFrom), and its pods are still there",
+        "it begins by itself when they are gone; if they stay, look at the pods that the message names with kubectl describe",
     ),
     Reason.NODE_LOST: Advice(
         "the pod's node has stopped reporting",
