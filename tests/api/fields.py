@@ -70,6 +70,7 @@ RUN = Kind(
             ("datasets", 0, "selectionStrategy"),
             ("datasets", 0, "filters", 0, "operator"),
             ("exports", 0, "when"),
+            ("training", "rewards", 0, "code", "memory"),  # its bounds are those of a quantity
         }
     ),
     free=frozenset({("podTemplate", "env", 0), ("podTemplate", "initContainers", 0, "env", 0)}),

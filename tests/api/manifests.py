@@ -305,10 +305,7 @@ PHASED: dict[str, Any] = {
             "datasets": ["d"],
             "activeDeadlineSeconds": 7200,
             "expectedDurationSeconds": 3600,
-            "training": {
-                **{k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
-                "attention": "SDPA",
-            },
+            "training": {k: v for k, v in FINE_TUNING["training"].items() if k != "earlyStopping"},
         },
         {"name": "second", "training": {"numTrainEpochs": 0.5}},
     ],
@@ -405,7 +402,9 @@ CHAMPION: dict[str, Any] = {
 STOPPING = {name: FINE_TUNING["training"][name] for name in ("evalSteps", "earlyStopping")}
 PHASED_BY_EPOCHS: dict[str, Any] = {
     **SCRATCH,
-    "phases": [{"name": "first", "training": {**STOPPING, "numTrainEpochs": 0.5, "method": "Pretrain"}}],
+    "phases": [
+        {"name": "first", "training": {**STOPPING, "numTrainEpochs": 0.5, "method": "Pretrain", "attention": "SDPA"}}
+    ],
 }
 
 PHASED_TAUGHT = tuple(
