@@ -269,6 +269,9 @@ SCRIPT: dict[str, Any] = {
     "image": "example.org/own:1",
     "command": ["python", "train.py"],
     "args": ["--fast"],
+}
+MAKES_ROOM: dict[str, Any] = {
+    **SCRIPT,
     "placement": {"yieldFrom": [{"deployment": "vllm", "namespace": "serving"}, {"deployment": "ollama"}]},
 }
 
@@ -489,6 +492,7 @@ COMPLETE = (
     OTHERWISE_TAUGHT,
     SERVED,
     SCRIPT,
+    MAKES_ROOM,
     WORKSPACE,
     FETCHED_SCRIPT,
     PHASED,
