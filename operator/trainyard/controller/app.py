@@ -195,7 +195,7 @@ class _Operator:
             crowded=queue.crowded,
             take_unseen=self._inbox.take_unseen,
             dying_claims=self._inbox.dying_claims,
-            taken=give_back.taken,
+            taking=give_back.taking,
         )
 
         def reported(key: Key, uid: str, accepted: Accepted) -> None:

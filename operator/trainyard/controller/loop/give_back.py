@@ -6,7 +6,8 @@ long as there is one; while there is none, nothing is asked.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from trainyard.controller.clock import Clock
 from trainyard.controller.kube import errors
@@ -30,19 +31,22 @@ class GiveBack:
         self._namespaces: Sequence[str | None] = namespaces or (None,)
         self._taken = asyncio.Event()
 
-    async def taken(self) -> None:
-        """A Deployment is about to be taken down.
+    @asynccontextmanager
+    async def taking(self) -> AsyncIterator[None]:
+        """Around a write that takes a Deployment down.
 
         Raises:
             Forbidden: it could not be found again, and so must not be.
         """
         await self.once()
-        self._taken.set()
+        try:
+            yield
+        finally:  # also where nobody knows what has become of the write
+            self._taken.set()
 
     async def run(self) -> None:
         """For ever."""
         while True:
-            self._taken.clear()
             try:
                 down = await self.once()
             except errors.Forbidden as error:
@@ -51,10 +55,10 @@ class GiveBack:
             except errors.ClusterError as error:
                 log.warning("Deployments that are down for a run could not be looked at: %s", error)
                 down = 1
-            if down or self._taken.is_set():
-                await self._clock.sleep(LOOK_SECONDS)
-            else:
+            if not down:
                 await self._taken.wait()
+            self._taken.clear()
+            await self._clock.sleep(LOOK_SECONDS)
 
     async def once(self) -> int:
         """One look. Returns how many are still down."""

@@ -10,7 +10,8 @@ more than a line about this one. Nothing is lost with a process that dies in bet
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -96,10 +97,6 @@ class _Late:
     new: TrainingRunStatus
 
 
-async def _nothing() -> None:
-    pass
-
-
 class Reconciler:
     """Brings runs one step closer to what their specs say."""
 
@@ -119,10 +116,10 @@ class Reconciler:
         crowded: Callable[[], bool] = lambda: False,
         take_unseen: Callable[[Key], Mapping[str, Any] | None] = lambda key: None,
         dying_claims: Callable[[str], frozenset[str]] = lambda namespace: frozenset(),
-        taken: Callable[[], Awaitable[None]] = _nothing,
+        taking: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
-        """`crowded` tells whether new runs wait to be looked at; `take_unseen` and `dying_claims` are the inbox's; `taken` is
-        called before a Deployment is taken down."""
+        """`crowded` tells whether new runs wait to be looked at; `take_unseen` and `dying_claims` are the inbox's; `taking`
+        stands around the write that takes a Deployment down."""
         self._cluster = cluster
         self._policy = policy
         self._progress = progress
@@ -136,7 +133,7 @@ class Reconciler:
         self._crowded = crowded
         self._take_unseen = take_unseen
         self._dying_claims = dying_claims
-        self._taken = taken
+        self._taking = taking
         self._late: dict[Key, _Late] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -255,10 +252,9 @@ class Reconciler:
             case Create(resource, body):
                 await self._create(resource, namespace, body, seen)
             case Patch(resource, name, body, elsewhere, export):
-                if resource is DEPLOYMENTS and not export:
-                    await self._taken()
                 try:
-                    await self._cluster.patch(resource, elsewhere or namespace, name, body)
+                    async with self._taking() if resource is DEPLOYMENTS and not export else nullcontext():
+                        await self._cluster.patch(resource, elsewhere or namespace, name, body)
                 except (errors.Forbidden, errors.Invalid, errors.NotFound) as error:
                     if not export:
                         raise

@@ -73,7 +73,8 @@ async def test_what_could_not_be_found_again_is_not_taken(kube: FakeKube, cluste
 
     cluster.list = forbidden  # type: ignore[method-assign]
     with pytest.raises(Forbidden):
-        await GiveBack(cluster=cluster, clock=FakeClock()).taken()
+        async with GiveBack(cluster=cluster, clock=FakeClock()).taking():
+            pytest.fail("it was taken")
     cluster.list = kept  # type: ignore[method-assign]
 
 
@@ -85,13 +86,11 @@ async def test_nothing_is_asked_while_nothing_is_down(kube: FakeKube, cluster: C
         await clock.advance(600)
         await asyncio.sleep(0.1)
         assert kube.requests == ["GET deployments"], "one look, at the start"
-        put(kube, ME)
-        put_run(kube)
-        await looker.taken()
-        for _ in range(100):
-            if len(kube.requests) >= 3:
-                break
-            await asyncio.sleep(0.02)
+        async with looker.taking():
+            await clock.advance(LOOK_SECONDS)
+            await asyncio.sleep(0.1)  # whoever looks too early sees nothing
+            put(kube, ME)
+            put_run(kube)
         put_run(kube, train="Succeeded")
         for _ in range(100):
             await clock.advance(LOOK_SECONDS)
