@@ -336,6 +336,13 @@ CASES = [
         "remove it",
     ),
     (
+        "half-name.jsonl",
+        '{"prompt": "a", "response": "b", "metadata": {"\\ud83d": 1}}\n',
+        "TrainingExample",
+        "half-name.jsonl:1: field metadata: a name in it has half of a surrogate pair (\\ud83d) at character 1; write the whole "
+        "character, or remove it",
+    ),
+    (
         "half-turn.jsonl",
         '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\\udc00"}]}\n',
         "Messages",

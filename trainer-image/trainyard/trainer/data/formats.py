@@ -64,18 +64,28 @@ def check(row: Row, record_format: str) -> Record | Fault | None:
 def _half_of_a_character(value: Any, path: str = "") -> str | None:
     """Where a text has half of a surrogate pair, which JSON can write (\\ud83d) and no tokenizer can read."""
     match value:
-        case str() if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                half = ascii(value[error.start]).strip("'")
-                return f"{path}: has half of a surrogate pair ({half}) at character {error.start + 1}"
+        case str():
+            half = _half_in(value)
+            return f"{path}: {half}" if half else None
         case dict():
+            if half := next(filter(None, map(_half_in, map(str, value))), None):
+                return f"{path}: a name in it {half}"
             inner = (_half_of_a_character(v, f"{path}.{k}" if path else str(k)) for k, v in value.items())
             return next(filter(None, inner), None)
         case list():
             inner = (_half_of_a_character(v, f"{path}[{n}]") for n, v in enumerate(value))
             return next(filter(None, inner), None)
+    return None
+
+
+def _half_in(text: str) -> str | None:
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start]).strip("'")
+        return f"has half of a surrogate pair ({half}) at character {error.start + 1}"
     return None
 
 
