@@ -51,4 +51,9 @@ def rungs_of(spec: TrainingSweepSpec) -> tuple[int, ...]:
     if spec.early_stopping is None:
         return ()
     asha = spec.early_stopping.asha
-    return tuple(asha.minimum_steps * asha.reduction_factor**n for n in range(asha.rungs))
+    return rungs(asha.minimum_steps, asha.reduction_factor, asha.rungs)
+
+
+def rungs(minimum_steps: int, reduction_factor: int, number: int) -> tuple[int, ...]:
+    """Steps that grow by the factor from the first on."""
+    return tuple(minimum_steps * reduction_factor**n for n in range(number))

@@ -40,17 +40,25 @@ _ATTEMPT = (
 )  # fmt: skip
 
 
+def _head(raw: Raw) -> Row:
+    """What every line begins with."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    return {
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "state": status.get("state") or "Pending",
+        "message": str(status.get("message") or "")[:MESSAGE_LENGTH],
+    }
+
+
 def run_row(raw: Raw) -> Row:
     """One line of the list of runs."""
     metadata, status = raw["metadata"], raw.get("status") or {}
     summary = status.get("summary") or {}
     row: Row = {
-        "namespace": metadata["namespace"],
-        "name": metadata["name"],
-        "uid": metadata["uid"],
+        **_head(raw),
         "created": metadata.get("creationTimestamp"),
-        "state": status.get("state") or "Pending",
-        "message": str(status.get("message") or "")[:MESSAGE_LENGTH],
         "started": status.get("startTime"),
         "completed": status.get("completionTime"),
         "stalled": _holds(status.get("conditions"), "Stalled"),
@@ -63,13 +71,9 @@ def run_row(raw: Raw) -> Row:
 
 def schedule_row(raw: Raw) -> Row:
     """One line of the list of schedules."""
-    metadata, status = raw["metadata"], raw.get("status") or {}
+    status = raw.get("status") or {}
     row: Row = {
-        "namespace": metadata["namespace"],
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-        "state": status.get("state") or "Pending",
-        "message": str(status.get("message") or "")[:MESSAGE_LENGTH],
+        **_head(raw),
         "schedule": status.get("summary"),
         "next": status.get("nextScheduleTime"),
         "last": status.get("lastScheduleTime"),
@@ -85,11 +89,7 @@ def sweep_row(raw: Raw) -> Row:
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     objective = spec.get("objective") or {}
     row: Row = {
-        "namespace": metadata["namespace"],
-        "name": metadata["name"],
-        "uid": metadata["uid"],
-        "state": status.get("state") or "Pending",
-        "message": str(status.get("message") or "")[:MESSAGE_LENGTH],
+        **_head(raw),
         "algorithm": spec.get("algorithm"),
         "metric": objective.get("metric"),
         "direction": objective.get("direction"),

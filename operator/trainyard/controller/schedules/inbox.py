@@ -5,20 +5,10 @@ progress is written every few seconds.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from trainyard.api.schedule.trainingschedule import SCHEDULE_LABEL
-
-Key = tuple[str, str]
-SOON = 0.2
-"""Seconds; of several runs that end within a moment one look sees all."""
-
-
-class Keys(Protocol):
-    """Where keys go."""
-
-    def add(self, key: Key, *, urgent: bool = False) -> None: ...
-    def add_after(self, key: Key, seconds: float) -> None: ...
+from trainyard.controller.loop.inbox import SOON, Key, Keys
 
 
 class ScheduleInbox:

@@ -7,6 +7,7 @@ have passed a rung; their progress is written every few seconds.
 from collections.abc import Mapping
 from typing import Any
 
+from trainyard.api.sweep.children import rungs
 from trainyard.api.sweep.trainingsweep import SWEEP_LABEL
 from trainyard.controller.loop.inbox import SOON, Key, Keys
 
@@ -58,6 +59,6 @@ def _rungs(sweep: Mapping[str, Any]) -> tuple[int, ...]:
     """Those of a sweep as the API server has it, with defaults filled in; none where it is not as it should be."""
     asha = ((sweep.get("spec") or {}).get("earlyStopping") or {}).get("asha") or {}
     try:
-        return tuple(asha["minimumSteps"] * asha["reductionFactor"] ** n for n in range(asha["rungs"]))
+        return rungs(asha["minimumSteps"], asha["reductionFactor"], asha["rungs"])
     except (KeyError, TypeError):
         return ()

@@ -1,44 +1,17 @@
 // Schedules: when they start next, what they started last, who is champion.
 import { h, problem, show } from "./dom.js";
+import { key, listing } from "./listing.js";
 import { follow, get, Gone } from "./server.js";
 import { moment, state, when } from "./words.js";
 
-const key = (row) => `${row.namespace}/${row.name}`;
 const linked = (namespace, name) => (name ? h("a", { href: `/runs/${namespace}/${name}` }, name) : "");
 
-export async function schedules() {
-  const rows = new Map(), body = h("tbody");
-  function arrange() {
-    body.replaceChildren(...[...rows.values()].sort((a, b) => key(a).localeCompare(key(b))).map((row) => {
-      const [kind, word] = state(row);
-      return h("tr", {},
-        h("td", { class: "name" }, h("a", { href: `/schedules/${key(row)}` }, row.name), h("div", { class: "quiet" }, row.namespace)),
-        h("td", {}, h("span", { class: "state", data: { kind } }, word)), h("td", {}, row.schedule ?? ""),
-        h("td", { title: moment(row.next) }, when(row.next)), h("td", { title: moment(row.last) }, when(row.last)),
-        h("td", {}, linked(row.namespace, row.lastRun?.name), row.lastRun?.state ? h("div", { class: "quiet" }, row.lastRun.state) : ""),
-        h("td", { class: "why" }, row.message ?? ""));
-    }));
-    empty.hidden = rows.size > 0;
-  }
-  const empty = h("p", { class: "quiet", hidden: true }, "No schedules yet.");
-  async function load() {
-    const board = await get("/api/board");
-    rows.clear();
-    board.schedules.forEach((row) => rows.set(key(row), row));
-    arrange();
-    return board.id;
-  }
-  const from = await load();
-  document.title = "Schedules · Trainyard";
-  show(h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Schedule", "State", "When", "Next", "Last", "Last run", ""].map((t) => h("th", {}, t)))), body)), empty);
-  follow({}, {
-    lines: (news) => {
-      news.schedules.forEach((row) => rows.set(key(row), row));
-      news.gone.filter(([kind]) => kind === "schedule").forEach(([, namespace, name]) => rows.delete(`${namespace}/${name}`));
-      if (news.schedules.length || news.gone.length) arrange();
-    },
-    reset: load,
-  }, from);
+export function schedules() {
+  return listing({
+    kind: "schedule", title: "Schedules", none: "No schedules yet.", heads: ["Schedule", "State", "When", "Next", "Last", "Last run", ""],
+    cells: (row) => [h("td", {}, row.schedule ?? ""), h("td", { title: moment(row.next) }, when(row.next)), h("td", { title: moment(row.last) }, when(row.last)),
+      h("td", {}, linked(row.namespace, row.lastRun?.name), row.lastRun?.state ? h("div", { class: "quiet" }, row.lastRun.state) : "")],
+  });
 }
 
 export async function schedule(namespace, name) {

@@ -1,41 +1,16 @@
 // Sweeps: their trials in the order of their values, and each value over each parameter.
 import { h, problem, show } from "./dom.js";
+import { key, listing } from "./listing.js";
 import { follow, get, Gone } from "./server.js";
 import { number, since, state } from "./words.js";
 
-const key = (row) => `${row.namespace}/${row.name}`;
 const SVG = "http://www.w3.org/2000/svg", WIDTH = 300, HEIGHT = 150, EDGE = 12;
 
-export async function sweeps() {
-  const rows = new Map(), body = h("tbody"), empty = h("p", { class: "quiet", hidden: true }, "No sweeps yet.");
-  function arrange() {
-    body.replaceChildren(...[...rows.values()].sort((a, b) => key(a).localeCompare(key(b))).map((row) => {
-      const [kind, word] = state(row);
-      return h("tr", {},
-        h("td", { class: "name" }, h("a", { href: `/sweeps/${key(row)}` }, row.name), h("div", { class: "quiet" }, row.namespace)),
-        h("td", {}, h("span", { class: "state", data: { kind } }, word)), h("td", {}, row.best?.value ?? ""), h("td", {}, row.trials ?? ""),
-        h("td", {}, row.metric ?? ""), h("td", {}, row.algorithm ?? ""), h("td", {}, since(row.created)), h("td", { class: "why" }, row.message ?? ""));
-    }));
-    empty.hidden = rows.size > 0;
-  }
-  async function load() {
-    const board = await get("/api/board");
-    rows.clear();
-    board.sweeps.forEach((row) => rows.set(key(row), row));
-    arrange();
-    return board.id;
-  }
-  const from = await load();
-  document.title = "Sweeps · Trainyard";
-  show(h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Sweep", "State", "Best", "Trials", "Metric", "Algorithm", "Age", ""].map((t) => h("th", {}, t)))), body)), empty);
-  follow({}, {
-    lines: (news) => {
-      news.sweeps.forEach((row) => rows.set(key(row), row));
-      news.gone.filter(([kind]) => kind === "sweep").forEach(([, namespace, name]) => rows.delete(`${namespace}/${name}`));
-      if (news.sweeps.length || news.gone.length) arrange();
-    },
-    reset: load,
-  }, from);
+export function sweeps() {
+  return listing({
+    kind: "sweep", title: "Sweeps", none: "No sweeps yet.", heads: ["Sweep", "State", "Best", "Trials", "Metric", "Algorithm", "Age", ""],
+    cells: (row) => [row.best?.value ?? "", row.trials ?? "", row.metric ?? "", row.algorithm ?? "", since(row.created)].map((text) => h("td", {}, text)),
+  });
 }
 
 // Ended ones by value, then stopped ones by rung and value, then the others by number.
